@@ -288,9 +288,8 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     if not request.get("pieces"):
         request.pop("pieces", None)  # Requests of data sets built before there were pieces have no such entry.
     elif _CHANGES["cut"].present:
-        raise DataError(
-            "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
-        )
+        message = "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
+        raise DataError(message)
     if builder == "folder":
         request["name"] = _name()
     # Whole paths, so that the same folder named from elsewhere makes the same request.

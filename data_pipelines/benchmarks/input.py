@@ -135,9 +135,8 @@ def measure(
     first, warm = _Drawn.from_datasets(datasets[:1], num_records), {}
     for drawn in (first, *([_Drawn.from_datasets(datasets, num_records)] if len(datasets) > 1 else [])):
         if len(drawn.records) < batch_size:
-            raise DataError(
-                f"{len(drawn.records)} records are less than a batch of {batch_size}; give a smaller --batch_size"
-            )
+            message = f"{len(drawn.records)} records are less than a batch of {batch_size}; give a smaller --batch_size"
+            raise DataError(message)
         bare_map = _independent_map(drawn, scratch / f"memory_map_{len(drawn.datasets)}.npy")
         for name, order in drawn.orders().items():
             sampler = Sampler(order, batch_size=batch_size)

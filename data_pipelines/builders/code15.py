@@ -213,10 +213,8 @@ def _recording(part: Path, row: int, source: str) -> Recording:
         tracing = _tracings(part, part.stat().st_mtime_ns)[row].astype(np.float64)
     except (OSError, KeyError) as error:
         # The part could be read when its exams were listed, so it has changed since, or the disk fails.
-        raise RecordError(
-            f"{source}: cannot be read any more ({error}); check the disk, or download the part again",
-            reason="truncated_file",
-        ) from error
+        message = f"{source}: cannot be read any more ({error}); check the disk, or download the part again"
+        raise RecordError(message, reason="truncated_file") from error
     # A sample is padding where all leads are zero; one lead alone may well be.
     if not len(recorded := np.flatnonzero((tracing != 0).any(axis=1))):
         raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")

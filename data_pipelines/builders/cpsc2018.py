@@ -70,9 +70,8 @@ class Cpsc2018Source:
         reference = _read_reference(folder)
         matlab = (path for path in files_under(folder) if path.suffix == ".mat")
         if not (paths := sorted(matlab, key=lambda path: path.relative_to(folder).as_posix())):
-            raise DataError(
-                f"{folder}: no MATLAB file (.mat) in it or below; {what_is_there(folder)}; is --source right?"
-            )
+            message = f"{folder}: no MATLAB file (.mat) in it or below; {what_is_there(folder)}; is --source right?"
+            raise DataError(message)
         self.items = _items(folder, paths, reference or {})
         self.recipe = recipe
         self.signal_format = recipe.signal_format

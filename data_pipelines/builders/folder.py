@@ -191,10 +191,8 @@ def _file_and_row(item: FolderItem) -> tuple[FoundRecording, Mapping[str, str]]:
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
     if item.row is None:
-        raise RecordError(
-            f"{item.found.path}: has no row in the table of labels, so its patient is not known; add one",
-            reason="missing_patient",
-        )
+        message = f"{item.found.path}: has no row in the table of labels, so its patient is not known; add one"
+        raise RecordError(message, reason="missing_patient")
     return item.found, item.row
 
 

@@ -18,13 +18,11 @@ def check_dealing(folds: str | None, table: LabelTable | None) -> None:
     if folds is None:
         return
     if table is not None and "fold" in table.columns:
-        raise DataError(
-            f"--folds={folds}: {table.path} has a column 'fold'; take it out of the table, or leave --folds out"
-        )
+        message = f"--folds={folds}: {table.path} has a column 'fold'; take it out of the table, or leave --folds out"
+        raise DataError(message)
     if folds == "stratified" and (table is None or not table.scalars):
-        raise DataError(
-            "--folds=stratified needs labels to stratify by: numeric columns of the table that --labels names"
-        )
+        message = "--folds=stratified needs labels to stratify by: numeric columns of the table that --labels names"
+        raise DataError(message)
 
 
 def with_stratified_folds(

@@ -262,9 +262,8 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
 
 def _check_unique(studies: np.ndarray, path: Path) -> None:
     if len(repeated := studies[pd.Series(studies).duplicated().to_numpy()]):
-        raise DataError(
-            f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
-        )
+        message = f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
+        raise DataError(message)
 
 
 def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:

@@ -151,9 +151,8 @@ def _namespaces(datasets: Sequence[Dataset], given: Sequence[str] | None) -> lis
     seen: dict[str, Dataset] = {}
     for dataset in datasets:
         if dataset.fingerprint in seen:
-            raise DataError(
-                f"{dataset.directory}: the same data set as {seen[dataset.fingerprint].directory}; give one"
-            )
+            message = f"{dataset.directory}: the same data set as {seen[dataset.fingerprint].directory}; give one"
+            raise DataError(message)
         seen[dataset.fingerprint] = dataset
     if given is None:
         return [f"{dataset.card['name']} {dataset.fingerprint}" for dataset in datasets]

@@ -145,9 +145,8 @@ def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
     for entry in entries:
         value, equals, name = entry.rpartition("=")
         if not equals or not value.strip() or folded(name) not in codes:
-            raise DataError(
-                f"{given}: '{entry}' is not VALUE=male, VALUE=female or VALUE=unknown, such as 1=male,2=female"
-            )
+            message = f"{given}: '{entry}' is not VALUE=male, VALUE=female or VALUE=unknown, such as 1=male,2=female"
+            raise DataError(message)
         if sex_key(value) in meaning:
             raise DataError(f"{given}: says twice what '{value.strip()}' means")
         meaning[sex_key(value)] = codes[folded(name)]

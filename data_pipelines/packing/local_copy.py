@@ -64,9 +64,8 @@ def stage_dataset(
             f"for a packed copy beside the shards, in {remote.local / PACKED_DIR}"
         )
     if remote.size(prepared.CARD_FILE) is None:
-        raise DataError(
-            f"{remote.url}: not a prepared data set, it has no {prepared.CARD_FILE} (or is not there at all)"
-        )
+        message = f"{remote.url}: not a prepared data set, it has no {prepared.CARD_FILE} (or is not there at all)"
+        raise DataError(message)
     with exclusive_staging(staging, resume=True):
         # It is made in a folder of its own, so that the lock and the downloads beside it are not published.
         making = staging / _DATASET_DIR

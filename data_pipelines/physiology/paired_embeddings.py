@@ -87,9 +87,8 @@ def _open(directory: Path, record_id: np.ndarray) -> tuple[np.memmap, np.ndarray
     """Returns the embeddings, memory-mapped, and the row of every record, −1 for records without one."""
     values, of = (_load(directory / name) for name in ("embedding.npy", "record_id.npy"))
     if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
-        raise DataError(
-            f"{directory}/embedding.npy must be f16 or f32[m, dim], it is {values.dtype}{list(values.shape)}"
-        )
+        message = f"{directory}/embedding.npy must be f16 or f32[m, dim], it is {values.dtype}{list(values.shape)}"
+        raise DataError(message)
     if of.shape != values.shape[:1] or of.dtype.kind != "U":
         raise DataError(
             f"{directory}/record_id.npy must be str[{len(values)}], one for every row of embedding.npy, it is "

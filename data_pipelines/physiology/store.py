@@ -82,9 +82,8 @@ def open_physiology(dataset: Dataset) -> Physiology:
     if not path.is_file():
         unfinished = physiology_staging(dataset.directory).exists()
         state = "measuring it is not finished" if unfinished else "its physiology was not measured"
-        raise DataError(
-            f"{dataset.directory}: {state}; run python -m data_pipelines.measure --dataset={dataset.directory}"
-        )
+        message = f"{dataset.directory}: {state}; run python -m data_pipelines.measure --dataset={dataset.directory}"
+        raise DataError(message)
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         found, names, fingerprint = card["version"], tuple(card["names"]), card["fingerprint"]

@@ -151,9 +151,8 @@ def read_card(directory: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); {_REBUILD}") from error
     if version != LAYOUT_VERSION or leads != STORED_LEADS:
-        raise DataError(
-            f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
-        )
+        message = f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
+        raise DataError(message)
     shard_paths(directory, card)
     return card
 

@@ -180,9 +180,8 @@ class Index:
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
             return _nan_where(values, values == records.LABEL_MISSING)
-        raise DataError(
-            f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
-        )
+        message = f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
+        raise DataError(message)
 
     def split(
         self,

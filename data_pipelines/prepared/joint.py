@@ -151,9 +151,8 @@ class JointDataset:
             try:
                 dataset.index.check_folds(sides)
             except DataError as error:
-                raise DataError(
-                    f"{dataset.directory}: {error}; give folds that all data sets have, or leave this one out"
-                ) from error
+                message = f"{dataset.directory}: {error}; give folds that all data sets have, or leave this one out"
+                raise DataError(message) from error
         splits = split_linked(
             [np.asarray(dataset.index.fold) for dataset in self.datasets],
             record_ids=[dataset.index.record_id for dataset in self.datasets],

@@ -137,9 +137,8 @@ def _meta_information(content: bytes) -> tuple[Dataset, int]:
 def _rhythm(dataset: Dataset, source: str) -> Dataset:
     groups = list(dataset.get("WaveformSequence") or ())
     if not (originals := [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]):
-        raise unreadable_header(
-            f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
-        )
+        message = f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
+        raise unreadable_header(message)
     most = max(group.NumberOfWaveformSamples for group in originals)
     if len(longest := [group for group in originals if group.NumberOfWaveformSamples == most]) > 1:
         raise unreadable_header(
@@ -192,9 +191,8 @@ def _channel(definition: Dataset, source: str) -> _Channel:
     units = list(definition.get("ChannelSensitivityUnitsSequence") or ())
     unit = str(units[0].get("CodeValue") or "").strip() if len(units) == 1 else ""
     if not unit:
-        raise missing_metadata(
-            f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again"
-        )
+        message = f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again"
+        raise missing_metadata(message)
     sensitivity = _number(definition, "ChannelSensitivity", source)
     correction = _number(definition, "ChannelSensitivityCorrectionFactor", source, default=1.0)
     if sensitivity * correction == 0:

@@ -213,7 +213,5 @@ def _check_content(found: FoundRecording, error: RecordError) -> None:
         kind = content_kind(head_of(path)) if path == found.path else not_brought(head_of(path))
         if kind is None or found.format in kind.formats:
             continue
-        raise RecordError(
-            f"{path}: is {kind.name}, though its suffix is {path.suffix or 'missing'}: {kind.remedy}",
-            reason="wrong_format",
-        ) from error
+        message = f"{path}: is {kind.name}, though its suffix is {path.suffix or 'missing'}: {kind.remedy}"
+        raise RecordError(message, reason="wrong_format") from error

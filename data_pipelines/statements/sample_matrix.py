@@ -163,9 +163,8 @@ def _columns(table: np.ndarray, source: str) -> np.ndarray:
     """Returns the columns of a structured array, `f64[time, column]`."""
     names = table.dtype.names or ()
     if wrong := [name for name in names if table.dtype[name].kind not in "iuf"]:
-        raise unreadable_header(
-            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
-        )
+        message = f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
+        raise unreadable_header(message)
     return np.stack([table[name].astype(np.float64) for name in names], axis=1)
 
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.files.refusals import header_disagrees
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_values import one_number, shown
 
 # Matches 'I (mV)', 'I [µV]', 'I/mV', and also 'II_uV' and 'II mV', but not with a bare V, which may be part of a name.
@@ -90,10 +89,8 @@ def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ..
     chosen = (fitting or found)[0]
     for other in found:
         if not _same(chosen.names, other.names):
-            raise header_disagrees(
-                f"{source}: '{chosen.where}' states the lead names {shown(chosen.names)}, but '{other.where}' "
-                f"{shown(other.names)}; correct one of them"
-            )
+            also = f"'{other.where}' {shown(other.names)}"
+            raise disagreement(source, chosen.where, f"the lead names {shown(chosen.names)}", also)
     check_leads_declared(chosen, declared, source=source)
     return chosen
 
@@ -110,10 +107,8 @@ def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -
         RecordError: The declared lead names differ (`header_disagrees`).
     """
     if declared.leads is not None and not _same(declared.leads, leads.names):
-        raise header_disagrees(
-            f"{source}: '{leads.where}' states the lead names {', '.join(leads.names)}, but --declared_leads says "
-            f"{', '.join(declared.leads)}; correct one of them"
-        )
+        said = f"--declared_leads says {', '.join(declared.leads)}"
+        raise disagreement(source, leads.where, f"the lead names {', '.join(leads.names)}", said)
 
 
 def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, source: str) -> None:
@@ -134,10 +129,8 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
                 continue
             number, unit = found
             if number == int(number) > 0 and not unit and number != actual:
-                raise header_disagrees(
-                    f"{source}: '{statement.where}' states a {kind.value} of {number:g}, but it holds {actual}; "
-                    "correct one of them"
-                )
+                said = f"a {kind.value} of {number:g}"
+                raise disagreement(source, statement.where, said, f"it holds {actual}")
 
 
 def stated_orientation(stated: Statements, declared: Declared, *, source: str) -> str | None:
@@ -156,9 +149,7 @@ def stated_orientation(stated: Statements, declared: Declared, *, source: str) -
         if (own := orientation_of(statement.value)) is None:
             continue
         if orientation is not None and own != orientation:
-            raise header_disagrees(
-                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them"
-            )
+            raise disagreement(source, statement.where, f"the orientation {own}", said_by)
         orientation, said_by = own, f"'{statement.where}' {own}"
     return orientation
 

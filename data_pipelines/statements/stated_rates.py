@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.files.refusals import header_disagrees, unreadable_header
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_values import MOST_LEADS, one_number, quantity, shown
 from data_pipelines.statements.time_axis import PLAUSIBLE_RATES_HZ, EvenTimes, even_times, seconds_of
 
@@ -106,9 +106,7 @@ def settled_rate(
         rate, said_by = declared.rate_of(source), ""
     for other in rates:
         if not other.allows(rate):
-            raise header_disagrees(
-                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}"
-            )
+            raise disagreement(source, other.where, f"the rate {_either(other.hertz)}", said_by, remedy)
     if not rates:
         _check_doubtful(stated.doubtful_rates, rate, source)
     _check_durations(stated.of(Kind.DURATION), rate, num_samples, source)
@@ -209,10 +207,8 @@ def _check_durations(statements: list[Statement], rate: float, num_samples: int,
         stated = _seconds(statement)
         actual = num_samples / rate
         if stated and not any(abs(value - actual) <= _DURATION_SHARE * actual + _DURATION_SECONDS for value in stated):
-            raise header_disagrees(
-                f"{source}: '{statement.where}' states a duration of {shown(statement.value)}, but {num_samples} "
-                f"samples at {rate:g} Hz take {actual:g} s; correct one of them"
-            )
+            taken = f"{num_samples} samples at {rate:g} Hz take {actual:g} s"
+            raise disagreement(source, statement.where, f"a duration of {shown(statement.value)}", taken)
 
 
 def _seconds(statement: Statement) -> tuple[float, ...]:

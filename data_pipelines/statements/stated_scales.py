@@ -19,7 +19,7 @@ from data_pipelines.lead_names import standard_lead
 from data_pipelines.recording import Samples
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_leads import LeadNames
 from data_pipelines.statements.stated_units import check_calibrated, lead_key, settled_units, stated_units
 from data_pipelines.statements.stated_values import quantity, shown
@@ -187,10 +187,8 @@ def _scaled(
         # Steps are written with few digits, such as 4.88 µV for 5 mV over 1024 counts.
         other_step = other.step * _MICROVOLTS[other.unit or unit]
         if not np.allclose(step, other_step, rtol=1e-3, atol=0):
-            raise header_disagrees(
-                f"{source}: '{first.where}' states {shown(step)} µV a count, but '{other.where}' {shown(other_step)}; "
-                "correct one of them"
-            )
+            also = f"'{other.where}' {shown(other_step)}"
+            raise disagreement(source, first.where, f"{shown(step)} µV a count", also)
     is_lead = np.array([standard_lead(name) is not None for name in names])
     zero = np.where(is_lead, _zero(stated, names, source), 0.0)
     factor = np.where(is_lead, first.number, 1.0)
@@ -215,10 +213,8 @@ def _unit_of_scale(
     """Returns the unit that counts become by a scale; `_SCALED_ALREADY` where they are none any more."""
     if scale.unit:
         if declared.unit is not None and voltage(declared.unit) != scale.unit:
-            raise header_disagrees(
-                f"{source}: '{scale.where}' states counts of a scale in {scale.unit}, but --declared_unit says "
-                f"{declared.unit}; leave the declaration out, or correct one of them"
-            )
+            said, remedy = f"--declared_unit says {declared.unit}", "leave the declaration out, or correct one of them"
+            raise disagreement(source, scale.where, f"counts of a scale in {scale.unit}", said, remedy)
         return scale.unit
     settled = settled_units(units, names, declared, source)
     of_leads = {unit for name, unit in zip(names, settled, strict=True) if standard_lead(name)}
@@ -257,8 +253,5 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
         zeros.append((statement.where, _of_each_lead(statement, found[0], names, source)))
     for where, other in zeros[1:]:
         if not np.allclose(zeros[0][1], other, rtol=0, atol=1e-6):
-            raise header_disagrees(
-                f"{source}: '{zeros[0][0]}' states the zero {shown(zeros[0][1])}, but '{where}' {shown(other)}; "
-                "correct one of them"
-            )
+            raise disagreement(source, zeros[0][0], f"the zero {shown(zeros[0][1])}", f"'{where}' {shown(other)}")
     return zeros[0][1] if zeros else np.zeros(1)

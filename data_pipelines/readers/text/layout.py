@@ -90,11 +90,9 @@ def layout_of(content: bytes, path: Path) -> Layout:
     lines = _from_the_midst(content)
     if (found := best_dialect(lines)) is None:
         example = f", but such as '{lines[len(lines) // 2][:60]}'" if lines else ""
-        raise no_table(
-            path,
-            f"it has no line of numbers{example}",
-            "a line of numbers for every sample, a number a lead, is read; take columns of texts out",
-        )
+        what = f"it has no line of numbers{example}"
+        remedy = "a line of numbers for every sample, a number a lead, is read; take columns of texts out"
+        raise no_table(path, what, remedy)
     dialect, width = found
     above: list[_Line] = []
     comments: list[str] = []
@@ -194,18 +192,13 @@ def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) ->
     if not numbers or _numbers_columns(line.cells):
         return
     if not texts:
-        raise no_table(
-            path,
-            f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}",
-            "every line needs as many cells, an empty one where a sample is invalid",
-        )
+        what = f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}"
+        raise no_table(path, what, "every line needs as many cells, an empty one where a sample is invalid")
     if numbers > 2 and numbers + texts > 3:
         wrong = next(cell for cell in line.cells if not dialect.is_sample(cell))
-        raise no_table(
-            path,
-            f"line {line.number} has both numbers and '{wrong[:40]}'",
-            "names stand in a line of their own above the samples, and a sample that is missing is an empty cell",
-        )
+        what = f"line {line.number} has both numbers and '{wrong[:40]}'"
+        remedy = "names stand in a line of their own above the samples, and a sample that is missing is an empty cell"
+        raise no_table(path, what, remedy)
 
 
 def _names(
@@ -244,11 +237,9 @@ def _check_nothing_follows_names(above: list[_Line], rest: list[_Line], dialect:
     below = [line for line in rest if used and line.number > min(used)]
     between = next((line for line in below if any(map(dialect.is_number, filter(None, line.cells)))), None)
     if between is not None:
-        raise no_table(
-            path,
-            f"line {between.number} ('{between.text[:40]}') stands between the names and the samples",
-            "the samples follow the line of names, or one of units below it; correct the line, or take it out",
-        )
+        what = f"line {between.number} ('{between.text[:40]}') stands between the names and the samples"
+        remedy = "the samples follow the line of names, or one of units below it; correct the line, or take it out"
+        raise no_table(path, what, remedy)
 
 
 def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:

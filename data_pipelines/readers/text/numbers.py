@@ -113,11 +113,9 @@ class TableNumbers:
             except csv.Error as error:
                 raise no_table(self._path, f"line {self._first_line + at}: {error}", "export the file again") from error
             if len(cells) != self._num_columns:
-                raise no_table(
-                    self._path,
-                    f"line {self._first_line + at} has {len(cells)} cells where the first has {self._num_columns}",
-                    "every line needs as many cells as the first, an empty one where a sample is invalid",
-                )
+                what = f"line {self._first_line + at} has {len(cells)} cells where the first has {self._num_columns}"
+                remedy = "every line needs as many cells as the first, an empty one where a sample is invalid"
+                raise no_table(self._path, what, remedy)
             for column, cell in enumerate(cells):
                 rows[number, column] = self._cell(cell, column, at)
         return rows

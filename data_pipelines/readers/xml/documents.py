@@ -9,7 +9,7 @@ import base64
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
@@ -54,9 +54,8 @@ def read_document(path: Path) -> Node:
             "find out where it comes from"
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # The latter two concern encodings.
-        raise unreadable_header(
-            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again"
-        ) from error
+        message = f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again"
+        raise unreadable_header(message) from error
 
 
 class _BoundedBuilder(TreeBuilder):
@@ -97,6 +96,10 @@ class Node:
         """The element's name without its namespace."""
         return self.element.tag.rpartition("}")[2]
 
+    def refused(self, what: str, refusal: Callable[[str], RecordError] = unreadable_header) -> RecordError:
+        """Returns the error for a document that says `what`, and has to be exported again."""
+        return refusal(f"{self.source}: {what}; export the file again")
+
     def all(self, path: str) -> list[Node]:
         """Returns every element at a path of local names, such as `component/series`, in any namespace."""
         found = self.element.findall("/".join(f"{{*}}{name}" for name in path.split("/")))
@@ -109,9 +112,7 @@ class Node:
             RecordError: There is no such element, or there are several (`unreadable_header`).
         """
         if len(found := self.all(path)) != 1:
-            raise unreadable_header(
-                f"{self.source}: {self.name} has {len(found)} elements {path}, one is needed; export the file again"
-            )
+            raise self.refused(f"{self.name} has {len(found)} elements {path}, one is needed")
         return found[0]
 
     def text(self, path: str) -> str:
@@ -135,21 +136,17 @@ class Node:
             RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
         """
         if not text:
-            raise missing_metadata(
-                f"{self.source}: does not state its {what}, without which it means nothing; export the file again"
-            )
+            raise self.refused(f"does not state its {what}, without which it means nothing", missing_metadata)
         # float() would also take '5_0', digits of other scripts, 'nan' and 'inf'.
         value = float(text) if _NUMBER.fullmatch(text) else math.nan
         if not abs(value) <= LARGEST_NUMBER:
-            raise unreadable_header(
-                f"{self.source}: {what} is '{text[:40]}', a number is needed; export the file again"
-            )
+            raise self.refused(f"{what} is '{text[:40]}', a number is needed")
         return value
 
     def rate(self, text: str, what: str) -> float:
         """Returns a number above zero, and raises as `number` does."""
         if (value := self.number(text, what)) <= 0:
-            raise unreadable_header(f"{self.source}: {what} is '{text}', it must be above zero; export the file again")
+            raise self.refused(f"{what} is '{text}', it must be above zero")
         return value
 
     def check_count(self, text: str, what: str, *, found: int) -> None:
@@ -164,7 +161,7 @@ class Node:
             RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
         """
         if text and self.number(text, what) != found:
-            raise header_disagrees(f"{self.source}: {what} is {text}, but it holds {found}; export the file again")
+            raise self.refused(f"{what} is {text}, but it holds {found}", header_disagrees)
 
     def check_number(self, text: str, what: str, *, needed: int) -> None:
         """Refuses a file that states another number than the only supported one.
@@ -193,11 +190,10 @@ class Node:
         try:
             content = base64.b64decode("".join(text.split()), validate=True)
         except ValueError as error:
-            raise truncated_file(
-                f"{self.source}: {what} is not base64 ({error}); it is damaged or cut: export the file again"
-            ) from error
+            message = f"{self.source}: {what} is not base64 ({error}); it is damaged or cut: export the file again"
+            raise truncated_file(message) from error
         if not content:
-            raise truncated_file(f"{self.source}: {what} is empty; export the file again")
+            raise self.refused(f"{what} is empty", truncated_file)
         return content
 
 

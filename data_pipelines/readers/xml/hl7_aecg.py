@@ -66,14 +66,11 @@ def read_aecg(path: Path | str) -> Recording:
             names.append(code)
             units.append(unit)
         else:
-            raise unreadable_header(
-                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
-            )
+            message = f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
+            raise unreadable_header(message)
     if rate is None:
-        raise missing_metadata(
-            f"{path}: its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not "
-            "known; export the file again"
-        )
+        what = f"its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not known"
+        raise root.refused(what, missing_metadata)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
@@ -89,10 +86,8 @@ def _rhythm(root: Node) -> Node:
     rhythms = [element for element in series if element.attribute("code", "code") == "RHYTHM"]
     if len(rhythms) != 1:
         codes = ", ".join(element.attribute("code", "code") or "none" for element in series)
-        raise unreadable_header(
-            f"{root.source}: has {len(rhythms)} series of code RHYTHM (codes of its series: {codes or 'no series'}), "
-            "one is needed; export the file again"
-        )
+        said = f"codes of its series: {codes or 'no series'}"
+        raise root.refused(f"has {len(rhythms)} series of code RHYTHM ({said}), one is needed")
     return rhythms[0]
 
 
@@ -106,10 +101,8 @@ def _rate(value: Node) -> float:
     _check_type(value, ("GLIST_TS", "GLIST_PQ"), what="the sequence of times")
     increment = value.rate(value.attribute("increment", "value"), "increment of the times")
     if (unit := value.attribute("increment", "unit")) not in _SECONDS:
-        raise RecordError(
-            f"{value.source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
-            reason="unreadable_header" if unit else "missing_metadata",
-        )
+        message = f"{value.source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known"
+        raise RecordError(message, reason="unreadable_header" if unit else "missing_metadata")
     # The quotient of decimal fractions may differ from the whole number by a rounding error.
     rate = 1 / (increment * _SECONDS[unit])
     return float(round(rate)) if abs(rate - round(rate)) < 1e-9 * rate else rate
@@ -127,26 +120,22 @@ def _lead(value: Node, code: str) -> tuple[np.ndarray, str]:
             reason="header_disagrees" if unit else "missing_metadata",
         )
     if scale == 0:
-        raise unreadable_header(f"{value.source}: scale of {code} is 0; export the file again")
+        raise value.refused(f"scale of {code} is 0")
     digits = value.text("digits").split()
     wrong = next((digit for digit in digits if not _DIGITS.fullmatch(digit)), None)
     if wrong is not None or not digits:
-        raise unreadable_header(
-            f"{value.source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again"
-        )
-    counts = np.array(digits, dtype=np.int64)
-    return origin + scale * counts, unit
+        raise value.refused(f"digits of {code} have '{(wrong or '')[:20]}' for a whole number")
+    return origin + scale * np.array(digits, dtype=np.int64), unit
 
 
 def _known_fields(root: Node, series: Node) -> recorder_fields.RecorderFields:
     began = series.attribute("effectiveTime/low", "value") or root.attribute("effectiveTime/low", "value")
     # An id consists of a root, which names the issuer, and an extension; some writers have only one of the two.
     patient = root.attribute(f"{_SUBJECT}/id", "extension") or root.attribute(f"{_SUBJECT}/id", "root")
-    sex = root.attribute(f"{_PERSON}/administrativeGenderCode", "code")
     return recorder_fields.recorder_fields(
         source=root.source,
         patient_id=patient,
-        sex=sex,
+        sex=root.attribute(f"{_PERSON}/administrativeGenderCode", "code"),
         birth=recorder_fields.birth_date(root.attribute(f"{_PERSON}/birthTime", "value")),
         acquired=recorder_fields.StatedDate(began, recorder_fields.compact_moment(began)),
     )

@@ -67,10 +67,7 @@ def _rhythm(root: Node) -> Node:
     rhythms = [element for element in waveforms if element.text("WaveformType").casefold() == "rhythm"]
     if len(rhythms) != 1:
         types = ", ".join(element.text("WaveformType") or "nameless" for element in waveforms) or "none"
-        raise unreadable_header(
-            f"{root.source}: has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed; "
-            "export the file again"
-        )
+        raise root.refused(f"has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed")
     return rhythms[0]
 
 
@@ -90,10 +87,8 @@ def _lead(element: Node) -> np.ndarray:
     element.check_number(*stated("LeadSampleSize"), needed=2)
     content = element.base64(*stated("WaveFormData"))
     if len(content) % 2:
-        raise truncated_file(
-            f"{element.source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the "
-            "file again"
-        )
+        what = f"WaveFormData of {name} has {len(content)} bytes, two a sample expected"
+        raise element.refused(what, truncated_file)
     element.check_count(*stated("LeadByteCountTotal"), found=len(content))
     samples = np.frombuffer(content, "<i2")
     element.check_count(*stated("LeadSampleCountTotal"), found=len(samples))

@@ -79,8 +79,7 @@ def read_philips(path: Path | str) -> Recording:
     resolution = "signalresolution" if signal.text("signalresolution") else "resolution"
     step = _stated_once(signal, waveforms, (resolution, "resolution"))
     names = _lead_names(signal, waveforms)
-    num_samples = _num_samples(waveforms, rate)
-    differences = _unpacked(waveforms, names, num_samples, rate)
+    differences = _unpacked(waveforms, names, _num_samples(waveforms, rate), rate)
     leads = dict(zip(names, differences, strict=True))
     leads.update(_limb_leads(leads))
     return Recording(
@@ -108,9 +107,8 @@ def _check_sample_format(signal: Node, waveforms: Node) -> None:
             signal.check_number(text, name, needed=needed)
     for text in (signal.text("signalsigned"), waveforms.element.get("signalsigned", "")):
         if text.casefold() not in ("", "true"):
-            raise refusals.unreadable_header(
-                f"{signal.source}: signalsigned is '{text[:20]}'; only files where it is True are read"
-            )
+            message = f"{signal.source}: signalsigned is '{text[:20]}'; only files where it is True are read"
+            raise refusals.unreadable_header(message)
 
 
 def _stated_once(signal: Node, waveforms: Node, names: tuple[str, str]) -> float:
@@ -119,10 +117,8 @@ def _stated_once(signal: Node, waveforms: Node, names: tuple[str, str]) -> float
     value = signal.rate(signal.text(element), f"signalcharacteristics/{element}")
     again = waveforms.element.get(attribute, "")
     if again and waveforms.number(again, f"parsedwaveforms {attribute}") != value:
-        raise refusals.header_disagrees(
-            f"{signal.source}: {element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms; export "
-            "the file again"
-        )
+        what = f"{element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms"
+        raise signal.refused(what, refusals.header_disagrees)
     return value
 
 
@@ -170,9 +166,8 @@ def _unpacked(waveforms: Node, names: Sequence[str], num_samples: int, rate: flo
     content = waveforms.base64(waveforms.element.text or "", "parsedwaveforms")
     chunks = _chunks(content, num_samples, rate, source)
     if not len(names) <= len(chunks) <= max(len(names), _MAX_CHANNELS):
-        raise refusals.header_disagrees(
-            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again"
-        )
+        what = f"holds {len(chunks)} compressed leads where it names {len(names)}"
+        raise waveforms.refused(what, refusals.header_disagrees)
     leads = []
     for name, chunk in zip(names, chunks, strict=False):
         _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
@@ -240,16 +235,14 @@ def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _known_fields(root: Node) -> recorder_fields.RecorderFields:
-    date = root.attribute("dataacquisition", "date")
-    time = root.attribute("dataacquisition", "time")
+    date, time = (root.attribute("dataacquisition", name) for name in ("date", "time"))
     acquired = recorder_fields.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or recorder_fields.moment(date, "%Y-%m-%d")
     patient = "patient/generalpatientdata"
-    age = recorder_fields.age_text(root.text(f"{patient}/age/years"), unit="years")
     return recorder_fields.recorder_fields(
         source=root.source,
         patient_id=root.text(f"{patient}/patientid"),
         sex=root.text(f"{patient}/sex"),
-        age=age,
+        age=recorder_fields.age_text(root.text(f"{patient}/age/years"), unit="years"),
         birth=recorder_fields.birth_date(root.text(f"{patient}/age/dateofbirth")),
         acquired=recorder_fields.StatedDate(date, acquired),
     )
