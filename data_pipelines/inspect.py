@@ -126,10 +126,8 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
         # A line of the title must not end between a value and its name or unit.
         lines.append(" · ".join(value.replace(" ", _NO_BREAK) for value in values))
     doubts = list(flag_names(int(index.quality[number])))
-    if index.clipped_samples[number]:
-        doubts.append(f"{index.clipped_samples[number]} samples clipped")
-    if doubts:
-        lines.append(f"Quality: {', '.join(doubts)}")
+    doubts += [f"{index.clipped_samples[number]} samples clipped"] if index.clipped_samples[number] else []
+    lines += [f"Quality: {', '.join(doubts)}"] if doubts else []
     if place := place_text(index, dataset.format, number):
         lines.append(place)
     if index.duplicate_of[number] != NOT_A_DUPLICATE:

@@ -151,13 +151,14 @@ def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_siz
         count += 1
         if elapsed >= len(readings) * _SECONDS_BETWEEN_READINGS:
             readings.append(round(_own_memory() / _MIB, 1))
+    first, after_a_tenth = readings[0], readings[len(readings) // 10]
     return {
         "minutes": minutes,
         "batches": count,
         "batch_mib": round(batch_size * packed.record_bytes(FORMAT) / _MIB, 1),
         "own_memory_mib": {
-            "first": readings[0],
-            "after_a_tenth": readings[len(readings) // 10],
+            "first": first,
+            "after_a_tenth": after_a_tenth,
             "last": readings[-1],
             "highest": max(readings),
         },

@@ -51,7 +51,5 @@ def with_stratified_folds(
     ids, patient = np.unique([row["patient_id"] for row in chosen.values()], return_inverse=True)
     scalars = {name: np.array([number(row[name]) for row in chosen.values()], np.float32) for name in table.scalars}
     folds = stratified_folds(patient, ids.tolist(), label_indicators(scalars, {}))[patient]
-    dealt = {
-        record: {**row, "fold": str(fold)} for (record, row), fold in zip(chosen.items(), folds.tolist(), strict=True)
-    }
+    dealt = {name: {**row, "fold": str(fold)} for (name, row), fold in zip(chosen.items(), folds.tolist(), strict=True)}
     return {record: dealt.get(record, row) for record, row in rows.items()}

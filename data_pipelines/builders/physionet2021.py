@@ -174,11 +174,8 @@ def _set_of(name: str) -> str | None:
 
 def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> dict[int, WrongGain]:
     """Returns the records whose gain a copy proves wrong, by position."""
-    found = wrong_gains(
-        headers,
-        [item.set_name for item in items],
-        read=lambda position: read_cinc(items[position].path, correct_gain=False),
-    )
+    names = [item.set_name for item in items]
+    found = wrong_gains(headers, names, read=lambda position: read_cinc(items[position].path, correct_gain=False))
     # Georgia's known fault is corrected by `cinc_headers.py`, where the samples prove it.
     return {
         each.position: each

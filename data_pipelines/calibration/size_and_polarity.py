@@ -14,21 +14,12 @@ import numpy as np
 from data_pipelines.duplicates.signature import BAND_RATE_HZ, Correlations
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
+_OF_SAMPLES = ("largest_mv", "span_mv", "deviation_mv")
 #: Names of the measures, in the order of their numbers: amplitude of the largest lead, mV; that of the largest chest
 #: lead as a multiple of the largest limb lead; skewness of the leads whose QRS complex points upwards in nearly
 #: everybody; time between beats, s; half-width of the beat's autocorrelation, ms; variation of the amplitude, as a
 #: share of it; largest sample, mV; span of all samples, mV; their standard deviation, mV.
-MEASURES = (
-    "amplitude_mv",
-    "chest_to_limb",
-    "upright",
-    "beat_s",
-    "width_ms",
-    "unsteady",
-    "largest_mv",
-    "span_mv",
-    "deviation_mv",
-)
+MEASURES = ("amplitude_mv", "chest_to_limb", "upright", "beat_s", "width_ms", "unsteady", *_OF_SAMPLES)
 
 #: Length of the windows whose median is the amplitude: at 30 beats a minute there is a beat in each, and artefacts in
 #: less than half of them change little.

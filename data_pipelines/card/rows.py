@@ -27,8 +27,7 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
         for field, name in (("notch_hz", "notch"), ("highpass_hz", "high-pass"), ("lowpass_hz", "low-pass"))
         if recipe[field] is not None
     ]
-    if recipe["baseline"] != "keep":
-        steps.append(f"baseline by {recipe['baseline']} removed")
+    steps += [f"baseline by {recipe['baseline']} removed"] if recipe["baseline"] != "keep" else []
     return f"{', '.join(steps) or 'no filter'} (recipe {recipe['name']}, version {recipe['version']})"
 
 
@@ -85,8 +84,7 @@ def people_sentences(card: Mapping[str, Any]) -> list[str]:
     """Says how many records are of which sex, and how old their patients are."""
     sex, age = card["sex"], card["age_years"]
     sentences = [", ".join(f"{name} {count:,} ({percent(count / card['num_records'])})" for name, count in sex.items())]
-    if card["sex_reading"]:
-        sentences.append(f"sex was read {card['sex_reading']}")
+    sentences += [f"sex was read {card['sex_reading']}"] if card["sex_reading"] else []
     if not age["known"]:
         return [*sentences, "age unknown throughout"]
     lowest, highest, median = (number(age[name]) for name in ("min", "max", "median"))

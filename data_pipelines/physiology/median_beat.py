@@ -114,13 +114,8 @@ def measure(
         if median_beat is not None:
             beat[:] = median_beat
         failures.update(reasons)
-    return Measurements(
-        names=NAMES,
-        units=tuple(UNITS.values()),
-        values=values,
-        median_beats=beats,
-        failures=dict(sorted(failures.items())),
-    )
+    counts, units = dict(sorted(failures.items())), tuple(UNITS.values())
+    return Measurements(names=NAMES, units=units, values=values, median_beats=beats, failures=counts)
 
 
 def measure_record(

@@ -76,9 +76,8 @@ def open_paired(
         shapes = ", ".join(f"{directory}: {part.shape[1]}" for directory, part in zip(directories, values, strict=True))
         raise DataError(f"partners must have one dimension in all data sets, they have {shapes}")
     starts = np.cumsum([0, *(len(part) for part in values)])
-    place = np.concatenate(
-        [np.where(rows >= 0, rows + start, -1) for start, (_, rows) in zip(starts, opened, strict=False)]
-    )
+    places = [np.where(rows >= 0, rows + start, -1) for start, (_, rows) in zip(starts, opened, strict=False)]
+    place = np.concatenate(places)
     groups, content = _groups(values)
     return PairedEmbeddings(values, place, content=content), np.where(place >= 0, groups[place], -1).astype(np.int32)
 

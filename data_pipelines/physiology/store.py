@@ -144,7 +144,7 @@ def measure_dataset(
         if folder.exists():  # Another process has just finished.
             return False
         chunks = _chunks_for(dataset, staging, records_per_chunk)
-        _measure_missing(dataset, chunks, num_workers=num_workers, progress=progress)
+        _measure_rest(dataset, chunks, num_workers=num_workers, progress=progress)
         making = staging / PHYSIOLOGY_DIR
         _assemble(dataset, chunks, making)
         publish(making, folder, retired=staging / "replaced")
@@ -194,9 +194,7 @@ def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list
     ]
 
 
-def _measure_missing(
-    dataset: Dataset, chunks: list[_Chunk], *, num_workers: int, progress: Callable[[int], None]
-) -> None:
+def _measure_rest(dataset: Dataset, chunks: list[_Chunk], *, num_workers: int, progress: Callable[[int], None]) -> None:
     pending = []
     for chunk in chunks:
         if chunk.load() is None:

@@ -39,11 +39,7 @@ PAIR_FIELDS = (
     ("second_dataset", "<i4"),
     ("second_record", "<i8"),
     ("exact", "|b1"),
-    ("correlation", "<f4"),
-    ("agreement", "<f4"),
-    ("lag_s", "<f4"),
-    ("gain", "<f4"),
-    ("overlap_s", "<f4"),
+    *((name, "<f4") for name in ("correlation", "agreement", "lag_s", "gain", "overlap_s")),
     ("reordered", "|b1"),
 )
 

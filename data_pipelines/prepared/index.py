@@ -33,29 +33,22 @@ NOT_A_DUPLICATE = -1
 
 #: Columns that every index has, with their types; `<U` is fixed-width text. Scalars and tasks have further columns.
 COLUMNS: Mapping[str, str] = {
-    "record_id": "<U",
-    "patient_id": "<U",
-    "patient": "<i4",
-    "group": "<i4",
+    **dict.fromkeys(("record_id", "patient_id"), "<U"),
+    **dict.fromkeys(("patient", "group"), "<i4"),
     "fold": "<i2",
     "sex": "|i1",
     "age_years": "<f4",
     "content_hash": "|u1",
     "duplicate_of": "<i8",
-    "valid_start": "<i4",
-    "valid_samples": "<i4",
-    "quality": "<i4",
-    "clipped_samples": "<i4",
+    **dict.fromkeys(("valid_start", "valid_samples", "quality", "clipped_samples"), "<i4"),
     "signature": "|i1",
 }
 
 #: Columns that were added later and that older data sets do not have; an index lists which it has.
 LATER_COLUMNS: Mapping[str, str] = {
-    "order_free_signature": "|i1",
-    "envelope": "|i1",
+    **dict.fromkeys(("order_free_signature", "envelope"), "|i1"),
     "recording": "<i4",
-    "recording_seconds": "<f8",
-    "start_seconds": "<f8",
+    **dict.fromkeys(("recording_seconds", "start_seconds"), "<f8"),
 }
 
 #: Labels that every data set has besides its own scalars and tasks.

@@ -61,8 +61,7 @@ def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path
     """Returns the values in the file besides the samples; attributes of the samples themselves come first."""
     values = named_values(_attributes(signal), inside)
     labels = tuple(dimension.label for dimension in signal.dims)
-    if all(labels):
-        values.append(NamedValue((*inside, "dims"), labels))
+    values += [NamedValue((*inside, "dims"), labels)] if all(labels) else []
     outer = [inside[:depth] for depth in range(len(inside) - 1, 0, -1)]
     for group in outer:
         values += named_values(_attributes(file["/".join(group)]), group)

@@ -17,11 +17,9 @@ _MOST_COLUMNS = 6
 
 #: Tables of published data sets that have builders of their own, which know the meaning of every column.
 _BUILDER_OF_TABLE = {
-    "ptbxl_database.csv": "ptbxl",
-    "scp_statements.csv": "ptbxl",
+    **dict.fromkeys(("ptbxl_database.csv", "scp_statements.csv"), "ptbxl"),
     "exams.csv": "code15",
-    "record_list.csv": "mimic_iv_ecg",
-    "machine_measurements.csv": "mimic_iv_ecg",
+    **dict.fromkeys(("record_list.csv", "machine_measurements.csv"), "mimic_iv_ecg"),
     "reference.csv": "cpsc2018",
 }
 
@@ -46,8 +44,7 @@ def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[st
         sentences.append(f"{len(found.tables) - _MOST_NAMED} more tables were left out, which are no recordings")
     if found.litter:
         sentences.append(f"passed over, since they are no recordings: {_litter_in_words(found.litter)}")
-    if found.closed:
-        sentences.append(_closed_in_words(found.closed))
+    sentences += [_closed_in_words(found.closed)] if found.closed else []
     return tuple(sentences)
 
 
@@ -77,10 +74,8 @@ def what_is_there(folder: Path) -> str:
     tree = list_tree(folder)
     counts = Counter(path.suffix.lower() or NO_SUFFIX for path in tree.files)
     said = [f"found are {counts_in_words(counts)}"] if counts else ["it is empty"]
-    if tree.litter:
-        said.append(f"passed over are {_litter_in_words(tree.litter)}")
-    if tree.closed:
-        said.append(_closed_in_words(tree.closed))
+    said += [f"passed over are {_litter_in_words(tree.litter)}"] if tree.litter else []
+    said += [_closed_in_words(tree.closed)] if tree.closed else []
     return "; ".join(said)
 
 

@@ -132,7 +132,7 @@ def build_dataset(
         begun_anew = state.has_shards_of_other_files(request, files=files)
         build_id = state.begin(request, key=job.key, files=files)
         make_missing = functools.partial(
-            _make_missing, plan=plan, job=job, make_shards=make_shards, folder=state.tasks, progress=progress
+            _make_missing, plan=plan, job=job, maker=make_shards, folder=state.tasks, progress=progress
         )
         judge = functools.partial(
             calibration_report.judge_calibration, shards=job.paths(plan), signal_format=source.signal_format
@@ -229,13 +229,7 @@ def _job(
 
 
 def _make_missing(
-    items: Sequence[Any],
-    plan: Sequence[Shard],
-    job: BuildJob,
-    *,
-    make_shards: ShardMaker,
-    folder: Path,
-    progress: Progress,
+    items: Sequence[Any], plan: Sequence[Shard], job: BuildJob, *, maker: ShardMaker, folder: Path, progress: Progress
 ) -> list[ShardPart]:
     """Makes the shards that are not finished yet, and returns the parts of all shards."""
 
@@ -253,7 +247,7 @@ def _make_missing(
             tasks = LazyItems(len(missing), lambda position: task(missing[position]))
             for shard in missing:
                 job.part_path(shard).unlink(missing_ok=True)  # A part of other items must not pass for the new one.
-            make_shards(job, tasks, folder=folder, progress=tell)
+            maker(job, tasks, folder=folder, progress=tell)
     found = [job.finished_part(shard) for shard in plan]
     if absent := [shard.file_name for shard, part in zip(plan, found, strict=True) if part is None]:
         raise DataError(

@@ -196,17 +196,14 @@ def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quara
 
 
 def _stored(
-    results: Iterable[EcgRecord | Quarantined],
-    quarantined: list[Quarantined],
-    remarks: list[RecordRemark],
-    origins: list[str],
+    found: Iterable[EcgRecord | Quarantined], refused: list[Quarantined], notes: list[RecordRemark], origins: list[str]
 ) -> Iterator[EcgRecord]:
     """Yields the records, and appends what else the results hold to the three lists."""
-    for result in results:
+    for result in found:
         if isinstance(result, Quarantined):
-            quarantined.append(result)
+            refused.append(result)
         else:
-            remarks.extend(remarks_of(result.record_id, result.remarks))
+            notes.extend(remarks_of(result.record_id, result.remarks))
             origins.append(result.origin)
             yield result
 

@@ -66,11 +66,9 @@ def _dtype(parts: Sequence[ShardPart], name: str, kind: str) -> np.dtype:
     return np.dtype(kind if kind != "<U" else f"<U{max(part.text_widths[name] for part in parts)}")
 
 
-def _merge(
-    parts: Sequence[ShardPart], folder: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...] = ()
-) -> None:
+def _merge(parts: Sequence[ShardPart], into: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...] = ()) -> None:
     pieces = (part.column(name) for part in parts)
-    write_npy(folder / f"{name}.npy", pieces, dtype=dtype, shape=(_bounds(parts)[-1], *shape))
+    write_npy(into / f"{name}.npy", pieces, dtype=dtype, shape=(_bounds(parts)[-1], *shape))
 
 
 def gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:

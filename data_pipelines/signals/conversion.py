@@ -93,9 +93,7 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
 
 def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
     """Says which part of a recording was judged, and how to keep another."""
-    first, last, whole = (
-        samples / recipe.sampling_rate_hz for samples in (window.start, window.stop, window.num_samples)
-    )
+    first, last, whole = (each / recipe.sampling_rate_hz for each in (window.start, window.stop, window.num_samples))
     part = f"this is about {first:.6g} to {last:.6g} s of its {whole:.6g} s"
     if piece is not None:
         return f"{part}, piece {piece + 1}; its other pieces are judged on their own"

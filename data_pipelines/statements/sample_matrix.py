@@ -148,14 +148,9 @@ def recording_of(
     check_num_leads(stated, num_channels - num_others, num_samples=num_samples, source=source)
     rates += stated_rates(stated, num_samples=num_samples, source=source)
     rate = settled_rate(rates, stated, declared, num_samples=num_samples, source=source)
-    result = calibrated(samples, leads, stated, declared, source=source)
+    made = calibrated(samples, leads, stated, declared, source=source)
     return Recording(
-        source=source,
-        signal=result.samples,
-        sampling_rate_hz=rate,
-        channels=leads.names,
-        units=result.units,
-        fields=fields,
+        source=source, signal=made.samples, sampling_rate_hz=rate, channels=leads.names, units=made.units, fields=fields
     )
 
 

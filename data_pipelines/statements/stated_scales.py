@@ -172,9 +172,7 @@ def _no_scale(statement: Statement, source: str) -> RecordError:
 
 def _are_counts(samples: Matrix) -> bool:
     blocks = (samples[start:stop] for start, stop in row_blocks(samples.shape))
-    return samples.dtype.kind in "iu" or all(
-        np.all((block == np.rint(block)) | ~np.isfinite(block)) for block in blocks
-    )
+    return samples.dtype.kind in "iu" or all(np.all((rows == np.rint(rows)) | ~np.isfinite(rows)) for rows in blocks)
 
 
 def _scaled(

@@ -99,11 +99,8 @@ def remedy(folder: Path) -> str:
 
 def write_contents(folder: Path, *, fingerprint: str, shards: Iterable[PackedShard]) -> None:
     """Writes the table of contents of a packed copy, which marks the copy as finished."""
-    contents = {
-        "layout_version": LAYOUT_VERSION,
-        "fingerprint": fingerprint,
-        "shards": [dataclasses.asdict(shard) for shard in shards],
-    }
+    entries = [dataclasses.asdict(shard) for shard in shards]
+    contents = {"layout_version": LAYOUT_VERSION, "fingerprint": fingerprint, "shards": entries}
     (folder / PACKED_FILE).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 

@@ -41,9 +41,7 @@ _LINES_OF_A_SAMPLE = 12
 # Matches 'Sampling rate 500 Hz'.
 _NAME_AND_NUMBER = re.compile(r"(?P<name>[^\d:=,;\t]*[^\W\d][^\d:=,;\t]*?)\s+(?P<value>[+-]?\d[\d.,]*\s*[^\s\d]*)")
 _COUNTED = re.compile(r"(?P<stem>.*?[^\d])?(?P<number>\d+)")
-_UNIT_WORDS = frozenset(
-    ("hh:mm:ss.mmm", "hh:mm:ss", "mm:ss.mmm", "a.u.", "au", "adu", "-", "", "n/a", "count", "counts")
-)
+_UNIT_WORDS = ("hh:mm:ss.mmm", "hh:mm:ss", "mm:ss.mmm", "a.u.", "au", "adu", "-", "", "n/a", "count", "counts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,15 +113,10 @@ def layout_of(content: bytes, path: Path) -> Layout:
     names, units, rest = _names(above, comments, width, first=number, unnamed=unnamed, path=path)
     if names is not None:
         _check_nothing_follows_names(above, rest, dialect, path)
-    remarks = [remark for text in (*comments, *(line.text for line in rest)) for remark in _remark(text, dialect)]
+    texts = (*comments, *(line.text for line in rest))
+    remarks = tuple(remark for text in texts for remark in _remark(text, dialect))
     return Layout(
-        dialect=dialect,
-        num_columns=width,
-        start=start,
-        first_line=number,
-        names=names,
-        units=units,
-        remarks=tuple(remarks),
+        dialect=dialect, num_columns=width, start=start, first_line=number, names=names, units=units, remarks=remarks
     )
 
 

@@ -157,7 +157,7 @@ def _by_column(
         if (ahead := len(unknown) - len(leads)) < 0 or (ahead and layout.names is not None):
             raise _other_number(len(unknown), leads, of_remarks, source)
         for column in unknown[:ahead]:
-            names[column] = _kind_of_column(numbers[:, column], len(unknown), leads, of_remarks, source)
+            names[column] = _kind_of(numbers[:, column], len(unknown), leads, of_remarks, source)
         for column, lead in zip(unknown[ahead:], leads, strict=True):
             names[column] = lead
     found = lead_names([name or "" for name in names], "the line of names")
@@ -178,9 +178,7 @@ def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | No
     return header_disagrees(f"{source}: {found} columns, but {where} names {len(leads)}")
 
 
-def _kind_of_column(
-    values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str
-) -> str:
+def _kind_of(values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> str:
     """Returns the name that a nameless column ahead of the leads must have by its values."""
     if np.all(np.diff(values) == 1):
         return _INDEX
