@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.benchmarks.machine import number_of_process
+
 _DISK_BLOCK_BYTES = 2**22
 
 
@@ -34,7 +36,4 @@ def disk_bytes_per_second(files: Sequence[Path]) -> float:
 
 def bytes_from_disk() -> int:
     """Returns the number of bytes that this process has read from the disk; it works on Linux only."""
-    for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():
-        if line.startswith("read_bytes:"):
-            return int(line.split()[1])
-    raise OSError("/proc/self/io has no read_bytes: this benchmark needs Linux")
+    return number_of_process("io", "read_bytes")

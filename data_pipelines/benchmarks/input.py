@@ -89,9 +89,8 @@ def simulated_dataset(
     """
 
     def make_source() -> SimulatedSource:
-        return SimulatedSource(
-            num_patients=-(-num_records // _VISITS_PER_PATIENT), seed=seed, signal_format=signal_format
-        )
+        num_patients = -(-num_records // _VISITS_PER_PATIENT)
+        return SimulatedSource(num_patients=num_patients, seed=seed, signal_format=signal_format)
 
     build_dataset(make_source, directory, request={"builder": "simulated"}, make_shards=LocalProcesses(num_workers))
     dataset = open_dataset(directory)

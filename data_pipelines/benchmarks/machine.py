@@ -23,6 +23,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def number_of_process(file: str, name: str) -> int:
+    """Returns a number that the system keeps of this process in a file of /proc; it works on Linux only."""
+    for line in Path("/proc/self", file).read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/{file} has no {name}: this benchmark needs Linux")
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.benchmarks.machine import describe_machine
+from data_pipelines.benchmarks.machine import describe_machine, number_of_process
 from data_pipelines.prepared.dataset import CARD_FILE, Dataset, open_dataset
 from data_pipelines.prepared.index import (
     INDEX_DIR,
@@ -167,10 +167,7 @@ def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_siz
 
 def _own_memory() -> int:
     """Returns the bytes of memory that are this process's own; it works on Linux only."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no RssAnon: this benchmark needs Linux")
+    return number_of_process("status", "RssAnon") * 1024
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -182,8 +182,7 @@ def _compared(first: Alignable, second: Alignable, *, query: int, known: int, la
     order, alike = lead_order(first, second, lag=round(lag_s * BAND_RATE_HZ))
     if alike < _MIN_ALIKE:
         return None
-    orders = dict.fromkeys((_IN_ORDER, order))
-    for each in orders:
+    for each in dict.fromkeys((_IN_ORDER, order)):
         found = match(first, second if each == _IN_ORDER else Alignable(second.band[list(each)]))
         if found is None or not found.is_near_duplicate:
             continue

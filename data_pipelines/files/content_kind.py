@@ -158,5 +158,4 @@ def other_dicom_class(head: bytes) -> str | None:
     match = _MEDIA_CLASS.search(head, _DICOM_MARK.stop)
     if match is None or match[1].startswith(_WAVEFORM_CLASSES):
         return None
-    uid = pydicom.uid.UID(match[1].decode("ascii").rstrip("."))
-    return uid.name
+    return pydicom.uid.UID(match[1].decode("ascii").rstrip(".")).name

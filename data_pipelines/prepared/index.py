@@ -251,7 +251,7 @@ def _nan_where(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 def key_codes(keys: np.ndarray) -> np.ndarray:
     """Returns codes, `int32[n]`, of keys (`uint8[n, 16]`) such as those of patients, numbered by first appearance."""
-    return _by_first_appearance(np.unique(_as_words(keys), return_inverse=True)[1])
+    return by_first_appearance(np.unique(_as_words(keys), return_inverse=True)[1])
 
 
 def duplicates(content_hash: np.ndarray) -> np.ndarray:
@@ -293,9 +293,13 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     # The nodes of the graph are patients and contents, and every record is an edge.
     size = num_patients + num_contents
     ends = (patient, num_patients + content)
-    edges = scipy.sparse.coo_array((np.ones(len(patient), np.int8), ends), shape=(size, size))
-    _, component = scipy.sparse.csgraph.connected_components(edges, directed=False)
-    return _by_first_appearance(component[patient])
+    return by_first_appearance(components(ends, num_nodes=size)[patient])
+
+
+def components(ends: tuple[np.ndarray, np.ndarray], *, num_nodes: int) -> np.ndarray:
+    """Returns the connected component of every node of a graph, `int32[nodes]`, by the two ends of each edge."""
+    graph = scipy.sparse.coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(num_nodes, num_nodes))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
 def content_codes(content_hash: np.ndarray) -> np.ndarray:
@@ -307,7 +311,8 @@ def _as_words(content_hash: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(content_hash).view(f"V{_HASH_BYTES}").ravel()
 
 
-def _by_first_appearance(codes: np.ndarray) -> np.ndarray:
+def by_first_appearance(codes: np.ndarray) -> np.ndarray:
+    """Returns codes, `int32[n]`, that are numbered by first appearance and equal where the given ones are."""
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)

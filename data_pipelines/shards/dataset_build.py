@@ -34,7 +34,7 @@ from data_pipelines.prepared.shared_contents import listed_contents
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
 from data_pipelines.shards import calibration_report
 from data_pipelines.shards.build_state import BuildState
-from data_pipelines.shards.making import BuildJob, LocalProcesses, ShardTask
+from data_pipelines.shards.making import BuildJob, LocalProcesses, ShardTask, Told
 from data_pipelines.shards.merging import merge_parts
 from data_pipelines.shards.parts import PART_VERSION, ShardPart
 from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
@@ -56,9 +56,7 @@ _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
 class ShardMaker(Protocol):
     """A way to make shards: `making.LocalProcesses`, or Beam (`beam.py`)."""
 
-    def __call__(
-        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
-    ) -> None:
+    def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
         """Makes every shard; returns when all are finished.
 
         Args:
@@ -72,10 +70,10 @@ class ShardMaker(Protocol):
 
 #: Shows progress. It takes a title, the number of items and how many are already done, and returns a context whose
 #: value is called with the number of further items done.
-Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Told]]
 
 
-def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Told]:
     """Shows no progress."""
     return contextlib.nullcontext(lambda num_items: None)
 
@@ -311,9 +309,7 @@ def _by_reason(quarantined: list[Quarantined]) -> dict[str, int]:
     return dict(collections.Counter(entry.reason for entry in quarantined).most_common())
 
 
-def _card(
-    source: Source, index: Index, quarantined: list[Quarantined], *, remarks: Mapping[str, Any]
-) -> dict[str, Any]:
+def _card(source: Source, index: Index, refused: list[Quarantined], *, remarks: Mapping[str, Any]) -> dict[str, Any]:
     schema = source.label_schema
     contents = content_codes(index.content_hash)
     counted = labels_by_fold(index)
@@ -338,7 +334,7 @@ def _card(
             "records_in": len(source.items),
             "recordings_in": getattr(source, "num_recordings", len(source.items)),
             "stored": index.num_records,
-            "quarantined": _by_reason(quarantined),
+            "quarantined": _by_reason(refused),
             "remarks": remarks,
             "duplicates": duplicate_pairs(index),
             "shared_contents": listed_contents(contents, np.asarray(index.patient), index.record_id),

@@ -37,6 +37,10 @@ from data_pipelines.system.workers import WorkerDiedError, map_ordered
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
+#: Function that is told how many further items are done.
+Told = Callable[[int], None]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildJob:
     """The properties that all shards of a build have in common; picklable.
@@ -128,9 +132,7 @@ class LocalProcesses:
 
     num_workers: int = 1
 
-    def __call__(
-        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
-    ) -> None:
+    def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
         """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:

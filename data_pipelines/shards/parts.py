@@ -84,8 +84,7 @@ def save_part(
     header = dataclasses.asdict(part)
     del header["path"]
     header_bytes = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    making = unfinished / f"{part.path.name}-{uuid.uuid4().hex}"
-    with written_whole(part.path, making=making) as file:
+    with written_whole(part.path, making=unfinished / f"{part.path.name}-{uuid.uuid4().hex}") as file:
         write_npz(file, {_HEADER: header_bytes, _REMARKS: packed_remarks(remarks), **columns}, compressed=False)
     sync(part.path.parent)
 

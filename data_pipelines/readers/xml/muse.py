@@ -51,10 +51,9 @@ def read_muse(path: Path | str) -> Recording:
     elements = waveform.all("LeadData")
     waveform.check_count(waveform.text("NumberofLeads"), "NumberofLeads", found=len(elements))
     names = tuple(element.text("LeadID") for element in elements)
-    leads = [_lead(element) for element in elements]
     return Recording(
         source=source,
-        signal=stacked(leads, names, source=source),
+        signal=stacked([_lead(element) for element in elements], names, source=source),
         sampling_rate_hz=base * 10**exponent,
         channels=names,
         units=tuple(_unit(element) for element in elements),

@@ -79,8 +79,7 @@ def read_philips(path: Path | str) -> Recording:
     resolution = "signalresolution" if signal.text("signalresolution") else "resolution"
     step = _stated_once(signal, waveforms, (resolution, "resolution"))
     names = _lead_names(signal, waveforms)
-    differences = _unpacked(waveforms, names, _num_samples(waveforms, rate), rate)
-    leads = dict(zip(names, differences, strict=True))
+    leads = dict(zip(names, _unpacked(waveforms, names, _num_samples(waveforms, rate), rate), strict=True))
     leads.update(_limb_leads(leads))
     return Recording(
         source=source,
