@@ -96,8 +96,7 @@ class Code15Source:
         """
         exams = _read_exams(folder / EXAMS_FILE)
         # The parts are numbered without leading zeros, so that part 10 would come before part 2 by name.
-        parts = [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]
-        if not parts:
+        if not (parts := [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]):
             raise DataError(f"{folder}: no exams_partN.hdf5 beside {EXAMS_FILE}; --source is the folder that has both")
         self._join(exams, parts)
         self.items = LazyItems(len(self._exam_of_item), self._item)

@@ -26,7 +26,7 @@ from data_pipelines.metadata.origins import origin_of
 from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.metadata.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
 from data_pipelines.readers.left_out import what_is_there
-from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.lengths import length_of_item
 from data_pipelines.readers.wfdb_files import find_wfdb_records
 from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
@@ -149,7 +149,7 @@ class Physionet2021Source:
     def reader(self) -> RecordingReader[CincItem]:
         """Returns a reader of the records, which are ordered by path."""
         record = functools.partial(_record, codes=self._codes)
-        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=_length)
+        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=length_of_item)
 
 
 def _tasks(codes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -226,10 +226,6 @@ def _notes(
 def _open(item: CincItem) -> Recording:
     check_first_of_name(item.path, item.first_path)
     return read_cinc(item.path, correct_gain=item.set_name == "georgia").rescaled(item.factor)
-
-
-def _length(item: CincItem) -> Length | None:
-    return wfdb_length(item.path)
 
 
 def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes: tuple[str, ...]) -> EcgRecord:

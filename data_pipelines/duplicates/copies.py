@@ -173,8 +173,7 @@ def verify_suspects(
         for query, other, lag_s in zip(
             suspects.query[pairs].tolist(), suspects.known[pairs].tolist(), suspects.lag_s[pairs].tolist(), strict=True
         ):
-            copy = _compared(queries[query], known[other], query=query, known=other, lag_s=lag_s)
-            if copy is not None:
+            if (copy := _compared(queries[query], known[other], query=query, known=other, lag_s=lag_s)) is not None:
                 yield copy
 
 

@@ -236,6 +236,4 @@ def _as_text(value: object) -> str:
     """Returns the text of a cell that is not empty; whole numbers have no fraction, so that ids stay ids."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    return str(value)
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

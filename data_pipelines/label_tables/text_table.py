@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,16 +30,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
         separator = _separator(path)
         names, num_rows = _check_shape(path, separator)
         # pandas would otherwise take the first column for an index where lines are longer than the header.
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            encoding="utf-8-sig",
-            names=names,
-            header=0,
-        )
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8-sig"}
+        table = pd.read_csv(path, sep=separator, names=names, header=0, **options)
     except (OSError, ValueError, csv.Error) as error:  # The errors of pandas are ValueErrors.
         raise DataError(f"{path}: not a .csv table that can be read ({error}); write it again") from error
     if len(table) != num_rows:

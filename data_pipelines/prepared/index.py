@@ -223,9 +223,8 @@ class Index:
     def fingerprint(self, signal_format: records.SignalFormat) -> str:
         """Returns the hex digest of what a model can see: layout, format, and contents and patients in order."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(
-            f"{records.LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode()
-        )
+        numbers = (records.LAYOUT_VERSION, signal_format.sampling_rate_hz, signal_format.num_samples)
+        digest.update("{} {} {}\n".format(*numbers).encode())
         digest.update(np.ascontiguousarray(self.content_hash).data)
         # The ids are hashed in chunks, since a hundred million texts would not fit into memory.
         for start in range(0, self.num_records, _RECORDS_PER_DIGEST):

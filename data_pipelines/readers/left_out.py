@@ -60,8 +60,7 @@ def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str
     message = f"{folder}: no recording ({suffixes}) in it or below; "
     if not (said := notes(found, folder, has_labels=False)):
         return f"{message}it is empty; is --source right?"
-    known = [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]
-    if known:
+    if known := [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]:
         needed = ",".join(dict.fromkeys(FORMAT_OF_SUFFIX[suffix] for suffix in known))
         said += (f"{' '.join(known)} files are read where --formats has {needed}",)
     if found.passed_over:

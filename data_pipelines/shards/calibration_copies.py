@@ -168,8 +168,7 @@ def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
 
 def _factor(suspect: Alignable, other: Alignable) -> float | None:
     """Returns how many times as large the other record is, alike in all leads; None if it is another recording."""
-    found = match(suspect, other)
-    if found is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
+    if (found := match(suspect, other)) is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
         return None
     one, two = (np.sqrt(np.mean(np.square(each.band), axis=1, dtype=np.float64)) for each in (suspect, other))
     both = (one > 0) & (two > 0)

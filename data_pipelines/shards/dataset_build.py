@@ -314,11 +314,7 @@ def _card(source: Source, index: Index, refused: list[Quarantined], *, remarks: 
     contents = content_codes(index.content_hash)
     counted = labels_by_fold(index)
     return {
-        "name": source.card.name,
-        "simulated": source.card.simulated,
-        "description": source.card.description,
-        "citation": source.card.citation,
-        "license": source.card.license,
+        **{name: getattr(source.card, name) for name in ("name", "simulated", "description", "citation", "license")},
         "layout_version": LAYOUT_VERSION,
         "leads": list(STORED_LEADS),
         "microvolts_per_unit": 1,

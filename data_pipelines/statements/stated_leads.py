@@ -81,8 +81,7 @@ def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ..
     Raises:
         RecordError: The statements or the declaration differ (`header_disagrees`).
     """
-    found = [leads for leads in map(_of_statement, stated.of(Kind.LEADS)) if leads is not None]
-    if not found:
+    if not (found := [leads for leads in map(_of_statement, stated.of(Kind.LEADS)) if leads is not None]):
         return None
     # A list of another length may name the columns of a table that includes times.
     fitting = [leads for leads in found if len(leads.names) in shape]

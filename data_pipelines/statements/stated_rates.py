@@ -194,8 +194,7 @@ def plain_hertz(statement: Statement) -> float | None:
 
 def _check_doubtful(statements: list[Statement], rate: float, source: str) -> None:
     for statement in statements:
-        hertz = plain_hertz(statement)
-        if hertz is not None and not math.isclose(hertz, rate, rel_tol=_EXACT):
+        if (hertz := plain_hertz(statement)) is not None and not math.isclose(hertz, rate, rel_tol=_EXACT):
             raise header_disagrees(
                 f"{source}: '{statement.where}' is {shown(statement.value)}, but --declared_rate_hz says {rate}, and "
                 "nothing in the file tells which is the samples' own rate; call that 'fs' in the file"

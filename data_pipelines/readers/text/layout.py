@@ -163,8 +163,7 @@ def _numbers_columns(cells: Sequence[str]) -> bool:
     for left_out in range(min(3, len(cells))):
         if left_out and _COUNTED.fullmatch(cells[left_out - 1]) and not cells[left_out - 1][:1].isalpha():
             return False
-        counted = [_number_of(cell) for cell in cells[left_out:]]
-        if len(counted) >= 3 and _are_counted(counted):
+        if len(counted := [_number_of(cell) for cell in cells[left_out:]]) >= 3 and _are_counted(counted):
             return True
     return False
 

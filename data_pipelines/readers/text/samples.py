@@ -162,8 +162,7 @@ def _by_column(
             names[column] = lead
     found = lead_names([name or "" for name in names], "the line of names")
     if not unknown:
-        of_remarks = stated_leads(stated, declared, shape=(len(names),), source=source)
-        if of_remarks is not None:
+        if (of_remarks := stated_leads(stated, declared, shape=(len(names),), source=source)) is not None:
             check_leads_declared(found, dataclasses.replace(declared, leads=of_remarks.names), source=source)
         check_leads_declared(found, declared, source=source)
     units = _with_row_of_units(found, layout.units, source)

@@ -83,8 +83,7 @@ def read_aecg(path: Path | str) -> Recording:
 
 def _rhythm(root: Node) -> Node:
     series = root.all("component/series")
-    rhythms = [element for element in series if element.attribute("code", "code") == "RHYTHM"]
-    if len(rhythms) != 1:
+    if len(rhythms := [element for element in series if element.attribute("code", "code") == "RHYTHM"]) != 1:
         codes = ", ".join(element.attribute("code", "code") or "none" for element in series)
         said = f"codes of its series: {codes or 'no series'}"
         raise root.refused(f"has {len(rhythms)} series of code RHYTHM ({said}), one is needed")
