@@ -229,6 +229,7 @@ def _measure_warm(
         readers[kind] = _stream_reader(store, sampler, columns=columns, num_threads=threads[kind])
     checksums = {name: _checksum(read(steps_an_epoch)) for name, read in readers.items()}
     of_map = checksums[next(iter(readers))]
+    # A reader that skips or repeats records could be fast for that reason.
     if wrong := [name for name, checksum in checksums.items() if checksum != of_map]:
         raise DataError(f"{', '.join(wrong)} gave other samples than TFDS reads from the same shards: {checksums}")
     page_sums = _page_samples(bare_map).sum(axis=1, dtype=np.int64)
@@ -239,6 +240,7 @@ def _measure_warm(
             seconds, touched = _time(read, num_steps)
             if touched != sum(int(page_sums[rows_of_map(step)].sum()) for step in range(num_steps)):
                 raise DataError(f"{name} gave other samples while it was timed than before")
+            # The first repetition warms up memory and threads.
             if repetition:
                 speeds[name].append(num_steps * sampler.batch_size / seconds)
     return {"packed": None} | {

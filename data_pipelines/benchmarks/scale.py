@@ -236,6 +236,7 @@ def _make_up_packed(folder: Path, num_records: int, fingerprint: str) -> None:
     for number, span in enumerate(packed.shard_spans(num_records, bytes_per_record=packed.record_bytes(FORMAT))):
         path = folder / packed.shard_name(number)
         if len(span) in of_length:
+            # A set of terabytes takes the disk of two shards.
             os.link(folder / of_length[len(span)].name, path)
         else:
             _write_silence(path, len(span))

@@ -246,6 +246,7 @@ def _diagnoses(values: dict[str, str], source: str, remarks: list[Remark]) -> np
     row = []
     for name in DIAGNOSES:
         value = _number(values[name], name, source, remarks)
+        # A number such as 2 can be read, but is no truth value.
         if value not in (0, 1) and not math.isnan(value):
             remarks.append(unread_label(name, values[name], expected="True or False", source=source))
             value = math.nan

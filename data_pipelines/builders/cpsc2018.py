@@ -142,6 +142,7 @@ def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> E
 def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Remark, ...]]:
     """Returns the classes of a record; all are missing, with a remark, if one of its labels is not a class number."""
     missing = np.full(len(CLASSES), LABEL_MISSING, np.int8)
+    # A record without a label is unlabelled, which does not say that it has none of the classes.
     if not texts:
         return missing, ()
     row = np.zeros(len(CLASSES), np.int8)
@@ -162,6 +163,7 @@ def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     path = found[0]
     table = read_published_table(path, (_RECORD_COLUMN, *_LABEL_COLUMNS), owner="CPSC 2018").map(str.strip)
     names = table[_RECORD_COLUMN].str.removesuffix(".mat")
+    # Of two rows of one record nothing tells which is right.
     if len(repeated := names[names.duplicated()]):
         raise DataError(f"{path}: {len(repeated)} records have more than one row, first '{repeated.iloc[0]}'")
     labels = table[list(_LABEL_COLUMNS)].to_numpy()

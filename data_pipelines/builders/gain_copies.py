@@ -71,6 +71,7 @@ def wrong_gains(
             continue
         for position, gain in alike:
             set_name = set_names[position]
+            # Of gains that are all rare in the set, none is more likely than another.
             usual = [each for each in gains if stated[set_name, each] > USUAL * of_set[set_name]]
             if usual and gain not in usual and _is_more_usual(read, position, stated=gain, other=usual[0]):
                 found.append(WrongGain(position=position, stated=gain, true=usual[0]))

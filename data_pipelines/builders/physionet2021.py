@@ -159,6 +159,7 @@ def _tasks(codes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
     """Returns the records of the given sets, and the number of records whose name fits none of `SETS`."""
+    # Records of sets that were not asked for are no others: only names of no set are counted as such.
     set_of_path = {path: _set_of(path.name) for path in find_wfdb_records(folder)}
     chosen = {path: name for path, name in set_of_path.items() if name is not None and name in sets}
     items = [

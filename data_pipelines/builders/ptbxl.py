@@ -196,6 +196,7 @@ def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float
     if not isinstance(codes, dict):
         expected = "a dictionary like {'NORM': 100.0}"
         return {}, (unread_label("scp_codes", text, expected=expected, source=source),)
+    # Files of two releases would give a record only a part of its labels.
     if unknown := tasks.unknown(codes):
         expected = "codes of scp_statements.csv (use the two files of one PTB-XL release)"
         return {}, (unread_label("scp_codes", ", ".join(unknown), expected=expected, source=source),)

@@ -140,6 +140,7 @@ def _duplicates(index: Index) -> dict[str, Any]:
     return {
         "records": len(number),
         "under_another_patient": int(np.count_nonzero(index.patient[number] != index.patient[first])),
+        # Groups are numbered from 0 without gaps.
         "groups": int(index.group.max()) + 1,
         "pairs": duplicate_pairs(index),
     }

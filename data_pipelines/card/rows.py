@@ -96,6 +96,7 @@ def fold_rows(folds: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Returns the rows below `FOLD_HEADER`."""
     return [
         (
+            # A data set may deal only some of its records to folds.
             "none" if row["fold"] == NO_FOLD else str(row["fold"]),
             f"{row['records']:,}",
             f"{row['patients']:,}",
@@ -111,6 +112,7 @@ def scalar_rows(scalars: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...
     return [
         (
             name,
+            # A truth value has no unit, and its mean is a share.
             spread["unit"] or ("0 or 1" if spread["binary"] else ""),
             percent(spread["missing_share"]),
             *(number(spread[key]) for key in ("min", "p1", "median", "p99", "max", "mean")),

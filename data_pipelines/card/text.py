@@ -59,6 +59,7 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
         if name == "quarantined":
             reasons = card["quarantined"].items()
             lines += [f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in reasons]
+    # Lines that begin with a space go on with the remark before them.
     for line in remark_lines(card["remarks"]):
         lines += _wrapped(line.strip() if line.startswith(" ") else f"remark: {line}", width)
     pairs = [f"{record} = {first}" for record, first in repeated[:_MAX_PAIRS]]
@@ -76,6 +77,7 @@ def _people(card: Mapping[str, Any], width: int) -> list[str]:
         return lines
     years = [f"{row['from_years']}–{row['from_years'] + 9}" for row in decades]
     rows = [(span, *(f"{row[name]:,}" for name in sex)) for span, row in zip(years, decades, strict=True)]
+    # The bars show all sexes together, relative to the largest decade.
     sums = [sum(row[name] for name in sex) for row in decades]
     bars = [_bar(count / max(sums)) for count in sums]
     header, *table = _table(("years", *sex), rows)
@@ -94,6 +96,7 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
         for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
     ]
     lines = _wrapped(heading, width, indent="") + _columns(cells, width)
+    # Labels that never come would hide the others among hundreds of rows.
     if absent := [label for label in task["classes"] if label not in present]:
         lines += _wrapped(f"never: {', '.join(absent)}", width)
     return lines

@@ -136,6 +136,7 @@ def _meta_information(content: bytes) -> tuple[Dataset, int]:
 
 def _rhythm(dataset: Dataset, source: str) -> Dataset:
     groups = list(dataset.get("WaveformSequence") or ())
+    # Groups of originality DERIVED, such as median beats, are computed of the others (DICOM PS3.3, C.10.9).
     if not (originals := [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]):
         message = f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
         raise unreadable_header(message)
@@ -200,6 +201,7 @@ def _channel(definition: Dataset, source: str) -> _Channel:
             f"{source}: channel {name} has a ChannelSensitivity of {sensitivity:g} and a correction of "
             f"{correction:g}; neither can be 0"
         )
+    # The baseline is in the units of the sensitivity and not in counts (DICOM PS3.3, C.10.9).
     offset = _number(definition, "ChannelBaseline", source, default=0.0)
     return _Channel(name=name, unit=unit, sensitivity=sensitivity * correction, offset=offset)
 

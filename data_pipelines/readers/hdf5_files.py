@@ -159,6 +159,7 @@ def _datasets(file: h5py.File, *, with_groups: bool = False) -> Iterator[tuple[s
     while groups:
         prefix, group = groups.pop()
         for name in group:
+            # Soft and external links may lead to other files, or nowhere.
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 continue
             if (item := group[name]) in seen:

@@ -243,6 +243,7 @@ def _readings(words: list[str]) -> list[tuple[str, str]]:
         if unit and len(kept) > 1:
             shorter = kept[:-2] if kept[-2] == "per" else kept[:-1]
             readings.append(("".join(shorter), unit))
+        # Units of voltage also come first, as in 'mv_per_bit'.
         if len(kept) > 1 and voltage(kept[0]):
             readings.append(("".join(kept[1:]), kept[0]))
     return readings

@@ -162,6 +162,7 @@ def orientation_of(value: str | tuple[str, ...] | np.ndarray) -> str | None:
     words = [word for word in words if word not in ("n", "num", "number", "of", "x", "by", "axis", "major", "dim")]
     if len(words) == 1 and words[0] in _PACKED_AXES:
         return _PACKED_AXES[words[0]]
+    # 'Channels first' and 'channels last' name the axes of arrays in deep learning.
     if len(words) == 2 and words[0] in _LEAD_WORDS and words[1] in ("first", "last"):
         return "lead_time" if words[1] == "first" else "time_lead"
     if len(words) != 2:

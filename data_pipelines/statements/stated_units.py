@@ -87,12 +87,14 @@ def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tupl
             f"{source}: '{statement.where}' states a unit of {shown(value)}, which is no unit; correct or rename it"
         )
     texts = (value,) if isinstance(value, str) else value
+    # One text may list the units of all leads, such as 'mV, mV, uV'.
     if len(texts) == 1 and not voltage(texts[0]) and len(re.split(r"[,;\s]+", texts[0])) == len(names) > 1:
         texts = tuple(re.split(r"[,;\s]+", texts[0]))
     units = tuple(_plain_unit(text) for text in texts)
     if statement.of_leads:
         by_lead = {lead_key(lead): unit for lead, unit in zip(statement.of_leads, units, strict=True)}
         return tuple(by_lead.get(lead_key(name), "") for name in names)
+    # One unit, or the same for a list of any length, is that of every lead.
     if len(set(units)) == 1:
         return units[:1] * len(names)
     if len(units) != len(names):

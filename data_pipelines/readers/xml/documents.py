@@ -34,8 +34,8 @@ LARGEST_NUMBER = 1e12
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII)
 
 
-def read_document(path: Path) -> Node:
-    """Reads a document.
+def read_document(path: Path | str | Node) -> Node:
+    """Reads a document; one that is read already is returned as it is.
 
     Returns:
         The root element.
@@ -43,7 +43,9 @@ def read_document(path: Path) -> Node:
     Raises:
         RecordError: The file does not exist (`missing_file`) or is not safe, well-formed XML (`unreadable_header`).
     """
-    content = read_contents(path, max_bytes=MAX_BYTES, form="XML")
+    if isinstance(path, Node):
+        return path
+    content = read_contents(Path(path), max_bytes=MAX_BYTES, form="XML")
     parser = DefusedXMLParser(target=_BoundedBuilder())
     try:
         parser.feed(content)

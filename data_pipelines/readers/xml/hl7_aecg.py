@@ -33,11 +33,11 @@ _SUBJECT = "componentOf/timepointEvent/componentOf/subjectAssignment/subject/tri
 _PERSON = f"{_SUBJECT}/subjectDemographicPerson"
 
 
-def read_aecg(path: Path | str) -> Recording:
+def read_aecg(path: Path | str | Node) -> Recording:
     """Reads the rhythm series of an annotated ECG.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its document where that is read already.
 
     Returns:
         The recording; the leads are in the file's order and have their MDC codes as names.
@@ -46,10 +46,10 @@ def read_aecg(path: Path | str) -> Recording:
         RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`), or its metadata are
             incomplete or contradictory (`missing_metadata`, `missing_lead`, `header_disagrees`).
     """
-    path, source = Path(path), str(path)
     root = read_document(path)
+    source = root.source
     if root.element.tag != f"{{{NAMESPACE}}}AnnotatedECG":
-        raise unreadable_header(f"{path}: its root is {root.element.tag}, AnnotatedECG of {NAMESPACE} expected")
+        raise unreadable_header(f"{source}: its root is {root.element.tag}, AnnotatedECG of {NAMESPACE} expected")
     series = _rhythm(root)
     set_of_sequences = series.only("component/sequenceSet")
     rate, leads, names, units = None, [], [], []
@@ -58,7 +58,7 @@ def read_aecg(path: Path | str) -> Recording:
         value = sequence.only("value")
         if code in _TIME_CODES:
             if rate is not None:
-                raise unreadable_header(f"{path}: has two sequences of times, one expected")
+                raise unreadable_header(f"{source}: has two sequences of times, one expected")
             rate = _rate(value)
         elif code.startswith(_LEAD_CODE):
             samples, unit = _lead(value, code)
@@ -66,7 +66,7 @@ def read_aecg(path: Path | str) -> Recording:
             names.append(code)
             units.append(unit)
         else:
-            message = f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
+            message = f"{source}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
             raise unreadable_header(message)
     if rate is None:
         what = f"its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not known"
@@ -124,6 +124,7 @@ def _lead(value: Node, code: str) -> tuple[np.ndarray, str]:
     wrong = next((digit for digit in digits if not _DIGITS.fullmatch(digit)), None)
     if wrong is not None or not digits:
         raise value.refused(f"digits of {code} have '{(wrong or '')[:20]}' for a whole number")
+    # Of HL7's type SLIST_PQ, each whole number stands for origin + scale · number.
     return origin + scale * np.array(digits, dtype=np.int64), unit
 
 

@@ -25,11 +25,11 @@ _UNITS = {"microvolts": "uV", "millivolts": "mV", "volts": "V"}
 _ZEROES = ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline")
 
 
-def read_muse(path: Path | str) -> Recording:
+def read_muse(path: Path | str | Node) -> Recording:
     """Reads the rhythm waveform of a MUSE export.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its document where that is read already.
 
     Returns:
         The recording, with the leads in the file's order.
@@ -39,15 +39,15 @@ def read_muse(path: Path | str) -> Recording:
             its metadata are incomplete, unknown or contradictory (`missing_metadata`, `missing_lead`, `wrong_unit`,
             `header_disagrees`).
     """
-    path, source = Path(path), str(path)
     root = read_document(path)
+    source = root.source
     if root.name != "RestingECG":
-        raise unreadable_header(f"{path}: its root is {root.name}, RestingECG expected")
+        raise unreadable_header(f"{source}: its root is {root.name}, RestingECG expected")
     waveform = _rhythm(root)
     base = waveform.rate(waveform.text("SampleBase"), "SampleBase")
     exponent = waveform.number(waveform.text("SampleExponent") or "0", "SampleExponent")
     if exponent not in range(-6, 7):
-        raise unreadable_header(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected")
+        raise unreadable_header(f"{source}: SampleExponent is {exponent:g}, -6 to 6 expected")
     elements = waveform.all("LeadData")
     waveform.check_count(waveform.text("NumberofLeads"), "NumberofLeads", found=len(elements))
     names = tuple(element.text("LeadID") for element in elements)

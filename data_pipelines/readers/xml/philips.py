@@ -54,11 +54,11 @@ _CODE_BITS = 10
 _END_CODE = 1023
 
 
-def read_philips(path: Path | str) -> Recording:
+def read_philips(path: Path | str | Node) -> Recording:
     """Reads the parsed waveforms of a Sierra ECG document.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its document where that is read already.
 
     Returns:
         The recording in µV, with the leads in the file's order.
@@ -67,10 +67,10 @@ def read_philips(path: Path | str) -> Recording:
         RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`, `truncated_file`), or
             its metadata are incomplete or contradictory (`missing_metadata`, `missing_lead`, `header_disagrees`).
     """
-    path, source = Path(path), str(path)
     root = read_document(path)
+    source = root.source
     if root.name != "restingecgdata":
-        raise refusals.unreadable_header(f"{path}: its root is {root.name}, restingecgdata expected")
+        raise refusals.unreadable_header(f"{source}: its root is {root.name}, restingecgdata expected")
     _check_version(root)
     signal = root.only("dataacquisition/signalcharacteristics")
     waveforms = root.only("waveforms/parsedwaveforms")
@@ -80,6 +80,7 @@ def read_philips(path: Path | str) -> Recording:
     step = _stated_once(signal, waveforms, (resolution, "resolution"))
     names = _lead_names(signal, waveforms)
     leads = dict(zip(names, _unpacked(waveforms, names, _num_samples(waveforms, rate), rate), strict=True))
+    # The other leads are stored as they are; only these four are differences.
     leads.update(_limb_leads(leads))
     return Recording(
         source=source,
