@@ -180,10 +180,6 @@ def _make_shards() -> ShardMaker:
     return BeamWorkers(runner=_BEAM.value, options=(*local_options(_BEAM.value, num_workers=_NUM_WORKERS.value), *own))
 
 
-def _ptbxl(folder: Path, recipe: SignalRecipe) -> Source:
-    return PtbxlSource(folder, source_rate_hz=_SOURCE_RATE_HZ.value, recipe=recipe)
-
-
 def _physionet2021(folder: Path, recipe: SignalRecipe) -> Source:
     return Physionet2021Source(folder, sets=_SETS.value, recipe=recipe, num_workers=_NUM_WORKERS.value)
 
@@ -220,19 +216,15 @@ def _name() -> str:
     return name_of_source(Path(_SOURCE.value) if _SOURCE.value else _source_directory())
 
 
-def _prepared(folder: Path, recipe: SignalRecipe) -> Source:
-    return PreparedSource(folder, recipe=recipe, folds=_FOLDS.value)
-
-
 # Functions that make a source of a folder, by the name of the builder. A simulated cohort has no folder.
 _MAKERS: dict[str, Callable[[Path, SignalRecipe], Source]] = {
-    "ptbxl": _ptbxl,
+    "ptbxl": lambda folder, recipe: PtbxlSource(folder, source_rate_hz=_SOURCE_RATE_HZ.value, recipe=recipe),
     "physionet2021": _physionet2021,
     "code15": lambda folder, recipe: code15_source(folder, recipe=recipe),
     "mimic_iv_ecg": lambda folder, recipe: MimicIvEcgSource(folder, recipe=recipe),
     "cpsc2018": lambda folder, recipe: Cpsc2018Source(folder, recipe=recipe),
     "folder": _folder,
-    "prepared": _prepared,
+    "prepared": lambda folder, recipe: PreparedSource(folder, recipe=recipe, folds=_FOLDS.value),
 }
 
 _OF_DECLARED = ("declared_rate_hz", "declared_unit", "declared_leads", "declared_orientation")
@@ -288,9 +280,8 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
     if not request.get("pieces"):
         request.pop("pieces", None)  # Requests of data sets built before there were pieces have no such entry.
     elif _CHANGES["cut"].present:
-        raise DataError(
-            "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
-        )
+        message = "--cut means nothing with --pieces, which keeps all parts of a recording; leave one of them out"
+        raise DataError(message)
     if builder == "folder":
         request["name"] = _name()
     # Whole paths, so that the same folder named from elsewhere makes the same request.
@@ -315,8 +306,7 @@ def _listed_folder() -> Path | None:
 
 def _not_compared(out: Path) -> str:
     """Says why a finished data set was not compared with its source; empty if it was."""
-    builder = given(_BUILDER)
-    if builder in ("simulated", "prepared"):
+    if given(_BUILDER) in ("simulated", "prepared"):
         return ""
     if _listed_folder() is None:
         return f"; --source={_SOURCE.value} is not there, so whether it has changed is not known"

@@ -126,10 +126,8 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
         # A line of the title must not end between a value and its name or unit.
         lines.append(" · ".join(value.replace(" ", _NO_BREAK) for value in values))
     doubts = list(flag_names(int(index.quality[number])))
-    if index.clipped_samples[number]:
-        doubts.append(f"{index.clipped_samples[number]} samples clipped")
-    if doubts:
-        lines.append(f"Quality: {', '.join(doubts)}")
+    doubts += [f"{index.clipped_samples[number]} samples clipped"] if index.clipped_samples[number] else []
+    lines += [f"Quality: {', '.join(doubts)}"] if doubts else []
     if place := place_text(index, dataset.format, number):
         lines.append(place)
     if index.duplicate_of[number] != NOT_A_DUPLICATE:
@@ -155,8 +153,7 @@ def _terminal_width() -> int:
 
 def _check_flags() -> None:
     drawing = [name for name in ("records", "random") if flags.FLAGS[name].value is not None]
-    chosen = drawing + (["quarantined"] if flags.FLAGS.quarantined else [])
-    if len(chosen) > 1:
+    if len(chosen := drawing + (["quarantined"] if flags.FLAGS.quarantined else [])) > 1:
         raise DataError(f"--{chosen[0]} and --{chosen[1]} ask for different things; give one of them")
     if drawing and not flags.FLAGS.out:
         raise DataError(f"--{drawing[0]} needs --out=DIR, a directory for the PNGs")

@@ -56,8 +56,7 @@ def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
     # Where there is a V3, a C3 is no lead but a position on the skull. An aVR ends in a V and a letter, and is no V3.
     has_v = any((standard_lead(name) or "").startswith("V") and not _is_iec(name) for name in channels)
     for column, name in enumerate(channels):
-        lead = standard_lead(name)
-        if lead is None or (has_v and _is_iec(name)):
+        if (lead := standard_lead(name)) is None or (has_v and _is_iec(name)):
             continue
         if lead in columns:
             raise RecordError(

@@ -22,12 +22,7 @@ from tqdm import tqdm
 from data_pipelines.command import command, given, output_file, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
-from data_pipelines.prepared.contradictions import (
-    Contradiction,
-    contradictions_of,
-    counts_by_kind,
-    write_contradictions,
-)
+from data_pipelines.prepared import contradictions
 from data_pipelines.prepared.copies_of import Links, save_links
 from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.system.visible_text import visible, visible_report
@@ -72,14 +67,14 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
     return "\n".join(lines)
 
 
-def contradictions_text(found: list[Contradiction], path: Path) -> str:
+def contradictions_text(found: list[contradictions.Contradiction], path: Path) -> str:
     """Returns the text about copies that contradict each other.
 
     Args:
         found: All contradictions.
         path: Path of the file that lists them.
     """
-    counts = ", ".join(f"{kind} {count}" for kind, count in counts_by_kind(found).items())
+    counts = ", ".join(f"{kind} {count}" for kind, count in contradictions.counts_by_kind(found).items())
     lines = [f"  contradictions      {len(found)}" + (f" ({counts}), listed in {path}" if found else "")]
     lines += [f"    {each}" for each in found[:_PAIRS_SHOWN]]
     lines += [f"    … and {len(found) - _PAIRS_SHOWN} more"] if len(found) > _PAIRS_SHOWN else []
@@ -139,8 +134,8 @@ def main() -> None:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
     # The links are kept before anything is made of them, since finding them is what takes long.
     save_links(links, out)
-    found, listed = contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
-    write_contradictions(found, listed)
+    found, listed = contradictions.contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
+    contradictions.write_contradictions(found, listed)
     print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}"))
 
 

@@ -156,6 +156,5 @@ def content_hash(signal: np.ndarray) -> bytes:
     if signal.dtype != np.int16:
         raise TypeError(f"content_hash takes the stored int16 signal, got {signal.dtype}")
     shape = "x".join(map(str, signal.shape)).encode()
-    return hashlib.blake2b(
-        np.ascontiguousarray(signal).astype("<i2", copy=False).data, digest_size=16, key=shape
-    ).digest()
+    data = np.ascontiguousarray(signal).astype("<i2", copy=False).data
+    return hashlib.blake2b(data, digest_size=16, key=shape).digest()

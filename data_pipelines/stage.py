@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tqdm import tqdm
@@ -81,14 +82,8 @@ def main() -> None:
             bar.start(dataset)
             made = pack(dataset, progress=bar.update)
         else:
-            made = stage_dataset(
-                source,
-                Path(out),
-                timeout_s=flags.FLAGS.timeout,
-                started=bar.start,
-                progress=bar.update,
-                downloaded=bar.downloaded,
-            )
+            told: dict[str, Any] = {"started": bar.start, "progress": bar.update, "downloaded": bar.downloaded}
+            made = stage_dataset(source, Path(out), timeout_s=flags.FLAGS.timeout, **told)
             dataset = open_dataset(out)
     num_bytes = sum(path.stat().st_size for path in (dataset.directory / PACKED_DIR).iterdir())
     state = "staged" if made else "staged already and whole, nothing to do"

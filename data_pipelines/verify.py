@@ -69,13 +69,10 @@ class Verdict:
 
     def and_of(self, part: Verdict, folder: str) -> Verdict:
         """Returns this verdict combined with that of a folder within."""
-        return Verdict(
-            checked=self.checked + part.checked,
-            damaged=(*self.damaged, *(f"{folder}/{name}" for name in part.damaged)),
-            missing=(*self.missing, *(f"{folder}/{name}" for name in part.missing)),
-            extra=(*self.extra, *(f"{folder}/{name}" for name in part.extra)),
-            remarks=(*self.remarks, *part.remarks),
-        )
+        found = {}
+        for kind in ("damaged", "missing", "extra"):
+            found[kind] = (*getattr(self, kind), *(f"{folder}/{name}" for name in getattr(part, kind)))
+        return Verdict(checked=self.checked + part.checked, **found, remarks=(*self.remarks, *part.remarks))
 
 
 def no_bar(total: int, unit: str) -> contextlib.AbstractContextManager[Progress]:

@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from data_pipelines.files.contents import read_contents
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.readers.wfdb_files import LARGEST_HEADER, read_wfdb
+from data_pipelines.readers.wfdb_record_line import with_header
 from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS
 
@@ -141,23 +140,12 @@ def _read_renamed(record: Path) -> Recording:
     numbers = _content(lines)
     name, *rest = lines[numbers[0]].split()
     lines[numbers[0]] = " ".join([Path(name).stem, *rest])
-    header_name = f"{record.name}.hea"
-    # A signal line that names the header itself would put a link in the place of the corrected copy.
-    file_names = {lines[number].split()[0] for number in numbers[1:]} - {header_name}
-    with tempfile.TemporaryDirectory(prefix="cinc_header_") as folder:
-        Path(folder, header_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for file_name in file_names:
-            # A name that is not that of a file beside the header, or cannot be one, is left for the reader to report as
-            # missing.
-            if Path(file_name).name == file_name != "..":
-                # Links spare a copy of the signals; they hold whole paths, since they lie in another folder.
-                with contextlib.suppress(OSError, ValueError):
-                    Path(folder, file_name).symlink_to((record.parent / file_name).resolve())
+    with with_header(record, lines, signal_lines=[lines[number] for number in numbers[1:]]) as copy:
         try:
-            recording = read_wfdb(Path(folder, record.name))
+            recording = read_wfdb(copy)
             samples = recording.signal[:]  # Long records are read lazily, so read before the links go.
         except RecordError as error:
-            message = str(error).replace(str(folder), str(record.parent))
+            message = str(error).replace(str(copy.parent), str(record.parent))
             raise RecordError(message, reason=error.reason) from error
     return dataclasses.replace(recording, source=str(record), signal=samples)
 

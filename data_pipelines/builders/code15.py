@@ -17,14 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from data_pipelines.builders.base import (
-    RecordingReader,
-    Refusal,
-    SourceCard,
-    check_not_refused,
-    ecg_record,
-    person_fields,
-)
+from data_pipelines.builders import base
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.files.contents import check_unpacked
@@ -75,7 +68,7 @@ class Code15Item:
     part: Path | None
     row: int
     values: dict[str, str]
-    refusal: Refusal | None = None
+    refusal: base.Refusal | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +78,7 @@ class _Part:
     path: Path
     exam_ids: np.ndarray
     has_empty_row: bool = False
-    damage: Refusal | None = None
+    damage: base.Refusal | None = None
 
 
 class Code15Source:
@@ -103,15 +96,14 @@ class Code15Source:
         """
         exams = _read_exams(folder / EXAMS_FILE)
         # The parts are numbered without leading zeros, so that part 10 would come before part 2 by name.
-        parts = [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]
-        if not parts:
+        if not (parts := [_read_part(path) for path in sorted(folder.glob("exams_part*.hdf5"), key=_part_number)]):
             raise DataError(f"{folder}: no exams_partN.hdf5 beside {EXAMS_FILE}; --source is the folder that has both")
         self._join(exams, parts)
         self.items = LazyItems(len(self._exam_of_item), self._item)
         self.recipe = recipe
         self.signal_format = recipe.signal_format
         self.label_schema = LabelSchema(scalars=SCALARS, tasks={"diagnoses": DIAGNOSES}, units=UNITS)
-        self.card = SourceCard(
+        self.card = base.SourceCard(
             name="code15",
             description="CODE-15 %: 12-lead ECGs of 7 or 10 s from the Telehealth Network of Minas Gerais, Brazil, "
             "2010-2016, with six diagnoses, follow-up ('death' within 'timey' years) and the age a network estimated. "
@@ -141,16 +133,16 @@ class Code15Source:
         self._id_in_part = np.concatenate([in_parts, no_row])
         self._is_repeated = np.concatenate([pd.Series(in_parts).duplicated().to_numpy(), unrepeated])
 
-    def reader(self) -> RecordingReader[Code15Item]:
+    def reader(self) -> base.RecordingReader[Code15Item]:
         """Returns a reader of exams: those of each part in its order, then those of `exams.csv` that no part has."""
-        return RecordingReader(open=_open, record=_record, recipe=self.recipe)
+        return base.RecordingReader(open=_open, record=_record, recipe=self.recipe)
 
     def _item(self, position: int) -> Code15Item:
         exam, part_number = int(self._exam_of_item[position]), int(self._part_of_item[position])
         values = {} if exam == _NO_ROW else {name: str(column[exam]) for name, column in self._columns.items()}
         row = int(self._row_of_item[position])
         if part_number < 0:
-            refusal: Refusal | None = self._why_unread(values)
+            refusal: base.Refusal | None = self._why_unread(values)
             return Code15Item(record_id=values["exam_id"], part=None, row=row, values=values, refusal=refusal)
         part, exam_id = self._parts[part_number].path, int(self._id_in_part[position])
         # An id that is not unique, or that no row confirms, would not name the exam: its place does.
@@ -158,18 +150,18 @@ class Code15Source:
         refusal = None
         if self._is_repeated[position]:
             text = f"{place}: exam {exam_id} came before; only the first of the two is kept"
-            refusal = Refusal("duplicate_record", text)
+            refusal = base.Refusal("duplicate_record", text)
         elif exam == _NO_ROW:
             text = f"{place}: exam {exam_id} has no row in {EXAMS_FILE}, so its patient is not known"
-            refusal = Refusal("missing_patient", f"{text}; use the files of one release")
+            refusal = base.Refusal("missing_patient", f"{text}; use the files of one release")
         else:
             record_id = str(exam_id)
             if self._ambiguous[exam]:
                 text = f"{place}: exam {exam_id} has rows in {EXAMS_FILE} that contradict each other"
-                refusal = Refusal("duplicate_record", f"{text}; keep the right one")
+                refusal = base.Refusal("duplicate_record", f"{text}; keep the right one")
         return Code15Item(record_id=record_id, part=part, row=row, values=values, refusal=refusal)
 
-    def _why_unread(self, values: dict[str, str]) -> Refusal:
+    def _why_unread(self, values: dict[str, str]) -> base.Refusal:
         exam_id, trace_file = values["exam_id"], values["trace_file"]
         text = f"exam {exam_id}: {trace_file or 'its part'} is not in the folder; download it or leave the exam out"
         for part in self._parts:
@@ -177,7 +169,7 @@ class Code15Source:
                 if part.damage:
                     return part.damage
                 text = f"exam {exam_id}: {trace_file} does not have it; use the files of one release"
-        return Refusal("missing_file", text)
+        return base.Refusal("missing_file", text)
 
 
 def _source(item: Code15Item) -> str:
@@ -191,7 +183,7 @@ def _part_of(item: Code15Item) -> Path:
 
 
 def _open(item: Code15Item) -> Recording:
-    check_not_refused(item.refusal)
+    base.check_not_refused(item.refusal)
     patient_id = item.values["patient_id"]
     if is_missing_id(patient_id):
         raise missing_patient(patient_id, where=f"patient_id in {EXAMS_FILE}", source=_source(item))
@@ -202,7 +194,7 @@ def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> Ecg
     source, patient_id = recording.source, item.values["patient_id"]
     person = read_person(age=item.values["age"], sex=item.values["is_male"], coding=IS_MALE_CODING, source=source)
     remarks: list[Remark] = []
-    return ecg_record(
+    return base.ecg_record(
         stored,
         origin=origin_of(recording, place=_part_of(item).name, form="hdf5"),
         record_id=item.record_id,
@@ -211,7 +203,7 @@ def _record(item: Code15Item, recording: Recording, stored: StoredSignal) -> Ecg
         scalars={name: _number(item.values[name], name, source, remarks) for name in SCALARS},
         tasks={"diagnoses": _diagnoses(item.values, source, remarks)},
         # It comes last, since the labels before it add their remarks.
-        **person_fields(recording, person, remarks),
+        **base.person_fields(recording, person, remarks),
     )
 
 
@@ -220,13 +212,10 @@ def _recording(part: Path, row: int, source: str) -> Recording:
         tracing = _tracings(part, part.stat().st_mtime_ns)[row].astype(np.float64)
     except (OSError, KeyError) as error:
         # The part could be read when its exams were listed, so it has changed since, or the disk fails.
-        raise RecordError(
-            f"{source}: cannot be read any more ({error}); check the disk, or download the part again",
-            reason="truncated_file",
-        ) from error
+        message = f"{source}: cannot be read any more ({error}); check the disk, or download the part again"
+        raise RecordError(message, reason="truncated_file") from error
     # A sample is padding where all leads are zero; one lead alone may well be.
-    recorded = np.flatnonzero((tracing != 0).any(axis=1))
-    if not len(recorded):
+    if not len(recorded := np.flatnonzero((tracing != 0).any(axis=1))):
         raise RecordError(f"{source}: all samples are zero: nothing was recorded", reason="too_short")
     return Recording(
         source=source,
@@ -257,6 +246,7 @@ def _diagnoses(values: dict[str, str], source: str, remarks: list[Remark]) -> np
     row = []
     for name in DIAGNOSES:
         value = _number(values[name], name, source, remarks)
+        # A number such as 2 can be read, but is no truth value.
         if value not in (0, 1) and not math.isnan(value):
             remarks.append(unread_label(name, values[name], expected="True or False", source=source))
             value = math.nan
@@ -270,8 +260,7 @@ def _read_exams(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
     table = read_published_table(path, _COLUMNS, owner="CODE-15 %")[list(_COLUMNS)].drop_duplicates()
-    wrong = table.loc[~table["exam_id"].str.fullmatch(r"\d{1,18}"), "exam_id"]
-    if len(wrong):
+    if len(wrong := table.loc[~table["exam_id"].str.fullmatch(r"\d{1,18}"), "exam_id"]):
         raise DataError(f"{path}: exam_id is '{wrong.iloc[0]}' in line {wrong.index[0] + 2}, a whole number expected")
     # Leading zeros go, so that the ids are written as those of the parts are.
     table["exam_id"] = table["exam_id"].astype(np.int64).astype(str)
@@ -296,11 +285,11 @@ def _read_part(path: Path) -> _Part:
             # The published parts end with a row of padding that is no exam: id 0 and no signal.
             has_empty_row = len(exam_ids) > 0 and exam_ids[-1] == 0 and not np.any(tracings[-1])
     except RecordError as error:
-        damage = Refusal(error.reason, str(error))
+        damage = base.Refusal(error.reason, str(error))
     # h5py has no error of its own: what a damaged file raises depends on where it is damaged.
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         message = f"{path}: not a part of CODE-15 % that can be read ({error}); download it again"
-        damage = Refusal("unreadable_header", message)
+        damage = base.Refusal("unreadable_header", message)
     else:
         ids_of_exams = exam_ids[:-1] if has_empty_row else exam_ids
         return _Part(path=path, exam_ids=ids_of_exams, has_empty_row=bool(has_empty_row))
@@ -315,8 +304,7 @@ def _part_number(path: Path) -> tuple[int, str]:
 def _notes(exams: pd.DataFrame, parts: list[_Part]) -> tuple[str, ...]:
     notes = ["the set has no folds: patients are dealt to folds 1 to 10 by a hash of their id"]
     present = {part.path.name for part in parts}
-    absent = exams.loc[~exams["trace_file"].isin(present), "trace_file"]
-    if len(absent):
+    if len(absent := exams.loc[~exams["trace_file"].isin(present), "trace_file"]):
         names = sorted(set(absent), key=lambda name: _part_number(Path(name)))
         notes.append(f"{len(absent)} exams are in parts that are not in the folder: {', '.join(names)}")
     if num_empty := sum(part.has_empty_row for part in parts):

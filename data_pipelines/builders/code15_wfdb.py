@@ -17,7 +17,7 @@ from data_pipelines.metadata.missing import is_missing_in_file
 from data_pipelines.metadata.origins import folder_of, origin_of
 from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.readers.left_out import what_is_there
-from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.lengths import length_of_item
 from data_pipelines.readers.wfdb_files import find_wfdb_records, read_wfdb
 from data_pipelines.recording import Recording
 from data_pipelines.records import EcgRecord, LabelSchema, Remark
@@ -71,7 +71,7 @@ class Code15WfdbSource:
 
     def reader(self) -> RecordingReader[Code15WfdbItem]:
         """Returns a reader of the records, which are ordered by path."""
-        return RecordingReader(open=_open, record=_record, recipe=self.recipe, length=_length)
+        return RecordingReader(open=_open, record=_record, recipe=self.recipe, length=length_of_item)
 
 
 def code15_source(folder: Path, *, recipe: SignalRecipe) -> Source:
@@ -100,10 +100,6 @@ def _open(item: Code15WfdbItem) -> Recording:
     if is_missing_in_file(patient_id):
         raise missing_patient(patient_id, where="'Patient ID' in the header", source=str(item.path))
     return recording
-
-
-def _length(item: Code15WfdbItem) -> Length | None:
-    return wfdb_length(item.path)
 
 
 def _patient_id(recording: Recording) -> str:

@@ -69,11 +69,9 @@ class Cpsc2018Source:
         """
         reference = _read_reference(folder)
         matlab = (path for path in files_under(folder) if path.suffix == ".mat")
-        paths = sorted(matlab, key=lambda path: path.relative_to(folder).as_posix())
-        if not paths:
-            raise DataError(
-                f"{folder}: no MATLAB file (.mat) in it or below; {what_is_there(folder)}; is --source right?"
-            )
+        if not (paths := sorted(matlab, key=lambda path: path.relative_to(folder).as_posix())):
+            message = f"{folder}: no MATLAB file (.mat) in it or below; {what_is_there(folder)}; is --source right?"
+            raise DataError(message)
         self.items = _items(folder, paths, reference or {})
         self.recipe = recipe
         self.signal_format = recipe.signal_format
@@ -144,13 +142,13 @@ def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> E
 def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Remark, ...]]:
     """Returns the classes of a record; all are missing, with a remark, if one of its labels is not a class number."""
     missing = np.full(len(CLASSES), LABEL_MISSING, np.int8)
+    # A record without a label is unlabelled, which does not say that it has none of the classes.
     if not texts:
         return missing, ()
     row = np.zeros(len(CLASSES), np.int8)
     for text in texts:
         # A program that reads the columns as numbers writes those with gaps as floats.
-        label = text.removesuffix(".0")
-        if label not in map(str, range(1, len(CLASSES) + 1)):
+        if (label := text.removesuffix(".0")) not in map(str, range(1, len(CLASSES) + 1)):
             return missing, (unread_label(REFERENCE_FILE, text, expected=f"1 to {len(CLASSES)}", source=source),)
         row[int(label) - 1] = 1
     return row, ()
@@ -165,8 +163,8 @@ def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     path = found[0]
     table = read_published_table(path, (_RECORD_COLUMN, *_LABEL_COLUMNS), owner="CPSC 2018").map(str.strip)
     names = table[_RECORD_COLUMN].str.removesuffix(".mat")
-    repeated = names[names.duplicated()]
-    if len(repeated):
+    # Of two rows of one record nothing tells which is right.
+    if len(repeated := names[names.duplicated()]):
         raise DataError(f"{path}: {len(repeated)} records have more than one row, first '{repeated.iloc[0]}'")
     labels = table[list(_LABEL_COLUMNS)].to_numpy()
     return {name: tuple(text for text in row if not is_missing(text)) for name, row in zip(names, labels, strict=True)}

@@ -20,14 +20,8 @@ from data_pipelines.metadata.origins import folder_of, origin_of
 from data_pipelines.metadata.sexes import declared_sexes, files_coding
 from data_pipelines.metadata.source_names import name_of_source
 from data_pipelines.prepared.stratified_folds import dealt_note
+from data_pipelines.readers import formats as file_formats
 from data_pipelines.readers import left_out
-from data_pipelines.readers.formats import (
-    FORMATS,
-    FORMATS_OF_BARE_SAMPLES,
-    FoundRecording,
-    find_recordings,
-    read_recording,
-)
 from data_pipelines.readers.lengths import Length, wfdb_length
 from data_pipelines.recording import Recording
 from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
@@ -53,7 +47,7 @@ class FolderItem:
     """
 
     record_id: str
-    found: FoundRecording | None
+    found: file_formats.FoundRecording | None
     row: Mapping[str, str] | None
     factor: float = 1.0
 
@@ -69,7 +63,7 @@ class FolderSource:
         patient_field: str | None,
         name: str,
         recipe: SignalRecipe,
-        formats: Collection[str] = FORMATS,
+        formats: Collection[str] = file_formats.FORMATS,
         declared: Declared | None = None,
         sex_coding: Sequence[str] = (),
         missing_ids: Sequence[str] = (),
@@ -116,7 +110,7 @@ class FolderSource:
             zero_is_no_age=self._table is not None and self._table.zero_is_no_age,
         )
         # The table may lie in the folder itself, where it would be taken for a recording in a text file.
-        listed = find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
+        listed = file_formats.find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
         if not listed.recordings:
             raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))
         self._left_out = left_out.notes(listed, folder, has_labels=labels is not None)
@@ -138,7 +132,7 @@ class FolderSource:
             sex_reading=(self._people.sex_of_table or self._people.sex_of_files).said_by,
         )
 
-    def _join(self, recordings: Collection[FoundRecording]) -> list[FolderItem]:
+    def _join(self, recordings: Collection[file_formats.FoundRecording]) -> list[FolderItem]:
         by_id = {found.record_id: found for found in recordings}
         rows: dict[str, Mapping[str, str] | None]
         if self._table is None:
@@ -166,7 +160,7 @@ class FolderSource:
             notes.append(dealt_note(self._table.scalars))
         elif self._table is None or "fold" not in self._table.columns:
             notes.append("no folds were given: patients are dealt to folds 1 to 10 by a hash of their id")
-        describing = [kind for kind in self._counts if kind not in FORMATS_OF_BARE_SAMPLES]
+        describing = [kind for kind in self._counts if kind not in file_formats.FORMATS_OF_BARE_SAMPLES]
         if self._declared != Declared() and describing:
             counts = ", ".join(f"{self._counts[kind]} {kind}" for kind in describing)
             notes.append(f"what was declared (--declared_…) is not for files that describe themselves: {counts}")
@@ -182,7 +176,7 @@ class FolderSource:
         )
 
 
-def _file_and_row(item: FolderItem) -> tuple[FoundRecording, Mapping[str, str]]:
+def _file_and_row(item: FolderItem) -> tuple[file_formats.FoundRecording, Mapping[str, str]]:
     """Returns the file of an item and its row in the table.
 
     Raises:
@@ -191,16 +185,14 @@ def _file_and_row(item: FolderItem) -> tuple[FoundRecording, Mapping[str, str]]:
     if item.found is None:
         raise RecordError(f"{item.record_id}: has a row of labels but no file in the folder", reason="missing_file")
     if item.row is None:
-        raise RecordError(
-            f"{item.found.path}: has no row in the table of labels, so its patient is not known; add one",
-            reason="missing_patient",
-        )
+        message = f"{item.found.path}: has no row in the table of labels, so its patient is not known; add one"
+        raise RecordError(message, reason="missing_patient")
     return item.found, item.row
 
 
 def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Recording:
     found, row = _file_and_row(item)
-    recording = read_recording(found, declared).rescaled(item.factor)
+    recording = file_formats.read_recording(found, declared).rescaled(item.factor)
     people.check_patient(row, recording)
     return recording
 

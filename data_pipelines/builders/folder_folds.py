@@ -18,13 +18,11 @@ def check_dealing(folds: str | None, table: LabelTable | None) -> None:
     if folds is None:
         return
     if table is not None and "fold" in table.columns:
-        raise DataError(
-            f"--folds={folds}: {table.path} has a column 'fold'; take it out of the table, or leave --folds out"
-        )
+        message = f"--folds={folds}: {table.path} has a column 'fold'; take it out of the table, or leave --folds out"
+        raise DataError(message)
     if folds == "stratified" and (table is None or not table.scalars):
-        raise DataError(
-            "--folds=stratified needs labels to stratify by: numeric columns of the table that --labels names"
-        )
+        message = "--folds=stratified needs labels to stratify by: numeric columns of the table that --labels names"
+        raise DataError(message)
 
 
 def with_stratified_folds(
@@ -53,7 +51,5 @@ def with_stratified_folds(
     ids, patient = np.unique([row["patient_id"] for row in chosen.values()], return_inverse=True)
     scalars = {name: np.array([number(row[name]) for row in chosen.values()], np.float32) for name in table.scalars}
     folds = stratified_folds(patient, ids.tolist(), label_indicators(scalars, {}))[patient]
-    dealt = {
-        record: {**row, "fold": str(fold)} for (record, row), fold in zip(chosen.items(), folds.tolist(), strict=True)
-    }
+    dealt = {name: {**row, "fold": str(fold)} for (name, row), fold in zip(chosen.items(), folds.tolist(), strict=True)}
     return {record: dealt.get(record, row) for record, row in rows.items()}

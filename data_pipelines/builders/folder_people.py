@@ -62,6 +62,7 @@ class FolderPeople:
             disagrees.append(_disagreement("age", f"{age:g}", f"{own_age:g}", source))
         if SEX_UNKNOWN not in (sex, own_sex) and sex != own_sex:
             disagrees.append(_disagreement("sex", row["sex"], recording.field("Sex") or "", source))
+        # The value of the table is kept where both state one, as the remark says.
         if is_missing(row.get("age", "")):
             age, of_age = own_age, of_own_age
         if is_missing(row.get("sex", "")):

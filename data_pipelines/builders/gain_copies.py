@@ -67,11 +67,11 @@ def wrong_gains(
             copies[header.samples].append((position, header.gain))
     found = []
     for alike in copies.values():
-        gains = {gain for _, gain in alike}
-        if len(gains) < 2:
+        if len(gains := {gain for _, gain in alike}) < 2:
             continue
         for position, gain in alike:
             set_name = set_names[position]
+            # Of gains that are all rare in the set, none is more likely than another.
             usual = [each for each in gains if stated[set_name, each] > USUAL * of_set[set_name]]
             if usual and gain not in usual and _is_more_usual(read, position, stated=gain, other=usual[0]):
                 found.append(WrongGain(position=position, stated=gain, true=usual[0]))

@@ -168,6 +168,7 @@ def _open(item: MimicItem) -> Recording:
 
 
 def _length(item: MimicItem) -> Length | None:
+    # The path of a refused item may lead out of the folder, so that not even its header is read.
     return None if item.refusal else wfdb_length(item.path)
 
 
@@ -188,6 +189,7 @@ def _read_records(path: Path) -> dict[str, np.ndarray]:
     types = {"subject_id": np.int64, "study_id": np.int64, "path": str, "ecg_time": str}
     parts: dict[str, list[np.ndarray]] = {"study_id": [], "subject_id": [], "path": [], "seconds": []}
     for table in _pieces(path, types):
+        # A time that cannot be read makes `time_days` missing; the notes count such records.
         times = pd.to_datetime(table["ecg_time"], format="%Y-%m-%d %H:%M:%S", errors="coerce")
         table["seconds"] = (times - pd.Timestamp(0)).dt.total_seconds()
         for name, columns in parts.items():
@@ -261,11 +263,9 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
 
 
 def _check_unique(studies: np.ndarray, path: Path) -> None:
-    repeated = studies[pd.Series(studies).duplicated().to_numpy()]
-    if len(repeated):
-        raise DataError(
-            f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
-        )
+    if len(repeated := studies[pd.Series(studies).duplicated().to_numpy()]):
+        message = f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
+        raise DataError(message)
 
 
 def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from data_pipelines.metadata.origins import origin_of
 from data_pipelines.metadata.sexes import WORDS
 from data_pipelines.metadata.snomed import SCORED_CLASS_OF_CODE, SCORED_CLASSES
 from data_pipelines.readers.left_out import what_is_there
-from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.lengths import length_of_item
 from data_pipelines.readers.wfdb_files import find_wfdb_records
 from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
@@ -111,8 +111,7 @@ class Physionet2021Source:
             raise DataError(f"--sets={','.join(unknown)}: not known; choose from {', '.join(SETS)}")
         items, num_others = _items(folder, tuple(sets) or tuple(SETS))
         counts = collections.Counter(item.set_name for item in items)
-        absent = [name for name in sets if not counts[name]]
-        if absent or not items:
+        if (absent := [name for name in sets if not counts[name]]) or not items:
             raise DataError(
                 f"{folder}: no record of {', '.join(absent) or 'the challenge'} in it or below; records are named "
                 f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}; "
@@ -150,7 +149,7 @@ class Physionet2021Source:
     def reader(self) -> RecordingReader[CincItem]:
         """Returns a reader of the records, which are ordered by path."""
         record = functools.partial(_record, codes=self._codes)
-        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=_length)
+        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=length_of_item)
 
 
 def _tasks(codes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -160,6 +159,7 @@ def _tasks(codes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 def _items(folder: Path, sets: Sequence[str]) -> tuple[list[CincItem], int]:
     """Returns the records of the given sets, and the number of records whose name fits none of `SETS`."""
+    # Records of sets that were not asked for are no others: only names of no set are counted as such.
     set_of_path = {path: _set_of(path.name) for path in find_wfdb_records(folder)}
     chosen = {path: name for path, name in set_of_path.items() if name is not None and name in sets}
     items = [
@@ -175,11 +175,8 @@ def _set_of(name: str) -> str | None:
 
 def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> dict[int, WrongGain]:
     """Returns the records whose gain a copy proves wrong, by position."""
-    found = wrong_gains(
-        headers,
-        [item.set_name for item in items],
-        read=lambda position: read_cinc(items[position].path, correct_gain=False),
-    )
+    names = [item.set_name for item in items]
+    found = wrong_gains(headers, names, read=lambda position: read_cinc(items[position].path, correct_gain=False))
     # Georgia's known fault is corrected by `cinc_headers.py`, where the samples prove it.
     return {
         each.position: each
@@ -230,10 +227,6 @@ def _notes(
 def _open(item: CincItem) -> Recording:
     check_first_of_name(item.path, item.first_path)
     return read_cinc(item.path, correct_gain=item.set_name == "georgia").rescaled(item.factor)
-
-
-def _length(item: CincItem) -> Length | None:
-    return wfdb_length(item.path)
 
 
 def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes: tuple[str, ...]) -> EcgRecord:

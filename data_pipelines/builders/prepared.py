@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.builders.base import Quarantined, SourceCard, ecg_record
 from data_pipelines.errors import DataError, RecordError
@@ -26,11 +25,9 @@ from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS, EcgRecord, LabelSchema, SignalFormat, content_hash
 from data_pipelines.signals.conversion import stored_signal
 from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.storage.array_record_shard import opened
 from data_pipelines.storage.example_format import parse, seconds_of
 from data_pipelines.storage.store import open_store
-
-# Without these a reader has threads of its own that read ahead, while the processes of a build share the cores already.
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class PreparedSource:
@@ -178,7 +175,7 @@ def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
 
 def _examples(shard: Path, positions: Sequence[int]) -> Iterator[bytes]:
     try:
-        with contextlib.closing(ArrayRecordReader(str(shard), options=_READER_OPTIONS)) as reader:
+        with contextlib.closing(opened(shard)) as reader:
             for previous, position in zip([None, *positions], positions, strict=False):
                 if previous is None or position != previous + 1:
                     reader.seek(position)

@@ -23,7 +23,7 @@ from data_pipelines.metadata.demographics import missing_patient, read_person, u
 from data_pipelines.metadata.missing import is_missing_id
 from data_pipelines.metadata.origins import origin_of
 from data_pipelines.metadata.sexes import PTBXL_CODING
-from data_pipelines.readers.lengths import Length, wfdb_length
+from data_pipelines.readers.lengths import length_of_item
 from data_pipelines.readers.wfdb_files import read_wfdb
 from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
@@ -146,7 +146,7 @@ class PtbxlSource:
     def reader(self) -> RecordingReader[PtbxlItem]:
         """Returns a reader of rows of `ptbxl_database.csv`."""
         record = functools.partial(_record, tasks=self._tasks)
-        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=_length)
+        return RecordingReader(open=_open, record=record, recipe=self.recipe, length=length_of_item)
 
 
 def _open(item: PtbxlItem) -> Recording:
@@ -160,10 +160,6 @@ def _open(item: PtbxlItem) -> Recording:
             reason="missing_file",
         )
     return read_wfdb(item.path)
-
-
-def _length(item: PtbxlItem) -> Length | None:
-    return None if item.path is None else wfdb_length(item.path)
 
 
 def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, tasks: ScpTasks) -> EcgRecord:
@@ -200,6 +196,7 @@ def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float
     if not isinstance(codes, dict):
         expected = "a dictionary like {'NORM': 100.0}"
         return {}, (unread_label("scp_codes", text, expected=expected, source=source),)
+    # Files of two releases would give a record only a part of its labels.
     if unknown := tasks.unknown(codes):
         expected = "codes of scp_statements.csv (use the two files of one PTB-XL release)"
         return {}, (unread_label("scp_codes", ", ".join(unknown), expected=expected, source=source),)

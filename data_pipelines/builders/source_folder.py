@@ -41,7 +41,6 @@ def check_source(path: Path, given: str, *, builder: str) -> None:
 def _about_file(path: Path) -> str:
     if path.name == CARD_FILE:
         return f"is the card of a prepared data set; give its folder, {path.parent}, to --builder={PREPARED_BUILDER}"
-    kind = content_kind(head_of(path))
-    if kind is not None and "unpack" in kind.remedy:
+    if (kind := content_kind(head_of(path))) is not None and "unpack" in kind.remedy:
         return f"is {kind.name}; {kind.remedy}, and give the folder that it unpacks to"
     return f"is a file; give the folder that it lies in, {path.parent}"

@@ -121,8 +121,7 @@ def _chest_doubt(numbers: Numbers, slack: float) -> list[str]:
 def _equal_size_doubt(values: Mapping[str, np.ndarray]) -> list[str]:
     all_words = {"largest_mv": "largest sample", "span_mv": "span of samples", "deviation_mv": "standard deviation"}
     for name, words in all_words.items():
-        sizes = values[name]
-        if len(sizes) < MIN_PATIENTS or sizes.min() <= 0:
+        if len(sizes := values[name]) < MIN_PATIENTS or sizes.min() <= 0:
             continue
         low, middle, high = np.percentile(sizes, (10, 50, 90))
         if math.log(high / low) < SAME_SIZE:
@@ -134,8 +133,7 @@ def _equal_size_doubt(values: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _polarity_doubt(numbers: Numbers) -> list[str]:
-    upright = numbers["upright"]
-    if upright is None or upright[0] > UPSIDE_DOWN:
+    if (upright := numbers["upright"]) is None or upright[0] > UPSIDE_DOWN:
         return []
     return [
         f"all leads seem to be upside down: QRS complexes of I, II, V5 and V6 point downwards (skewness "

@@ -14,21 +14,12 @@ import numpy as np
 from data_pipelines.duplicates.signature import BAND_RATE_HZ, Correlations
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
 
+_OF_SAMPLES = ("largest_mv", "span_mv", "deviation_mv")
 #: Names of the measures, in the order of their numbers: amplitude of the largest lead, mV; that of the largest chest
 #: lead as a multiple of the largest limb lead; skewness of the leads whose QRS complex points upwards in nearly
 #: everybody; time between beats, s; half-width of the beat's autocorrelation, ms; variation of the amplitude, as a
 #: share of it; largest sample, mV; span of all samples, mV; their standard deviation, mV.
-MEASURES = (
-    "amplitude_mv",
-    "chest_to_limb",
-    "upright",
-    "beat_s",
-    "width_ms",
-    "unsteady",
-    "largest_mv",
-    "span_mv",
-    "deviation_mv",
-)
+MEASURES = ("amplitude_mv", "chest_to_limb", "upright", "beat_s", "width_ms", "unsteady", *_OF_SAMPLES)
 
 #: Length of the windows whose median is the amplitude: at 30 beats a minute there is a beat in each, and artefacts in
 #: less than half of them change little.
@@ -125,8 +116,7 @@ def _beat_s(rhythm: np.ndarray) -> float:
 
 def _width_ms(rhythm: np.ndarray) -> float:
     """Returns the lag in milliseconds, between samples, at which the autocorrelation has fallen to half."""
-    below = np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)
-    if not len(below):
+    if not len(below := np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)):
         return np.nan
     lag = int(below[0])
     fraction = (rhythm[lag - 1] - rhythm[0] / 2) / (rhythm[lag - 1] - rhythm[lag])

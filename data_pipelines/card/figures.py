@@ -17,18 +17,9 @@ from data_pipelines.storage.store import Store
 
 #: Entries that are copied from the data set's own card.
 _FROM_CARD = (
-    "name",
-    "simulated",
-    "description",
-    "license",
-    "citation",
-    "layout_version",
-    "signal_format",
-    "recipe",
-    "leads",
-    "num_records",
-    "num_patients",
-    "fingerprint",
+    *("name", "simulated", "description", "license", "citation"),
+    *("layout_version", "signal_format", "recipe", "leads"),
+    *("num_records", "num_patients", "fingerprint"),
 )
 
 _DECADE_YEARS = 10
@@ -76,12 +67,7 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
 
 
 def amplitudes_of(
-    store: Store,
-    index: Index,
-    *,
-    max_records: int,
-    seed: int,
-    progress: Callable[[int], object] = lambda num_records: None,
+    store: Store, index: Index, *, max_records: int, seed: int, progress: Callable[[int], object] = lambda count: None
 ) -> dict[str, Any]:
     """Measures how large the leads are, over all records or a random sample of them.
 
@@ -154,6 +140,7 @@ def _duplicates(index: Index) -> dict[str, Any]:
     return {
         "records": len(number),
         "under_another_patient": int(np.count_nonzero(index.patient[number] != index.patient[first])),
+        # Groups are numbered from 0 without gaps.
         "groups": int(index.group.max()) + 1,
         "pairs": duplicate_pairs(index),
     }

@@ -27,8 +27,7 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
         for field, name in (("notch_hz", "notch"), ("highpass_hz", "high-pass"), ("lowpass_hz", "low-pass"))
         if recipe[field] is not None
     ]
-    if recipe["baseline"] != "keep":
-        steps.append(f"baseline by {recipe['baseline']} removed")
+    steps += [f"baseline by {recipe['baseline']} removed"] if recipe["baseline"] != "keep" else []
     return f"{', '.join(steps) or 'no filter'} (recipe {recipe['name']}, version {recipe['version']})"
 
 
@@ -85,8 +84,7 @@ def people_sentences(card: Mapping[str, Any]) -> list[str]:
     """Says how many records are of which sex, and how old their patients are."""
     sex, age = card["sex"], card["age_years"]
     sentences = [", ".join(f"{name} {count:,} ({percent(count / card['num_records'])})" for name, count in sex.items())]
-    if card["sex_reading"]:
-        sentences.append(f"sex was read {card['sex_reading']}")
+    sentences += [f"sex was read {card['sex_reading']}"] if card["sex_reading"] else []
     if not age["known"]:
         return [*sentences, "age unknown throughout"]
     lowest, highest, median = (number(age[name]) for name in ("min", "max", "median"))
@@ -98,6 +96,7 @@ def fold_rows(folds: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Returns the rows below `FOLD_HEADER`."""
     return [
         (
+            # A data set may deal only some of its records to folds.
             "none" if row["fold"] == NO_FOLD else str(row["fold"]),
             f"{row['records']:,}",
             f"{row['patients']:,}",
@@ -113,6 +112,7 @@ def scalar_rows(scalars: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...
     return [
         (
             name,
+            # A truth value has no unit, and its mean is a share.
             spread["unit"] or ("0 or 1" if spread["binary"] else ""),
             percent(spread["missing_share"]),
             *(number(spread[key]) for key in ("min", "p1", "median", "p99", "max", "mean")),

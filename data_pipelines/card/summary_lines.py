@@ -14,6 +14,7 @@ def sex_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns how many men and women there are, and how their sex was read."""
     if not (counts := summary.get("sex")):
         return []
+    # No share can be given of nobody.
     if not (known := counts["male"] + counts["female"]):
         return ["  sex                 unknown of all"]
     men, women, unknown = (counts[name] for name in ("male", "female", "unknown"))

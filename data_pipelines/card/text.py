@@ -6,18 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.card.rows import (
-    FLAG_HEADER,
-    FOLD_HEADER,
-    SCALAR_HEADER,
-    count_facts,
-    flag_rows,
-    fold_rows,
-    origin_facts,
-    people_sentences,
-    percent,
-    scalar_rows,
-)
+from data_pipelines.card import rows as card_rows
 from data_pipelines.card.summary_lines import aligned
 from data_pipelines.prepared.fold_labels import fold_table
 from data_pipelines.prepared.remarks import remark_lines
@@ -40,7 +29,7 @@ def card_text(card: Mapping[str, Any], *, width: int) -> str:
         _heading(card, width),
         _counts(card, width),
         _people(card, width),
-        ["Folds", *_table(FOLD_HEADER, fold_rows(card["folds"]))],
+        ["Folds", *_table(card_rows.FOLD_HEADER, card_rows.fold_rows(card["folds"]))],
         _labels_by_fold(card["labels_by_fold"]),
         *(_task_section(name, task, card["num_records"], width) for name, task in card["tasks"].items()),
         _scalar_table(card["scalars"]),
@@ -60,16 +49,17 @@ def _heading(card: Mapping[str, Any], width: int) -> list[str]:
         # The notice of a simulated cohort is a note and part of the description.
         if note not in card["description"]:
             lines += _wrapped(f"Note: {note}", width)
-    return lines + [line for name, value in origin_facts(card) for line in _fact(name, value, width)]
+    return lines + [line for name, value in card_rows.origin_facts(card) for line in _fact(name, value, width)]
 
 
 def _counts(card: Mapping[str, Any], width: int) -> list[str]:
     repeated, lines = card["duplicates"]["pairs"], ["Records"]
-    for name, value in count_facts(card):
+    for name, value in card_rows.count_facts(card):
         lines += _fact(name, value, width)
         if name == "quarantined":
             reasons = card["quarantined"].items()
             lines += [f"{_INDENT * 2}{reason:<{_NAME_WIDTH - 2}}{count:>8,}" for reason, count in reasons]
+    # Lines that begin with a space go on with the remark before them.
     for line in remark_lines(card["remarks"]):
         lines += _wrapped(line.strip() if line.startswith(" ") else f"remark: {line}", width)
     pairs = [f"{record} = {first}" for record, first in repeated[:_MAX_PAIRS]]
@@ -81,12 +71,13 @@ def _counts(card: Mapping[str, Any], width: int) -> list[str]:
 def _people(card: Mapping[str, Any], width: int) -> list[str]:
     sex, decades = card["sex"], card["age_years"]["by_decade"]
     lines = ["Age and sex, by record"]
-    for sentence in people_sentences(card):
+    for sentence in card_rows.people_sentences(card):
         lines += _wrapped(sentence, width)
     if not card["age_years"]["known"]:
         return lines
     years = [f"{row['from_years']}–{row['from_years'] + 9}" for row in decades]
     rows = [(span, *(f"{row[name]:,}" for name in sex)) for span, row in zip(years, decades, strict=True)]
+    # The bars show all sexes together, relative to the largest decade.
     sums = [sum(row[name] for name in sex) for row in decades]
     bars = [_bar(count / max(sums)) for count in sums]
     header, *table = _table(("years", *sex), rows)
@@ -101,10 +92,11 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
     present = {label: counts for label, counts in task["classes"].items() if counts["records"]}
     label_width = max((len(label) for label in present), default=0)
     cells = [
-        f"{label:<{label_width}} {counts['records']:>8,} {percent(counts['prevalence']):>7}"
+        f"{label:<{label_width}} {counts['records']:>8,} {card_rows.percent(counts['prevalence']):>7}"
         for label, counts in sorted(present.items(), key=lambda item: -item[1]["records"])
     ]
     lines = _wrapped(heading, width, indent="") + _columns(cells, width)
+    # Labels that never come would hide the others among hundreds of rows.
     if absent := [label for label in task["classes"] if label not in present]:
         lines += _wrapped(f"never: {', '.join(absent)}", width)
     return lines
@@ -120,7 +112,7 @@ def _labels_by_fold(counted: Mapping[str, Any]) -> list[str]:
 def _scalar_table(scalars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not scalars:
         return []
-    return ["Scalars, by record", *_table(SCALAR_HEADER, scalar_rows(scalars), num_left=2)]
+    return ["Scalars, by record", *_table(card_rows.SCALAR_HEADER, card_rows.scalar_rows(scalars), num_left=2)]
 
 
 def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[str]:
@@ -135,7 +127,7 @@ def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[st
 
 def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
     padding, quality = card["padding"], card["quality"]
-    lines = ["Quality", *_table(FLAG_HEADER, flag_rows(card))]
+    lines = ["Quality", *_table(card_rows.FLAG_HEADER, card_rows.flag_rows(card))]
     if quality["clipped_samples"]:
         clipped = f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
         lines += _wrapped(clipped, width)

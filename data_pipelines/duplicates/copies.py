@@ -173,8 +173,7 @@ def verify_suspects(
         for query, other, lag_s in zip(
             suspects.query[pairs].tolist(), suspects.known[pairs].tolist(), suspects.lag_s[pairs].tolist(), strict=True
         ):
-            copy = _compared(queries[query], known[other], query=query, known=other, lag_s=lag_s)
-            if copy is not None:
+            if (copy := _compared(queries[query], known[other], query=query, known=other, lag_s=lag_s)) is not None:
                 yield copy
 
 
@@ -182,8 +181,7 @@ def _compared(first: Alignable, second: Alignable, *, query: int, known: int, la
     order, alike = lead_order(first, second, lag=round(lag_s * BAND_RATE_HZ))
     if alike < _MIN_ALIKE:
         return None
-    orders = dict.fromkeys((_IN_ORDER, order))
-    for each in orders:
+    for each in dict.fromkeys((_IN_ORDER, order)):
         found = match(first, second if each == _IN_ORDER else Alignable(second.band[list(each)]))
         if found is None or not found.is_near_duplicate:
             continue
@@ -212,7 +210,6 @@ def lead_order(first: Alignable, second: Alignable, *, lag: int) -> tuple[tuple[
         alike = one @ two.T / (end - begin)
         # The small bonus keeps two leads in place where they are equally good, as silent ones are.
         rows, columns = scipy.optimize.linear_sum_assignment(alike + 1e-6 * np.eye(len(alike)), maximize=True)
-        total = float(alike[rows, columns].sum())
-        if total > best:
+        if (total := float(alike[rows, columns].sum())) > best:
             best, order = total, tuple(columns.tolist())
     return order, best / max(int(moving), 1)

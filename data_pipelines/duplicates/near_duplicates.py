@@ -306,6 +306,5 @@ def verify(
         first, second = found.first[start : start + pairs_at_a_time], found.second[start : start + pairs_at_a_time]
         ready = alignables(np.concatenate([first, second]), read_bands)
         for one, two in zip(first.tolist(), second.tolist(), strict=True):
-            result = match(ready[one], ready[two])
-            if result is not None:
+            if (result := match(ready[one], ready[two])) is not None:
                 yield one, two, result

@@ -20,14 +20,7 @@ import dataclasses
 import numpy as np
 import scipy.fft
 
-from data_pipelines.duplicates.signature import (
-    BAND_RATE_HZ,
-    OWN_LAGS,
-    RHYTHM_LAGS,
-    Correlations,
-    level_leads,
-    projected,
-)
+from data_pipelines.duplicates import signature
 from data_pipelines.records import ENVELOPE_SAMPLES, NO_SAMPLE
 
 #: Rate of an envelope, Hz, at which a QRS complex takes two or three samples.
@@ -41,7 +34,7 @@ MIN_OVERLAP_SHARE = 0.7
 #: Entry for a value of one root mean square; a QRS complex, several times that, then still fits.
 _SCALE = 20.0
 
-_STEP = BAND_RATE_HZ // ENVELOPE_RATE_HZ
+_STEP = signature.BAND_RATE_HZ // ENVELOPE_RATE_HZ
 
 _SALT = b"ecgjax order-free signature"
 
@@ -51,7 +44,7 @@ _LEAST_SPREAD = 1.0
 _SIZE = 2 * ENVELOPE_SAMPLES
 
 
-def order_free_signature(found: Correlations) -> np.ndarray:
+def order_free_signature(found: signature.Correlations) -> np.ndarray:
     """Returns the order-free signature; the cosine of two says how similar two records are in any order of leads.
 
     Args:
@@ -65,12 +58,12 @@ def order_free_signature(found: Correlations) -> np.ndarray:
     half = cross.shape[1] // 2
     pairs = np.concatenate([cross[:, half + 1 :], cross[:, :half][:, ::-1]])
     parts = (
-        np.sort(own[:, OWN_LAGS], axis=0).ravel(),
+        np.sort(own[:, signature.OWN_LAGS], axis=0).ravel(),
         np.sort(pairs, axis=0).ravel(),
         np.sort(cross[:, half]),
-        own.sum(axis=0)[RHYTHM_LAGS],
+        own.sum(axis=0)[signature.RHYTHM_LAGS],
     )
-    return projected(parts, weights=(1, 1, 0.3, 1), salt=_SALT)
+    return signature.projected(parts, weights=(1, 1, 0.3, 1), salt=_SALT)
 
 
 def envelope(band: np.ndarray) -> np.ndarray:
@@ -85,7 +78,7 @@ def envelope(band: np.ndarray) -> np.ndarray:
     entries = np.full(ENVELOPE_SAMPLES, NO_SAMPLE, np.int8)
     if not band.any():
         return entries
-    size = np.sqrt(np.square(level_leads(band)).mean(axis=0))
+    size = np.sqrt(np.square(signature.level_leads(band)).mean(axis=0))
     count = min(len(size) // _STEP, ENVELOPE_SAMPLES)
     # A triangle of 80 ms smooths against aliasing: what is faster than half the rate would appear as something slower.
     smooth = np.convolve(size, np.bartlett(2 * _STEP + 1) / _STEP, mode="same")[_STEP // 2 :: _STEP][:count]

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import scipy.sparse
 
 from data_pipelines.duplicates.copies import Copy, Traces, find_suspects, verify_suspects
 from data_pipelines.duplicates.near_duplicates import Match, candidates, verify
@@ -17,6 +16,7 @@ from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.copies_of import PAIR_FIELDS, LinkedDataset, Links
 from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.prepared.index import by_first_appearance, components
 from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
 from data_pipelines.storage.store import Store, open_store
 
@@ -151,9 +151,8 @@ def _namespaces(datasets: Sequence[Dataset], given: Sequence[str] | None) -> lis
     seen: dict[str, Dataset] = {}
     for dataset in datasets:
         if dataset.fingerprint in seen:
-            raise DataError(
-                f"{dataset.directory}: the same data set as {seen[dataset.fingerprint].directory}; give one"
-            )
+            message = f"{dataset.directory}: the same data set as {seen[dataset.fingerprint].directory}; give one"
+            raise DataError(message)
         seen[dataset.fingerprint] = dataset
     if given is None:
         return [f"{dataset.card['name']} {dataset.fingerprint}" for dataset in datasets]
@@ -226,7 +225,4 @@ def _by_common(*labels: np.ndarray) -> np.ndarray:
 
 def _components(edges: np.ndarray, *, num_nodes: int) -> np.ndarray:
     """Returns the connected component of every node, numbered by first appearance: `int32[nodes]`."""
-    graph = scipy.sparse.coo_array((np.ones(len(edges), np.int8), edges.T), shape=(num_nodes, num_nodes))
-    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first)).astype(np.int32)[inverse]
+    return by_first_appearance(components((edges[:, 0], edges[:, 1]), num_nodes=num_nodes))

@@ -155,8 +155,6 @@ def is_dicom(head: bytes) -> bool:
 
 def other_dicom_class(head: bytes) -> str | None:
     """Returns the class of a DICOM file, such as `CT Image Storage`, where that is no waveform; else None."""
-    match = _MEDIA_CLASS.search(head, _DICOM_MARK.stop)
-    if match is None or match[1].startswith(_WAVEFORM_CLASSES):
+    if (match := _MEDIA_CLASS.search(head, _DICOM_MARK.stop)) is None or match[1].startswith(_WAVEFORM_CLASSES):
         return None
-    uid = pydicom.uid.UID(match[1].decode("ascii").rstrip("."))
-    return uid.name
+    return pydicom.uid.UID(match[1].decode("ascii").rstrip(".")).name

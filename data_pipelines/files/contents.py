@@ -52,8 +52,7 @@ def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # Reading a named pipe would never end.
             raise missing_file(f"{path}: is no regular file")
-        size = status.st_size
-        if size > max_bytes:
+        if (size := status.st_size) > max_bytes:
             taken = f"takes as {form}" if form else "takes"
             raise unreadable_header(f"{path}: {size} bytes, more than any ECG {taken}")
         return path.read_bytes()

@@ -98,8 +98,7 @@ def _known(name: str) -> str | None:
 
 
 def _meant(name: str) -> str | None:
-    bare = _IN_BRACKETS.sub("", name)
-    if bare != name and (known := _known(bare)):
+    if (bare := _IN_BRACKETS.sub("", name)) != name and (known := _known(bare)):
         return known
     key = _key(bare)
     for known in KNOWN_COLUMNS:

@@ -165,11 +165,9 @@ def _rows(table: pd.DataFrame, path: Path, notes: list[str]) -> dict[str, Mappin
     return {row["record"]: row for row in rows}
 
 
-def _sex_coding(
-    table: pd.DataFrame, names: Mapping[str, str], declared: Mapping[str, int], path: Path
-) -> SexCoding | None:
+def _sex_coding(table: pd.DataFrame, names: Mapping[str, str], said: Mapping[str, int], path: Path) -> SexCoding | None:
     own = next((own for own, known in names.items() if known == "sex"), None)
-    return None if own is None else column_coding(table["sex"], column=own, declared=declared, where=str(path))
+    return None if own is None else column_coding(table["sex"], column=own, declared=said, where=str(path))
 
 
 def _is_zero_no_age(column: pd.Series) -> bool:
@@ -195,8 +193,7 @@ def _labels(
         else:
             ignored.append(name)
             told.append(f"{name} ({judged.told[0]})" if judged.told else f"{name} (empty)")
-    if told:
-        notes.append(f"columns that are not numeric are not stored: {', '.join(told)}")
+    notes += [f"columns that are not numeric are not stored: {', '.join(told)}"] if told else []
     return tuple(scalars), tuple(ignored)
 
 
@@ -239,6 +236,4 @@ def _as_text(value: object) -> str:
     """Returns the text of a cell that is not empty; whole numbers have no fraction, so that ids stay ids."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    return str(value)
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

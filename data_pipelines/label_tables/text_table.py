@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,16 +30,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
         separator = _separator(path)
         names, num_rows = _check_shape(path, separator)
         # pandas would otherwise take the first column for an index where lines are longer than the header.
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            encoding="utf-8-sig",
-            names=names,
-            header=0,
-        )
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8-sig"}
+        table = pd.read_csv(path, sep=separator, names=names, header=0, **options)
     except (OSError, ValueError, csv.Error) as error:  # The errors of pandas are ValueErrors.
         raise DataError(f"{path}: not a .csv table that can be read ({error}); write it again") from error
     if len(table) != num_rows:
@@ -74,8 +67,7 @@ def _check_shape(path: Path, separator: str) -> tuple[list[str], int]:
     """Returns the names of the columns and the number of rows, after checking that all rows have as many cells."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, strict=True, delimiter=separator)
-        names = [name.strip() for name in next(lines, [])]
-        if not names:
+        if not (names := [name.strip() for name in next(lines, [])]):
             raise ValueError("it is empty")
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{path}: column '{twice[0]}' comes twice; remove or rename one")

@@ -44,16 +44,14 @@ def origin_parts(origin: str) -> tuple[str, str, str]:
 
 def stated_scale(recording: Recording) -> str:
     """Returns the scale that a file states: gains with their unit where it has them, else the unit alone."""
-    scales = list(dict.fromkeys(recording.scales or recording.units))
-    if len(scales) > _MOST_SCALES:
+    if len(scales := list(dict.fromkeys(recording.scales or recording.units))) > _MOST_SCALES:
         return "a scale of each lead's own"
     return ", ".join(scales)
 
 
 def units_per_millivolt(scale: str) -> float | None:
     """Returns how many units of a stated gain are a millivolt; None where the text states no gain, or several."""
-    match = _GAIN.fullmatch(scale)
-    if match is None or not float(match["gain"]):
+    if (match := _GAIN.fullmatch(scale)) is None or not float(match["gain"]):
         return None
     return float(match["gain"]) * _PER_MILLIVOLT[match["unit"].casefold()]
 

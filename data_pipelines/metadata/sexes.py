@@ -145,9 +145,8 @@ def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
     for entry in entries:
         value, equals, name = entry.rpartition("=")
         if not equals or not value.strip() or folded(name) not in codes:
-            raise DataError(
-                f"{given}: '{entry}' is not VALUE=male, VALUE=female or VALUE=unknown, such as 1=male,2=female"
-            )
+            message = f"{given}: '{entry}' is not VALUE=male, VALUE=female or VALUE=unknown, such as 1=male,2=female"
+            raise DataError(message)
         if sex_key(value) in meaning:
             raise DataError(f"{given}: says twice what '{value.strip()}' means")
         meaning[sex_key(value)] = codes[folded(name)]
@@ -210,9 +209,7 @@ def _column_words(counts: Collection[str]) -> dict[str, int]:
 
 
 def _described(meaning: Mapping[str, int], counts: Counter[str], column: str, *, by: str) -> SexCoding:
-    read = [
-        f"'{value}' {count} as {SEX_NAMES[meaning[value]]}" for value, count in counts.most_common() if value in meaning
-    ]
+    read = [f"'{key}' {count} as {SEX_NAMES[meaning[key]]}" for key, count in counts.most_common() if key in meaning]
     read = read[:_VALUES_NAMED] + ([f"and {len(read) - _VALUES_NAMED} more"] if len(read) > _VALUES_NAMED else [])
     return SexCoding(meaning=meaning, said_by=f"from column '{column}', {by}: {', '.join(read) or 'no value'}")
 

@@ -9,7 +9,6 @@ Challenge 2021", Computing in Cardiology 48 (2021).
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
 
 # Each row has the name in the challenge's table of weights, its codes and their meaning, in the order of that table.
 _SCORED = (
@@ -45,6 +44,4 @@ _SCORED = (
 SCORED_CLASSES: tuple[str, ...] = tuple(name for name, _, _ in _SCORED)
 
 #: Scored class of each of the 30 scored codes.
-SCORED_CLASS_OF_CODE: Mapping[str, str] = types.MappingProxyType(
-    {code: name for name, codes, _ in _SCORED for code in codes}
-)
+SCORED_CLASS_OF_CODE = types.MappingProxyType({code: name for name, codes, _ in _SCORED for code in codes})

@@ -11,15 +11,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.packing.packed_copy import Progress, write_packed
 from data_pipelines.packing.transfer import shards_of
 from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
-from data_pipelines.prepared.dataset import (
-    CARD_FILE,
-    QUARANTINE_FILE,
-    REMARKS_FILE,
-    Dataset,
-    open_dataset,
-    read_card,
-    staging_directory,
-)
+from data_pipelines.prepared import dataset as prepared
 from data_pipelines.prepared.index import INDEX_DIR, INDEX_FILE
 from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
 from data_pipelines.storage.packed_store import PackedStore
@@ -37,7 +29,7 @@ def stage_dataset(
     *,
     timeout_s: float = TIMEOUT_S,
     shard_bytes: int = SHARD_BYTES,
-    started: Callable[[Dataset], None] = lambda dataset: None,
+    started: Callable[[prepared.Dataset], None] = lambda dataset: None,
     progress: Progress = lambda num_records: None,
     downloaded: Callable[[int], None] = lambda num_bytes: None,
 ) -> bool:
@@ -64,27 +56,25 @@ def stage_dataset(
     """
     out = Path(out).resolve()
     remote = RemoteFolder(url, timeout_s=timeout_s)
-    staging = staging_directory(out)
-    if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
-    if out == Path.cwd():
-        raise DataError(f"{out}: is the current directory, which would be replaced; name a new one with --out")
+    staging = prepared.staging_directory(out)
+    prepared.check_out(out, lost="which would be replaced")
     if remote.local is not None and remote.local.resolve() in out.parents:
         raise DataError(
             f"{out}: lies in the data set that is to be copied; name a directory elsewhere with --out, or leave it out "
             f"for a packed copy beside the shards, in {remote.local / PACKED_DIR}"
         )
-    if remote.size(CARD_FILE) is None:
-        raise DataError(f"{remote.url}: not a prepared data set, it has no {CARD_FILE} (or is not there at all)")
+    if remote.size(prepared.CARD_FILE) is None:
+        message = f"{remote.url}: not a prepared data set, it has no {prepared.CARD_FILE} (or is not there at all)"
+        raise DataError(message)
     with exclusive_staging(staging, resume=True):
         # It is made in a folder of its own, so that the lock and the downloads beside it are not published.
         making = staging / _DATASET_DIR
         making.mkdir(exist_ok=True)
         card = _fetch_card(remote, making)
-        if (out / CARD_FILE).is_file():
+        if (out / prepared.CARD_FILE).is_file():
             return _check_finished(remote, card, out, making)
         _fetch_small_files(remote, making, staging)
-        dataset = open_dataset(making)
+        dataset = prepared.open_dataset(making)
         if dataset.index.fingerprint(dataset.format) != dataset.fingerprint:
             raise DataError(
                 f"{remote.url}: card and index do not belong together (damaged, or being replaced); remove {staging}, "
@@ -119,10 +109,10 @@ def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
     Raises:
         DataError: The interrupted run left part of a copy of another data set.
     """
-    before = read_card(making) if (making / CARD_FILE).is_file() else None
-    fresh = making.parent / CARD_FILE
-    remote.download(CARD_FILE, fresh)
-    card = read_card(fresh.parent)
+    before = prepared.read_card(making) if (making / prepared.CARD_FILE).is_file() else None
+    fresh = making.parent / prepared.CARD_FILE
+    remote.download(prepared.CARD_FILE, fresh)
+    card = prepared.read_card(fresh.parent)
     if before is not None and before["fingerprint"] != card["fingerprint"]:
         raise DataError(
             f"{making.parent}: an interrupted run left part of a copy of another data set here (fingerprint "
@@ -135,13 +125,13 @@ def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
         for path in making.iterdir():
             if path.name != PACKED_DIR:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    fresh.replace(making / CARD_FILE)
+    fresh.replace(making / prepared.CARD_FILE)
     return card
 
 
 def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -> bool:
     shutil.rmtree(making)
-    finished = open_dataset(out)
+    finished = prepared.open_dataset(out)
     if finished.fingerprint != card["fingerprint"]:
         raise DataError(
             f"{out}: holds another data set than {remote.url} (fingerprints {finished.fingerprint} and "
@@ -171,7 +161,7 @@ def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> Non
         _fetch(remote, column.as_posix(), making)
     of_physiology = [f"{PHYSIOLOGY_DIR}/{name}" for name in (*PHYSIOLOGY_FILES, DIGESTS_FILE)]
     # Older data sets lack some of these, and most have no physiology.
-    for name in (QUARANTINE_FILE, REMARKS_FILE, *of_physiology):
+    for name in (prepared.QUARANTINE_FILE, prepared.REMARKS_FILE, *of_physiology):
         if remote.size(name) is not None:
             _fetch(remote, name, making)
     if remote.size(DIGESTS_FILE) is not None:

@@ -19,22 +19,10 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.records import content_hash
+from data_pipelines.storage import packed_format as packed
 from data_pipelines.storage.array_record_store import ArrayRecordStore
-from data_pipelines.storage.packed_format import (
-    PACKED_DIR,
-    PACKED_FILE,
-    SHARD_BYTES,
-    PackedShard,
-    file_hash,
-    new_digest,
-    npy_header,
-    record_bytes,
-    shard_name,
-    shard_spans,
-    write_contents,
-)
 from data_pipelines.storage.packed_store import PackedStore
-from data_pipelines.system.atomic_directory import exclusive_staging, publish
+from data_pipelines.system.atomic_directory import exclusive_staging, publish, written_whole
 from data_pipelines.system.digests import write_digests
 
 #: Function that is told how many further records are done, those of an interrupted run included.
@@ -58,7 +46,9 @@ class SignalSource(Protocol):
         ...
 
 
-def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress = lambda num_records: None) -> bool:
+def pack(
+    dataset: Dataset, *, shard_bytes: int = packed.SHARD_BYTES, progress: Progress = lambda num_records: None
+) -> bool:
     """Makes the packed copy of a data set at `DIR/packed`, unless a good one is there.
 
     Finished work is kept in `DIR/packed.building`: a run after an interrupted one goes on from there.
@@ -75,7 +65,7 @@ def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress
         DataError: The disk is too full, a shard is damaged, `DIR/packed` is stale or damaged, or another process is
             packing.
     """
-    folder = dataset.directory / PACKED_DIR
+    folder = dataset.directory / packed.PACKED_DIR
     staging = packed_staging(dataset.directory)
     if folder.exists():
         PackedStore(dataset, verify=True)
@@ -84,14 +74,14 @@ def pack(dataset: Dataset, *, shard_bytes: int = SHARD_BYTES, progress: Progress
     with exclusive_staging(staging, resume=True):
         if folder.exists():  # Another process has just finished.
             return False
-        write_packed(dataset, store, staging / PACKED_DIR, shard_bytes=shard_bytes, progress=progress)
-        publish(staging / PACKED_DIR, folder, retired=staging / "replaced")
+        write_packed(dataset, store, staging / packed.PACKED_DIR, shard_bytes=shard_bytes, progress=progress)
+        publish(staging / packed.PACKED_DIR, folder, retired=staging / "replaced")
     return True
 
 
 def packed_staging(directory: Path) -> Path:
     """Returns the directory in which a packed copy is made until it is whole."""
-    return directory / f"{PACKED_DIR}.building"
+    return directory / f"{packed.PACKED_DIR}.building"
 
 
 def write_packed(
@@ -99,7 +89,7 @@ def write_packed(
     source: SignalSource,
     folder: Path,
     *,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int = packed.SHARD_BYTES,
     extra_bytes: int = 0,
     progress: Progress = lambda num_records: None,
 ) -> None:
@@ -118,8 +108,8 @@ def write_packed(
             run made of another data set.
     """
     folder.mkdir(exist_ok=True)
-    size = record_bytes(dataset.format)
-    spans = shard_spans(dataset.index.num_records, bytes_per_record=size, shard_bytes=shard_bytes)
+    size = packed.record_bytes(dataset.format)
+    spans = packed.shard_spans(dataset.index.num_records, bytes_per_record=size, shard_bytes=shard_bytes)
     work = [_Work(folder=folder, number=number, records=records) for number, records in enumerate(spans)]
     try:
         finished = _finished_shards(work, dataset.fingerprint, progress)
@@ -133,8 +123,8 @@ def write_packed(
         if not any(shard.note.exists() for shard in work):
             shutil.rmtree(folder)  # Nothing in it could be resumed.
         raise
-    write_contents(folder, fingerprint=dataset.fingerprint, shards=[finished[shard.number] for shard in work])
-    write_digests(folder, [PACKED_FILE])  # That file has the digests of the shards.
+    packed.write_contents(folder, fingerprint=dataset.fingerprint, shards=[finished[shard.number] for shard in work])
+    write_digests(folder, [packed.PACKED_FILE])  # That file has the digests of the shards.
     for shard in work:
         shard.note.unlink()
 
@@ -149,23 +139,19 @@ class _Work:
 
     @property
     def path(self) -> Path:
-        return self.folder / shard_name(self.number)
+        return self.folder / packed.shard_name(self.number)
 
     @property
     def note(self) -> Path:
         return self.path.with_suffix(".json")
 
-    def keep(self, shard: PackedShard, fingerprint: str) -> None:
+    def keep(self, shard: packed.PackedShard, fingerprint: str) -> None:
         """Notes that the shard is finished; the note appears whole or not at all."""
-        unfinished = self.path.with_suffix(".tmp")
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.note)
+        with written_whole(self.note, making=self.path.with_suffix(".tmp")) as file:
+            file.write(json.dumps({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}).encode())
 
 
-def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) -> dict[int, PackedShard]:
+def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) -> dict[int, packed.PackedShard]:
     """Returns the shards that an interrupted run finished, by number; removes everything else that it left."""
     finished = {}
     for shard in work:
@@ -177,8 +163,11 @@ def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) ->
                 f"{shard.folder.parent}: an interrupted run left part of a copy of another data set here (fingerprint "
                 f"{note['fingerprint']}, this one has {fingerprint}); remove {shard.folder.parent} and run this again"
             )
-        kept = PackedShard(**note["shard"])
-        if shard.path.is_file() and (kept.num_records, kept.blake2b) == (len(shard.records), file_hash(shard.path)):
+        kept = packed.PackedShard(**note["shard"])
+        if shard.path.is_file() and (kept.num_records, kept.blake2b) == (
+            len(shard.records),
+            packed.file_hash(shard.path),
+        ):
             finished[shard.number] = kept
             progress(kept.num_records)
     wanted = {path for shard in work if shard.number in finished for path in (shard.path, shard.note)}
@@ -197,11 +186,11 @@ def _check_free_space(folder: Path, num_bytes: int) -> None:
         )
 
 
-def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress: Progress) -> PackedShard:
-    digest = new_digest()
+def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress: Progress) -> packed.PackedShard:
+    digest = packed.new_digest()
     # It must be a new file: what an interrupted run left was removed before.
     with shard.path.open("xb") as file:
-        header = npy_header((len(shard.records), *dataset.format.shape))
+        header = packed.npy_header((len(shard.records), *dataset.format.shape))
         digest.update(header)
         file.write(header)
         for start in range(shard.records.start, shard.records.stop, _RECORDS_PER_READ):
@@ -213,10 +202,10 @@ def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress:
             progress(len(numbers))
         file.flush()
         os.fsync(file.fileno())
-    if file_hash(shard.path) != (written := digest.hexdigest()):
+    if packed.file_hash(shard.path) != (written := digest.hexdigest()):
         raise DataError(f"{shard.path}: does not read back as it was written; check the disk, then run this again")
     num_records, num_bytes = len(shard.records), shard.path.stat().st_size
-    return PackedShard(name=shard.path.name, num_records=num_records, num_bytes=num_bytes, blake2b=written)
+    return packed.PackedShard(name=shard.path.name, num_records=num_records, num_bytes=num_bytes, blake2b=written)
 
 
 def _check_contents(dataset: Dataset, source: SignalSource, numbers: np.ndarray, signals: np.ndarray) -> None:

@@ -130,12 +130,7 @@ def draw_ecg(
         valid_stop=valid_stop,
     )
     sheet = _Sheet(
-        recording,
-        LAYOUTS[layout],
-        title=title,
-        recording_note=recording_note,
-        simulated=simulated,
-        pixels_per_mm=pixels_per_mm,
+        recording, LAYOUTS[layout], title=title, note=recording_note, simulated=simulated, pixels_per_mm=pixels_per_mm
     )
     return sheet.page.figure
 
@@ -197,7 +192,7 @@ class _Sheet:
         layout: PaperLayout,
         *,
         title: Sequence[str],
-        recording_note: str,
+        note: str,
         simulated: bool,
         pixels_per_mm: int,
     ):
@@ -211,7 +206,7 @@ class _Sheet:
         title_mm = text_mm - (_SIMULATED_BOX_MM[0] + _GAP_MM if simulated else 0)
         head = broken_lines(title[0], width_mm=title_mm, size=_TITLE.size, bold=True) if title else []
         under = [line for text in title[1:] for line in broken_lines(text, width_mm=title_mm, size=_TEXT.size)]
-        said = broken_lines(self._scale_and_processing(recording_note), width_mm=text_mm, size=_FOOTER.size)
+        said = broken_lines(self._scale_and_processing(note), width_mm=text_mm, size=_FOOTER.size)
         warned = broken_lines(self._excursions(), width_mm=text_mm, size=_FOOTER.size)
 
         header_mm = max(_HEADER_MM, _TOP_MM + _height(head, _TITLE) + _height(under, _TEXT) + _GAP_MM)
@@ -235,8 +230,7 @@ class _Sheet:
     def _scale_and_processing(self, recording_note: str) -> str:
         recording = self._recording
         parts = [f"{MM_PER_SECOND:g} mm/s", f"{MM_PER_MILLIVOLT:g} mm/mV", f"{recording.sampling_rate_hz} Hz"]
-        if recording_note:
-            parts.append(recording_note)
+        parts += [recording_note] if recording_note else []
         parts.append("median of each lead drawn at its zero line")
         if recording.valid_stop - recording.valid_start < recording.num_samples:
             samples = (recording.valid_start, recording.valid_stop, recording.num_samples)

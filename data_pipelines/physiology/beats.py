@@ -250,8 +250,7 @@ def _correlation(lead: np.ndarray, r_peaks: np.ndarray) -> np.ndarray:
             continue
         pair = np.stack([lead[peak + first : peak + last] for peak in (one, other)])
         pair -= pair.mean(axis=1, keepdims=True)
-        size = np.linalg.norm(pair, axis=1).prod()
-        if size > 0:
+        if (size := np.linalg.norm(pair, axis=1).prod()) > 0:
             found.append(float(pair[0] @ pair[1] / size))
     return np.array(found)
 

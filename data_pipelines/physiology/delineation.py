@@ -94,8 +94,7 @@ def find_boundaries(
         ascent and descent (Lepeschkin and Surawicz 1952).
     """
     r_peak = round(before_s * rate_hz)
-    qrs = _qrs(beat, r_peak=r_peak, rate_hz=rate_hz)
-    if qrs is None:
+    if (qrs := _qrs(beat, r_peak=r_peak, rate_hz=rate_hz)) is None:
         return Boundaries()
     onset, offset = qrs
     found: dict[str, float] = {"qrs_onset": onset, "qrs_offset": offset}
@@ -174,8 +173,7 @@ def _t_wave(deviation: np.ndarray, *, start: int, stop: int, rate_hz: int) -> di
     if stop - start < round(0.08 * rate_hz):
         return {}
     magnitude = _smooth(np.sqrt((deviation**2).mean(axis=1)), round(0.022 * rate_hz))[start:stop]
-    peak = int(magnitude.argmax())
-    if peak > len(magnitude) - round(0.03 * rate_hz):
+    if (peak := int(magnitude.argmax())) > len(magnitude) - round(0.03 * rate_hz):
         return {}
     slope = np.gradient(magnitude)
     steepest = peak + int(slope[peak:].argmin())

@@ -18,13 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.physiology.beats import (
-    ANALYSIS_RATE_HZ,
-    BEAT_WINDOW_S,
-    NoBeatsError,
-    prepare,
-    signed_extreme,
-)
+from data_pipelines.physiology.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, prepare, signed_extreme
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.workers import map_ordered
 
@@ -120,13 +114,8 @@ def measure(
         if median_beat is not None:
             beat[:] = median_beat
         failures.update(reasons)
-    return Measurements(
-        names=NAMES,
-        units=tuple(UNITS.values()),
-        values=values,
-        median_beats=beats,
-        failures=dict(sorted(failures.items())),
-    )
+    counts, units = dict(sorted(failures.items())), tuple(UNITS.values())
+    return Measurements(names=NAMES, units=units, values=values, median_beats=beats, failures=counts)
 
 
 def measure_record(

@@ -76,9 +76,8 @@ def open_paired(
         shapes = ", ".join(f"{directory}: {part.shape[1]}" for directory, part in zip(directories, values, strict=True))
         raise DataError(f"partners must have one dimension in all data sets, they have {shapes}")
     starts = np.cumsum([0, *(len(part) for part in values)])
-    place = np.concatenate(
-        [np.where(rows >= 0, rows + start, -1) for start, (_, rows) in zip(starts, opened, strict=False)]
-    )
+    places = [np.where(rows >= 0, rows + start, -1) for start, (_, rows) in zip(starts, opened, strict=False)]
+    place = np.concatenate(places)
     groups, content = _groups(values)
     return PairedEmbeddings(values, place, content=content), np.where(place >= 0, groups[place], -1).astype(np.int32)
 
@@ -87,9 +86,8 @@ def _open(directory: Path, record_id: np.ndarray) -> tuple[np.memmap, np.ndarray
     """Returns the embeddings, memory-mapped, and the row of every record, −1 for records without one."""
     values, of = (_load(directory / name) for name in ("embedding.npy", "record_id.npy"))
     if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
-        raise DataError(
-            f"{directory}/embedding.npy must be f16 or f32[m, dim], it is {values.dtype}{list(values.shape)}"
-        )
+        message = f"{directory}/embedding.npy must be f16 or f32[m, dim], it is {values.dtype}{list(values.shape)}"
+        raise DataError(message)
     if of.shape != values.shape[:1] or of.dtype.kind != "U":
         raise DataError(
             f"{directory}/record_id.npy must be str[{len(values)}], one for every row of embedding.npy, it is "

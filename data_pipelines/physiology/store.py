@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +27,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.physiology.vector import NAMES, PHYSIOLOGY_VERSION, UNITS, UNUSABLE, Missing, measure_record
 from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.storage.store import Store, open_store
-from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish
+from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish, written_whole
 from data_pipelines.system.digests import write_digests
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.workers import map_ordered
@@ -83,9 +82,8 @@ def open_physiology(dataset: Dataset) -> Physiology:
     if not path.is_file():
         unfinished = physiology_staging(dataset.directory).exists()
         state = "measuring it is not finished" if unfinished else "its physiology was not measured"
-        raise DataError(
-            f"{dataset.directory}: {state}; run python -m data_pipelines.measure --dataset={dataset.directory}"
-        )
+        message = f"{dataset.directory}: {state}; run python -m data_pipelines.measure --dataset={dataset.directory}"
+        raise DataError(message)
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         found, names, fingerprint = card["version"], tuple(card["names"]), card["fingerprint"]
@@ -146,7 +144,7 @@ def measure_dataset(
         if folder.exists():  # Another process has just finished.
             return False
         chunks = _chunks_for(dataset, staging, records_per_chunk)
-        _measure_missing(dataset, chunks, num_workers=num_workers, progress=progress)
+        _measure_rest(dataset, chunks, num_workers=num_workers, progress=progress)
         making = staging / PHYSIOLOGY_DIR
         _assemble(dataset, chunks, making)
         publish(making, folder, retired=staging / "replaced")
@@ -177,12 +175,8 @@ class _Chunk:
 
     def save(self, values: np.ndarray, reasons: np.ndarray) -> None:
         """Stores values and reasons; the file appears whole or not at all."""
-        unfinished = self.path.with_suffix(".tmp")
-        with unfinished.open("wb") as file:
+        with written_whole(self.path, making=self.path.with_suffix(".tmp")) as file:
             np.savez(file, values=values, reasons=reasons)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.path)
 
 
 def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list[_Chunk]:
@@ -200,9 +194,7 @@ def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list
     ]
 
 
-def _measure_missing(
-    dataset: Dataset, chunks: list[_Chunk], *, num_workers: int, progress: Callable[[int], None]
-) -> None:
+def _measure_rest(dataset: Dataset, chunks: list[_Chunk], *, num_workers: int, progress: Callable[[int], None]) -> None:
     pending = []
     for chunk in chunks:
         if chunk.load() is None:
@@ -253,8 +245,7 @@ def _assemble(dataset: Dataset, chunks: list[_Chunk], folder: Path) -> None:
 
     def values() -> Iterator[np.ndarray]:
         for chunk in chunks:
-            kept = chunk.load()
-            if kept is None:
+            if (kept := chunk.load()) is None:
                 raise DataError(f"{chunk.path}: does not read back as it was written; check the disk, then run again")
             of_chunk, reasons[chunk.records.start : chunk.records.stop] = kept
             missing[:] += np.isnan(of_chunk).sum(axis=0)

@@ -159,9 +159,7 @@ def _share(holds: np.ndarray) -> float:
 
 def _reasons(beats: Beats, summary: np.ndarray) -> Missing:
     # Only the beats with columns of their own count, since nothing is missing from a later one.
-    at_edge, qrs, p, t = (
-        values[:NUM_BEATS] for values in (beats.at_edge, beats.qrs, beats.p_duration, beats.t_duration)
-    )
+    at_edge, qrs, p, t = (each[:NUM_BEATS] for each in (beats.at_edge, beats.qrs, beats.p_duration, beats.t_duration))
     bounded = np.isfinite(qrs)
     reasons = (
         (Missing.FEWER_THAN_TEN, len(beats.rr) < NUM_BEATS),

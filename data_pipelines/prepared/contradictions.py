@@ -7,7 +7,6 @@ the same name. A missing value contradicts nothing.
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import functools
 import math
@@ -21,7 +20,7 @@ from data_pipelines.prepared.copies_of import Links
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, LABEL_MISSING, SEX_UNKNOWN
-from data_pipelines.system.visible_text import table_cell
+from data_pipelines.system.visible_text import write_table
 
 #: Ages contradict if they differ by more. They differ by one through rounding, or before and after a birthday.
 AGE_TOLERANCE_YEARS = 1.0
@@ -128,10 +127,7 @@ def counts_by_kind(found: Sequence[Contradiction]) -> dict[str, int]:
 
 def write_contradictions(found: Sequence[Contradiction], path: Path) -> None:
     """Writes the contradictions as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(FIELDS)
-        writer.writerows(map(table_cell, dataclasses.astuple(each)) for each in found)
+    write_table(path, FIELDS, map(dataclasses.astuple, found))
 
 
 def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:

@@ -21,6 +21,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.prepared.splitting import Linked
 from data_pipelines.records import SIGNATURE_VERSION
+from data_pipelines.system.atomic_directory import written_whole
 from data_pipelines.system.npy_files import write_npz
 
 #: Version of the file format; files of another version are refused.
@@ -38,11 +39,7 @@ PAIR_FIELDS = (
     ("second_dataset", "<i4"),
     ("second_record", "<i8"),
     ("exact", "|b1"),
-    ("correlation", "<f4"),
-    ("agreement", "<f4"),
-    ("lag_s", "<f4"),
-    ("gain", "<f4"),
-    ("overlap_s", "<f4"),
+    *((name, "<f4") for name in ("correlation", "agreement", "lag_s", "gain", "overlap_s")),
     ("reordered", "|b1"),
 )
 
@@ -125,11 +122,8 @@ def save_links(links: Links, path: Path | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name holds the process, so that two runs at a time do not write into one file.
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
-    with making.open("wb") as file:
+    with written_whole(path, making=making) as file:
         file.write(content.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)
 
 
 def open_links(path: Path | str) -> Links:

@@ -75,6 +75,14 @@ def staging_directory(out: Path) -> Path:
     return out.with_name(out.name + ".building")
 
 
+def check_out(out: Path, *, lost: str) -> None:
+    """Raises `DataError` if a data set cannot be made at a whole path; `lost` says what would happen to a folder."""
+    if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
+    if out == Path.cwd():
+        raise DataError(f"{out}: is the current directory, {lost}; name a new one with --out")
+
+
 def shard_paths(directory: Path, card: Mapping[str, Any]) -> tuple[Path, ...]:
     """Returns the paths of a data set's shards, in stored order."""
     return files_below(directory, card["shards"], source=directory / CARD_FILE)
@@ -143,9 +151,8 @@ def read_card(directory: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); {_REBUILD}") from error
     if version != LAYOUT_VERSION or leads != STORED_LEADS:
-        raise DataError(
-            f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
-        )
+        message = f"{directory}: has layout version {version}, this ecgjax reads version {LAYOUT_VERSION}; {_REBUILD}"
+        raise DataError(message)
     shard_paths(directory, card)
     return card
 

@@ -16,18 +16,10 @@ import numpy as np
 import scipy.sparse
 from numpy.lib.format import open_memmap
 
+from data_pipelines import records
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
 from data_pipelines.prepared.splitting import Linked, Split, split_linked, split_of
-from data_pipelines.records import (
-    ENVELOPE_SAMPLES,
-    LABEL_MISSING,
-    LAYOUT_VERSION,
-    NO_FOLD,
-    SEX_UNKNOWN,
-    SIGNATURE_BYTES,
-    SignalFormat,
-)
 from data_pipelines.system.near_names import meant
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.plain_names import why_elsewhere
@@ -41,29 +33,22 @@ NOT_A_DUPLICATE = -1
 
 #: Columns that every index has, with their types; `<U` is fixed-width text. Scalars and tasks have further columns.
 COLUMNS: Mapping[str, str] = {
-    "record_id": "<U",
-    "patient_id": "<U",
-    "patient": "<i4",
-    "group": "<i4",
+    **dict.fromkeys(("record_id", "patient_id"), "<U"),
+    **dict.fromkeys(("patient", "group"), "<i4"),
     "fold": "<i2",
     "sex": "|i1",
     "age_years": "<f4",
     "content_hash": "|u1",
     "duplicate_of": "<i8",
-    "valid_start": "<i4",
-    "valid_samples": "<i4",
-    "quality": "<i4",
-    "clipped_samples": "<i4",
+    **dict.fromkeys(("valid_start", "valid_samples", "quality", "clipped_samples"), "<i4"),
     "signature": "|i1",
 }
 
 #: Columns that were added later and that older data sets do not have; an index lists which it has.
 LATER_COLUMNS: Mapping[str, str] = {
-    "order_free_signature": "|i1",
-    "envelope": "|i1",
+    **dict.fromkeys(("order_free_signature", "envelope"), "|i1"),
     "recording": "<i4",
-    "recording_seconds": "<f8",
-    "start_seconds": "<f8",
+    **dict.fromkeys(("recording_seconds", "start_seconds"), "<f8"),
 }
 
 #: Labels that every data set has besides its own scalars and tasks.
@@ -76,9 +61,9 @@ _RECORDS_PER_DIGEST = 1 << 16
 #: Number of values per record in columns with several.
 COLUMN_WIDTHS: Mapping[str, int] = {
     "content_hash": _HASH_BYTES,
-    "signature": SIGNATURE_BYTES,
-    "order_free_signature": SIGNATURE_BYTES,
-    "envelope": ENVELOPE_SAMPLES,
+    "signature": records.SIGNATURE_BYTES,
+    "order_free_signature": records.SIGNATURE_BYTES,
+    "envelope": records.ENVELOPE_SAMPLES,
 }
 
 
@@ -181,16 +166,15 @@ class Index:
         """
         scalars = {**self.scalars, "age_years": self.age_years}
         if name == "sex":
-            return _nan_where(np.asarray(self.sex), self.sex == SEX_UNKNOWN)
+            return _nan_where(np.asarray(self.sex), self.sex == records.SEX_UNKNOWN)
         if name in scalars:
             return np.array(scalars[name], np.float32)
         task, _, label = name.partition(":")
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
-            return _nan_where(values, values == LABEL_MISSING)
-        raise DataError(
-            f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
-        )
+            return _nan_where(values, values == records.LABEL_MISSING)
+        message = f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
+        raise DataError(message)
 
     def split(
         self,
@@ -236,10 +220,11 @@ class Index:
         if absent := sorted(set(named) - set(folds.tolist())):
             raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
-    def fingerprint(self, signal_format: SignalFormat) -> str:
+    def fingerprint(self, signal_format: records.SignalFormat) -> str:
         """Returns the hex digest of what a model can see: layout, format, and contents and patients in order."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{LAYOUT_VERSION} {signal_format.sampling_rate_hz} {signal_format.num_samples}\n".encode())
+        numbers = (records.LAYOUT_VERSION, signal_format.sampling_rate_hz, signal_format.num_samples)
+        digest.update("{} {} {}\n".format(*numbers).encode())
         digest.update(np.ascontiguousarray(self.content_hash).data)
         # The ids are hashed in chunks, since a hundred million texts would not fit into memory.
         for start in range(0, self.num_records, _RECORDS_PER_DIGEST):
@@ -249,9 +234,9 @@ class Index:
 
 
 def _absent_folds(absent: Sequence[int], counts: Mapping[int, int]) -> str:
-    present = [f"{fold} ({count} records)" for fold, count in counts.items() if fold != NO_FOLD]
-    if NO_FOLD in counts:
-        present.append(f"{counts[NO_FOLD]} records without a fold")
+    present = [f"{fold} ({count} records)" for fold, count in counts.items() if fold != records.NO_FOLD]
+    if records.NO_FOLD in counts:
+        present.append(f"{counts[records.NO_FOLD]} records without a fold")
     return (
         f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(present)}. Name folds that "
         "it has (config.data.train_folds, val_folds, test_folds), or deal its patients to folds 1 to 10 with "
@@ -265,7 +250,7 @@ def _nan_where(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 def key_codes(keys: np.ndarray) -> np.ndarray:
     """Returns codes, `int32[n]`, of keys (`uint8[n, 16]`) such as those of patients, numbered by first appearance."""
-    return _by_first_appearance(np.unique(_as_words(keys), return_inverse=True)[1])
+    return by_first_appearance(np.unique(_as_words(keys), return_inverse=True)[1])
 
 
 def duplicates(content_hash: np.ndarray) -> np.ndarray:
@@ -307,9 +292,13 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     # The nodes of the graph are patients and contents, and every record is an edge.
     size = num_patients + num_contents
     ends = (patient, num_patients + content)
-    edges = scipy.sparse.coo_array((np.ones(len(patient), np.int8), ends), shape=(size, size))
-    _, component = scipy.sparse.csgraph.connected_components(edges, directed=False)
-    return _by_first_appearance(component[patient])
+    return by_first_appearance(components(ends, num_nodes=size)[patient])
+
+
+def components(ends: tuple[np.ndarray, np.ndarray], *, num_nodes: int) -> np.ndarray:
+    """Returns the connected component of every node of a graph, `int32[nodes]`, by the two ends of each edge."""
+    graph = scipy.sparse.coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(num_nodes, num_nodes))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
 def content_codes(content_hash: np.ndarray) -> np.ndarray:
@@ -321,7 +310,8 @@ def _as_words(content_hash: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(content_hash).view(f"V{_HASH_BYTES}").ravel()
 
 
-def _by_first_appearance(codes: np.ndarray) -> np.ndarray:
+def by_first_appearance(codes: np.ndarray) -> np.ndarray:
+    """Returns codes, `int32[n]`, that are numbered by first appearance and equal where the given ones are."""
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)

@@ -9,12 +9,11 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import scipy.sparse
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.copies_of import Links
 from data_pipelines.prepared.dataset import Dataset
-from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index, duplicates
+from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index, components, duplicates
 from data_pipelines.prepared.shared_contents import shared_by_many
 from data_pipelines.prepared.splitting import SIDES, Linked, Split, split_linked
 from data_pipelines.records import SignalFormat
@@ -151,9 +150,8 @@ class JointDataset:
             try:
                 dataset.index.check_folds(sides)
             except DataError as error:
-                raise DataError(
-                    f"{dataset.directory}: {error}; give folds that all data sets have, or leave this one out"
-                ) from error
+                message = f"{dataset.directory}: {error}; give folds that all data sets have, or leave this one out"
+                raise DataError(message) from error
         splits = split_linked(
             [np.asarray(dataset.index.fold) for dataset in self.datasets],
             record_ids=[dataset.index.record_id for dataset in self.datasets],
@@ -230,8 +228,7 @@ def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
         many[own[shared_by_many(np.unique(own, return_inverse=True)[1], np.asarray(dataset.index.patient))]] = True
     equal = np.flatnonzero((first_of != np.arange(len(first_of))) & ~many[first_of])
     edges = (group[equal], group[first_of[equal]])
-    joined = scipy.sparse.coo_array((np.ones(len(equal), np.int8), edges), shape=(starts[-1], starts[-1]))
-    _, component = scipy.sparse.csgraph.connected_components(joined, directed=False)
+    component = components(edges, num_nodes=starts[-1])
     ends = np.cumsum([len(own) for own in own_groups])[:-1]
     groups, copies = np.split(component[group].astype(np.int32), ends), np.split(first_of, ends)
     return [Linked(group=own_group, copy=copy) for own_group, copy in zip(groups, copies, strict=True)]

@@ -56,8 +56,7 @@ def kept_sentence(seconds: Mapping[str, Any]) -> str:
         parts.append(
             f"{_counted(seconds['cut'])} not stored whole (the longest recording has {_number(seconds['longest'])} s)"
         )
-    if seconds["unknown"]:
-        parts.append(f"records from recordings of unknown length: {seconds['unknown']:,}")
+    parts += [f"records from recordings of unknown length: {seconds['unknown']:,}"] if seconds["unknown"] else []
     return "; ".join(parts)
 
 

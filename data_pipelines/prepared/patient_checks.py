@@ -57,8 +57,7 @@ def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray, rows:
     np.maximum.at(oldest, whose[known], age[known])
     both = (men > 0) & (women > 0)
     apart = oldest - youngest > _MOST_YEARS_APART
-    found = np.flatnonzero(both | apart)
-    if not len(found):
+    if not len(found := np.flatnonzero(both | apart)):
         return
     named = []
     for code in _largest(found, counts):
@@ -74,8 +73,7 @@ def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator
         return
     # The largest count is left out, so that an id with very many recordings does not make itself the norm.
     usual = np.percentile(np.sort(counts)[:-1], 99)
-    found = np.flatnonzero(counts >= max(_FEWEST_OF_TOO_MANY, _TIMES_USUAL * usual))
-    if len(found):
+    if len(found := np.flatnonzero(counts >= max(_FEWEST_OF_TOO_MANY, _TIMES_USUAL * usual))):
         named = [f"'{_id_of(index, patient, code)}' {counts[code]}" for code in _largest(found, counts)]
         yield (
             f"{len(found)} patient ids have many more recordings than others (99 of 100 have at most {usual:g}): "
@@ -110,8 +108,7 @@ def _several_folds(index: Index, patient: np.ndarray) -> Iterator[str]:
     fold = np.asarray(index.fold)
     order = np.lexsort((fold, patient))
     differs = (np.diff(patient[order]) == 0) & (np.diff(fold[order]) != 0)
-    found = np.unique(patient[order][1:][differs])
-    if len(found):
+    if len(found := np.unique(patient[order][1:][differs])):
         yield (
             f"{len(found)} patients have recordings in several folds, such as "
             f"'{_id_of(index, patient, int(found[0]))}'; a split leaves those out that would be on two of its sides"

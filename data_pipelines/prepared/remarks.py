@@ -7,8 +7,8 @@ A reader or builder attaches `Remark`s (`records.py`) to a record. They are kept
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.records import Remark
-from data_pipelines.system.visible_text import table_cell, visible
+from data_pipelines.system.visible_text import visible, write_table
 
 #: Number of the most frequent values of a reason that are counted separately on the card.
 _MOST_VALUES = 20
@@ -62,13 +62,14 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
     """
     values: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     examples: dict[str, str] = {}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["record_id", "reason", "value", "message"])
-        for remark in (remark for part in parts for remark in part):
-            writer.writerow(map(table_cell, (remark.record_id, remark.reason, remark.value, remark.message)))
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for remark in itertools.chain.from_iterable(parts):
             values[remark.reason][remark.value] += 1
             examples.setdefault(remark.reason, remark.message)
+            yield remark.record_id, remark.reason, remark.value, remark.message
+
+    write_table(path, ["record_id", "reason", "value", "message"], rows())
     return {
         reason: {
             "records": of_reason.total(),

@@ -46,9 +46,7 @@ def own_codes(codes: np.ndarray, apart: np.ndarray) -> np.ndarray:
         codes: Codes of the records, `int[n]`, from 0 on.
         apart: Whether each record is set apart, `bool[n]`.
     """
-    if not apart.any():
-        return codes
-    return np.where(apart, int(codes.max()) + 1 + np.cumsum(apart), codes)
+    return np.where(apart, int(codes.max()) + 1 + np.cumsum(apart), codes) if apart.any() else codes
 
 
 def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndarray) -> list[dict[str, Any]]:

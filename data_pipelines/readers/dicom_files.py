@@ -91,8 +91,7 @@ def _recording(content: bytes, path: Path) -> Recording:
     source = str(path)
     # The syntax is checked before the rest is read, because a small deflated file can hold gigabytes.
     meta_information, start = _meta_information(content)
-    syntax = meta_information.TransferSyntaxUID
-    if syntax not in _SYNTAXES:
+    if (syntax := meta_information.TransferSyntaxUID) not in _SYNTAXES:
         raise unreadable_header(
             f"{path}: its transfer syntax is {syntax.name}; read are {' and '.join(uid.name for uid in _SYNTAXES)}: "
             "convert it, for instance with dcmconv +te"
@@ -137,14 +136,12 @@ def _meta_information(content: bytes) -> tuple[Dataset, int]:
 
 def _rhythm(dataset: Dataset, source: str) -> Dataset:
     groups = list(dataset.get("WaveformSequence") or ())
-    originals = [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]
-    if not originals:
-        raise unreadable_header(
-            f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
-        )
+    # Groups of originality DERIVED, such as median beats, are computed of the others (DICOM PS3.3, C.10.9).
+    if not (originals := [group for group in groups if group.get("WaveformOriginality") == "ORIGINAL"]):
+        message = f"{source}: has {len(groups)} waveform groups, none of WaveformOriginality ORIGINAL; one is needed"
+        raise unreadable_header(message)
     most = max(group.NumberOfWaveformSamples for group in originals)
-    longest = [group for group in originals if group.NumberOfWaveformSamples == most]
-    if len(longest) > 1:
+    if len(longest := [group for group in originals if group.NumberOfWaveformSamples == most]) > 1:
         raise unreadable_header(
             f"{source}: has {len(longest)} original waveform groups of {most} samples; files with all leads in one "
             "group are read"
@@ -195,9 +192,8 @@ def _channel(definition: Dataset, source: str) -> _Channel:
     units = list(definition.get("ChannelSensitivityUnitsSequence") or ())
     unit = str(units[0].get("CodeValue") or "").strip() if len(units) == 1 else ""
     if not unit:
-        raise missing_metadata(
-            f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again"
-        )
+        message = f"{source}: channel {name} has no one unit in ChannelSensitivityUnitsSequence; export the file again"
+        raise missing_metadata(message)
     sensitivity = _number(definition, "ChannelSensitivity", source)
     correction = _number(definition, "ChannelSensitivityCorrectionFactor", source, default=1.0)
     if sensitivity * correction == 0:
@@ -205,6 +201,7 @@ def _channel(definition: Dataset, source: str) -> _Channel:
             f"{source}: channel {name} has a ChannelSensitivity of {sensitivity:g} and a correction of "
             f"{correction:g}; neither can be 0"
         )
+    # The baseline is in the units of the sensitivity and not in counts (DICOM PS3.3, C.10.9).
     offset = _number(definition, "ChannelBaseline", source, default=0.0)
     return _Channel(name=name, unit=unit, sensitivity=sensitivity * correction, offset=offset)
 
@@ -233,8 +230,7 @@ def _channel_name(definition: Dataset, source: str) -> str:
 
 
 def _number(item: Dataset, keyword: str, source: str, *, default: float | None = None, positive: bool = False) -> float:
-    value = item.get(keyword)
-    if value is None or value == "":
+    if (value := item.get(keyword)) is None or value == "":
         if default is None:
             raise missing_metadata(f"{source}: has no {keyword}; export the file again")
         return default

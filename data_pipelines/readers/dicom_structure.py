@@ -109,8 +109,7 @@ class _Walk:
         """Returns an element's VR (empty where it is not known), its length and the position of its value."""
         if self._is_implicit:
             return _dictionary_vr(tag), struct.unpack_from("<I", self._content, at + 4)[0], at + 8
-        vr = self._content[at + 4 : at + 6]
-        if vr in _SHORT_VRS:
+        if (vr := self._content[at + 4 : at + 6]) in _SHORT_VRS:
             return vr, struct.unpack_from("<H", self._content, at + 6)[0], at + 8
         if vr not in _LONG_VRS or end - at < 12:
             raise ValueError(f"element {_text(tag)} is of no known type ({vr!r})")

@@ -107,8 +107,7 @@ def find_recordings(
     Raises:
         DataError: A format is unknown, two files would have the same id, or the folder cannot be listed.
     """
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown:
+    if unknown := sorted(set(formats) - set(FORMATS)):
         raise DataError(f"--formats={','.join(unknown)}: known formats are {', '.join(FORMATS)}")
     tree = list_tree(folder)
     not_recordings = {path.resolve() for path in leave_out}
@@ -146,11 +145,9 @@ class _Listing:
     def take(self, path: Path) -> None:
         suffix = path.suffix.lower()
         name = FORMAT_OF_SUFFIX.get(suffix)
-        if name == "csv" and name in self._formats:
-            columns = table_columns(path)
-            if columns is not None:
-                self.tables[path] = columns
-                return
+        if name == "csv" and name in self._formats and (columns := table_columns(path)) is not None:
+            self.tables[path] = columns
+            return
         if name is not None and name in self._formats:
             self._add(path, name, path.relative_to(self._folder).with_suffix("").as_posix())
         elif name is None and kind_of_suffix(suffix) is None and "dicom" in self._formats:
@@ -216,7 +213,5 @@ def _check_content(found: FoundRecording, error: RecordError) -> None:
         kind = content_kind(head_of(path)) if path == found.path else not_brought(head_of(path))
         if kind is None or found.format in kind.formats:
             continue
-        raise RecordError(
-            f"{path}: is {kind.name}, though its suffix is {path.suffix or 'missing'}: {kind.remedy}",
-            reason="wrong_format",
-        ) from error
+        message = f"{path}: is {kind.name}, though its suffix is {path.suffix or 'missing'}: {kind.remedy}"
+        raise RecordError(message, reason="wrong_format") from error

@@ -61,8 +61,7 @@ def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path
     """Returns the values in the file besides the samples; attributes of the samples themselves come first."""
     values = named_values(_attributes(signal), inside)
     labels = tuple(dimension.label for dimension in signal.dims)
-    if all(labels):
-        values.append(NamedValue((*inside, "dims"), labels))
+    values += [NamedValue((*inside, "dims"), labels)] if all(labels) else []
     outer = [inside[:depth] for depth in range(len(inside) - 1, 0, -1)]
     for group in outer:
         values += named_values(_attributes(file["/".join(group)]), group)
@@ -160,10 +159,10 @@ def _datasets(file: h5py.File, *, with_groups: bool = False) -> Iterator[tuple[s
     while groups:
         prefix, group = groups.pop()
         for name in group:
+            # Soft and external links may lead to other files, or nowhere.
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 continue
-            item = group[name]
-            if item in seen:
+            if (item := group[name]) in seen:
                 continue
             seen.add(item)
             if isinstance(item, h5py.Dataset):

@@ -17,11 +17,9 @@ _MOST_COLUMNS = 6
 
 #: Tables of published data sets that have builders of their own, which know the meaning of every column.
 _BUILDER_OF_TABLE = {
-    "ptbxl_database.csv": "ptbxl",
-    "scp_statements.csv": "ptbxl",
+    **dict.fromkeys(("ptbxl_database.csv", "scp_statements.csv"), "ptbxl"),
     "exams.csv": "code15",
-    "record_list.csv": "mimic_iv_ecg",
-    "machine_measurements.csv": "mimic_iv_ecg",
+    **dict.fromkeys(("record_list.csv", "machine_measurements.csv"), "mimic_iv_ecg"),
     "reference.csv": "cpsc2018",
 }
 
@@ -46,8 +44,7 @@ def notes(found: FoundRecordings, folder: Path, *, has_labels: bool) -> tuple[st
         sentences.append(f"{len(found.tables) - _MOST_NAMED} more tables were left out, which are no recordings")
     if found.litter:
         sentences.append(f"passed over, since they are no recordings: {_litter_in_words(found.litter)}")
-    if found.closed:
-        sentences.append(_closed_in_words(found.closed))
+    sentences += [_closed_in_words(found.closed)] if found.closed else []
     return tuple(sentences)
 
 
@@ -61,11 +58,9 @@ def nothing_found(found: FoundRecordings, folder: Path, *, formats: Sequence[str
     """
     suffixes = " ".join(suffix for suffix, of in FORMAT_OF_SUFFIX.items() if of in formats)
     message = f"{folder}: no recording ({suffixes}) in it or below; "
-    said = notes(found, folder, has_labels=False)
-    if not said:
+    if not (said := notes(found, folder, has_labels=False)):
         return f"{message}it is empty; is --source right?"
-    known = [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]
-    if known:
+    if known := [suffix for suffix in found.passed_over if FORMAT_OF_SUFFIX.get(suffix) not in (None, *formats)]:
         needed = ",".join(dict.fromkeys(FORMAT_OF_SUFFIX[suffix] for suffix in known))
         said += (f"{' '.join(known)} files are read where --formats has {needed}",)
     if found.passed_over:
@@ -78,10 +73,8 @@ def what_is_there(folder: Path) -> str:
     tree = list_tree(folder)
     counts = Counter(path.suffix.lower() or NO_SUFFIX for path in tree.files)
     said = [f"found are {counts_in_words(counts)}"] if counts else ["it is empty"]
-    if tree.litter:
-        said.append(f"passed over are {_litter_in_words(tree.litter)}")
-    if tree.closed:
-        said.append(_closed_in_words(tree.closed))
+    said += [f"passed over are {_litter_in_words(tree.litter)}"] if tree.litter else []
+    said += [_closed_in_words(tree.closed)] if tree.closed else []
     return "; ".join(said)
 
 
@@ -91,8 +84,7 @@ def _of_table(path: Path, columns: Sequence[str], folder: Path, has_labels: bool
     if columns:
         shown = ", ".join(visible(column)[:40] for column in columns[:_MOST_COLUMNS])
         said += f" (columns {shown}{' …' if len(columns) > _MOST_COLUMNS else ''})"
-    builder = _BUILDER_OF_TABLE.get(path.name.casefold())
-    if builder:
+    if builder := _BUILDER_OF_TABLE.get(path.name.casefold()):
         return f"{said}; --builder={builder} reads the data set that it belongs to, with patients and labels"
     if has_labels or not columns:
         return said

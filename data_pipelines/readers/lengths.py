@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_pipelines.errors import RecordError
 from data_pipelines.files.contents import read_contents
@@ -46,3 +46,11 @@ def wfdb_length(record: Path) -> Length | None:
         return length if length.num_rows * int(num_signals) <= num_bytes else None
     except (OSError, ValueError, RecordError):
         return None
+
+
+def length_of_item(item: Any) -> Length | None:
+    """Returns the length that the header of a builder's item states, of which `path` is that of a WFDB record or None.
+
+    It is None where the header does not state the length, or where there is no record.
+    """
+    return None if item.path is None else wfdb_length(item.path)

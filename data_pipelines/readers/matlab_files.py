@@ -17,16 +17,10 @@ from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.matlab_structure import check_structure
 from data_pipelines.recording import Recording
 from data_pipelines.records import STANDARD_LEADS
+from data_pipelines.statements import sample_matrix
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind
 from data_pipelines.statements.nested_values import NamedValue, named_values
-from data_pipelines.statements.sample_matrix import (
-    SIGNAL_NAMES,
-    is_matrix,
-    is_signal_name,
-    matrix_recording,
-    stated_recording,
-)
 from data_pipelines.statements.stated import Statement, statements
 
 #: Name of CPSC-2018's struct, and the properties that its publishers state for all of them (Liu et al., An open access
@@ -72,20 +66,20 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
     values = named_values(arrays)
     signal, samples = _signal_of(values, arrays, path)
     others = [value for value in values if value is not signal]
-    return matrix_recording(samples, path, declared, values=others, beside=signal.path[:-1])
+    return sample_matrix.matrix_recording(samples, path, declared, values=others, beside=signal.path[:-1])
 
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
     """Returns the named value of the samples, and its matrix."""
     arrays_of = [(value, value.value) for value in values if isinstance(value.value, np.ndarray)]
     numbers = [(value, array) for value, array in arrays_of if array.dtype.kind in "iuf"]
-    named = [(value, array) for value, array in numbers if is_signal_name(value.path[-1])]
-    matrices = [(value, array) for value, array in named if is_matrix(array)] or named
-    matrices = matrices or [(value, array) for value, array in numbers if is_matrix(array)]
+    named = [(value, array) for value, array in numbers if sample_matrix.is_signal_name(value.path[-1])]
+    matrices = [(value, array) for value, array in named if sample_matrix.is_matrix(array)] or named
+    matrices = matrices or [(value, array) for value, array in numbers if sample_matrix.is_matrix(array)]
     if len(matrices) != 1:
         raise unreadable_header(
             f"{path}: holds {', '.join(arrays) or 'nothing'}; a struct '{CPSC2018_STRUCT}' or one matrix, called "
-            f"'{SIGNAL_NAMES[0]}', is read"
+            f"'{sample_matrix.SIGNAL_NAMES[0]}', is read"
         )
     return matrices[0]
 
@@ -114,7 +108,7 @@ def _read_cpsc2018(arrays: dict[str, np.ndarray], path: Path, declared: Declared
     ):
         stated.add(kind, Statement(where="the description of CPSC-2018", value=value))
     known = recorder_fields.known_fields({recorder_fields.SEX: _scalar(sex), recorder_fields.AGE: _scalar(age)})
-    return stated_recording(samples, path, declared, stated=stated, fields=known)
+    return sample_matrix.stated_recording(samples, path, declared, stated=stated, fields=known)
 
 
 def _scalar(value: np.ndarray) -> str:

@@ -35,8 +35,7 @@ def table_columns(path: Path) -> tuple[str, ...] | None:
     Args:
         path: Path of the file, of which only the beginning is read.
     """
-    text = head_of(path).decode("utf-8-sig", errors="replace")
-    lines = text.splitlines()
+    lines = head_of(path).decode("utf-8-sig", errors="replace").splitlines()
     # The last line may be incomplete, since only the beginning of the file was read.
     lines = [line for line in (lines if len(lines) < 2 else lines[:-1]) if line.strip() and not line.startswith("#")]
     is_list = _NAMES.fullmatch(path.stem.casefold()) is not None

@@ -31,8 +31,7 @@ def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) 
     pairs = filter(None, map(header_line, comments))
     stated = statements([NamedValue((key,), value) for key, value in pairs if key.casefold() not in _OTHER_RATES])
     for statement in stated.of(Kind.RATE):
-        hertz = plain_hertz(statement)
-        if hertz is not None and not math.isclose(hertz, header.fs, rel_tol=1e-6):
+        if (hertz := plain_hertz(statement)) is not None and not math.isclose(hertz, header.fs, rel_tol=1e-6):
             raise header_disagrees(
                 f"{header_path}: its first line states the rate {header.fs} Hz, but its comment '{statement.where}' "
                 f"{statement.value}; correct one of them"

@@ -141,9 +141,8 @@ def _lines(header_path: Path) -> tuple[list[str], list[str]]:
         content = read_contents(header_path, max_bytes=LARGEST_HEADER, form="WFDB header")
     except RecordError as error:
         if error.reason == "missing_file":
-            raise missing_file(
-                f"{header_path}: no such header ({error}); check the path, or remove the record from the list"
-            ) from error
+            message = f"{header_path}: no such header ({error}); check the path, or remove the record from the list"
+            raise missing_file(message) from error
         raise
     if _CONTROL.search(content):
         raise unreadable_header(f"{header_path}: not a WFDB header (it has control characters); copy it again")
@@ -163,8 +162,7 @@ def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path)
         )
     gains = []
     for line in lines[1:]:
-        match = _SIGNAL_LINE.fullmatch(line)
-        if match is None or not line.isascii():
+        if (match := _SIGNAL_LINE.fullmatch(line)) is None or not line.isascii():
             raise unreadable_header(
                 f"{header_path}: '{line[:80]}' describes no signal; a line is 'FILE FORMAT GAIN(BASELINE)/UNIT "
                 "RESOLUTION ZERO FIRST CHECKSUM BLOCK NAME' in plain ASCII (µV is written uV), with a gain"
@@ -218,9 +216,8 @@ def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -
     # The gains are those of the text, because wfdb has replaced a gain of 0 with 200.
     for name, gain in zip(header.sig_name, gains, strict=True):
         if not _SMALLEST_GAIN < abs(gain) < _LARGEST_GAIN:
-            raise missing_metadata(
-                f"{header_path}: signal {name} has a gain of {gain:g}, so it is not calibrated; correct it"
-            )
+            message = f"{header_path}: signal {name} has a gain of {gain:g}, so it is not calibrated; correct it"
+            raise missing_metadata(message)
     for file_name in dict.fromkeys(header.file_name):
         channels = [i for i, other in enumerate(header.file_name) if other == file_name]
         layouts = {(header.fmt[i], header.byte_offset[i] or 0) for i in channels}
@@ -245,9 +242,8 @@ def _check_file_sizes(header: wfdb.Record, header_path: Path) -> None:
         if size < expected:
             raise truncated_file(f"{signal_path}: truncated, {size} bytes where {shape}; copy the file again")
         if size > expected:
-            raise header_disagrees(
-                f"{signal_path}: {size} bytes where {shape}; header and file are not of one recording"
-            )
+            message = f"{signal_path}: {size} bytes where {shape}; header and file are not of one recording"
+            raise header_disagrees(message)
 
 
 def _check_checksums(header: wfdb.Record, sums: np.ndarray, header_path: Path) -> None:

@@ -90,8 +90,7 @@ def parsed_record_line(line: str, header_path: Path) -> RecordLine:
 def _is_read(moment: str) -> bool:
     if _OF_CHALLENGES.fullmatch(moment):
         return True
-    match = _STANDARD.fullmatch(moment)
-    if match is None:
+    if (match := _STANDARD.fullmatch(moment)) is None:
         return False
     try:
         datetime.datetime.strptime(match["time"], "%H:%M:%S")
@@ -117,12 +116,26 @@ def readable_record(
         yield path
         return
     first_line = line.without_moment if num_samples is None else f"{line.without_moment} {num_samples}"
+    with with_header(path, [first_line, *lines[1:]], signal_lines=lines[1:]) as copy:
+        yield copy
+
+
+@contextlib.contextmanager
+def with_header(path: Path, lines: Sequence[str], *, signal_lines: Sequence[str]) -> Iterator[Path]:
+    """Provides the path of a copy of a record, in a temporary folder, that has another header.
+
+    Args:
+        path: Path of the record, without extension.
+        lines: Lines of the other header.
+        signal_lines: Lines of the header that name the signal files.
+    """
+    header_name = f"{path.name}.hea"
     with tempfile.TemporaryDirectory(prefix="wfdb_header_") as folder:
-        copy = Path(folder, path.name)
-        copy.with_name(f"{path.name}.hea").write_text("\n".join([first_line, *lines[1:]]) + "\n", encoding="ascii")
-        for name in {signal.split()[0] for signal in lines[1:]} - {f"{path.name}.hea"}:
-            # Links spare a copy of the signals; wfdb looks for them beside the header.
-            # A name that no file can have is left for the reader to report as missing.
+        Path(folder, header_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # A signal line that names the header itself would put a link in the place of the copy.
+        for name in {line.split()[0] for line in signal_lines} - {header_name}:
+            # Links spare a copy of the signals; they hold whole paths, since they lie in another folder. A name that no
+            # file beside the header can have is left for the reader to report as missing.
             with contextlib.suppress(OSError, ValueError):
                 Path(folder, name).symlink_to(path.with_name(name).resolve())
-        yield copy
+        yield Path(folder, path.name)

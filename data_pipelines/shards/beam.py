@@ -11,12 +11,12 @@ import contextlib
 import dataclasses
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from data_pipelines.errors import DataError
-from data_pipelines.shards.making import BuildJob, ShardTask, make_shard
+from data_pipelines.shards.making import BuildJob, ShardTask, Told, make_shard
 from data_pipelines.shards.plan import Shard
 
 # Beam's DirectRunner first looks for Prism, a program that it would download, and otherwise falls back to this runner.
@@ -43,9 +43,7 @@ class BeamWorkers:
         """Raises `DataError` if Beam is not installed: before the source is read, which can take minutes."""
         _import_beam()
 
-    def __call__(
-        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
-    ) -> None:
+    def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
         """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:
@@ -106,7 +104,7 @@ def _import_beam() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _counting(job: BuildJob, shards: Sequence[Shard], progress: Callable[[int], None]) -> Iterator[None]:
+def _counting(job: BuildJob, shards: Sequence[Shard], progress: Told) -> Iterator[None]:
     """Reports shards as done when their parts appear, whichever machine makes them."""
     ended = threading.Event()
     missing = {job.part_path(shard): shard.num_items for shard in shards}

@@ -23,7 +23,7 @@ from typing import Any
 from data_pipelines.builders.reading_notes import last_noted
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import CARD_FILE, read_card
-from data_pipelines.system.atomic_directory import clear_staging, publish, recover_retired, sync
+from data_pipelines.system.atomic_directory import clear_staging, publish, recover_retired, sync, written_whole
 
 _STATE_FILE = "build.json"
 
@@ -140,10 +140,9 @@ class BuildState:
 
     def _write(self, state: Mapping[str, Any]) -> None:
         # A state that was written in part could not be read, and all finished shards would be made again.
-        making = self.staging / f"{_STATE_FILE}.unfinished"
-        making.write_text(json.dumps(state), encoding="utf-8")
-        sync(making)
-        making.rename(self.staging / _STATE_FILE)
+        path = self.staging / _STATE_FILE
+        with written_whole(path, making=path.with_name(f"{_STATE_FILE}.unfinished")) as file:
+            file.write(json.dumps(state).encode())
         sync(self.staging)
 
 

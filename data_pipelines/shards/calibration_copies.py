@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.calibration.doubts import AMPLITUDE_MV
 from data_pipelines.calibration.groups import Measured
@@ -22,6 +21,7 @@ from data_pipelines.duplicates.signature import band_of
 from data_pipelines.metadata.origins import origin_parts, units_per_millivolt
 from data_pipelines.records import SignalFormat
 from data_pipelines.shards.parts import ShardPart, by_shard
+from data_pipelines.storage.array_record_shard import opened
 from data_pipelines.storage.example_format import parse
 
 #: Smallest cosine between the signatures of a recording at two factors, which differ only by rounding and clipping.
@@ -48,7 +48,6 @@ MAX_COMPARED = 4_000_000_000
 
 _MAX_CANDIDATES = 8
 _SIGNALS_AT_A_TIME = 512
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ class StoredSignals:
         """Returns the bands of records, which `signature.band_of` makes of their signals, by record number."""
         bands = {}
         for shard, inside, positions in by_shard(self._parts, numbers):
-            with contextlib.closing(ArrayRecordReader(str(self._shards[shard]), options=_READER_OPTIONS)) as reader:
+            with contextlib.closing(opened(self._shards[shard])) as reader:
                 examples = reader.read(positions.tolist())
             for number, example in zip(inside.tolist(), examples, strict=True):
                 bands[number] = self._band(parse(example))
@@ -169,8 +168,7 @@ def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
 
 def _factor(suspect: Alignable, other: Alignable) -> float | None:
     """Returns how many times as large the other record is, alike in all leads; None if it is another recording."""
-    found = match(suspect, other)
-    if found is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
+    if (found := match(suspect, other)) is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
         return None
     one, two = (np.sqrt(np.mean(np.square(each.band), axis=1, dtype=np.float64)) for each in (suspect, other))
     both = (one > 0) & (two > 0)

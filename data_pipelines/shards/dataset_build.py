@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -24,8 +23,8 @@ from data_pipelines.builders.base import Quarantined, Source
 from data_pipelines.builders.lazy_items import LazyItems
 from data_pipelines.card.figures import flag_counts, sex_counts
 from data_pipelines.errors import DataError
+from data_pipelines.prepared import dataset as prepared
 from data_pipelines.prepared.contradictions import contradiction_section, contradictions_within
-from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, read_card, staging_directory
 from data_pipelines.prepared.fold_labels import labels_by_fold, lacking_folds
 from data_pipelines.prepared.index import INDEX_DIR, Index, content_codes, duplicate_pairs
 from data_pipelines.prepared.kept_seconds import kept_seconds
@@ -33,14 +32,9 @@ from data_pipelines.prepared.patient_checks import patient_doubts
 from data_pipelines.prepared.remarks import list_remarks
 from data_pipelines.prepared.shared_contents import listed_contents
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
+from data_pipelines.shards import calibration_report
 from data_pipelines.shards.build_state import BuildState
-from data_pipelines.shards.calibration_report import (
-    calibration_section,
-    judge_calibration,
-    proven_factors,
-    with_factors,
-)
-from data_pipelines.shards.making import BuildJob, LocalProcesses, ShardTask
+from data_pipelines.shards.making import BuildJob, LocalProcesses, ShardTask, Told
 from data_pipelines.shards.merging import merge_parts
 from data_pipelines.shards.parts import PART_VERSION, ShardPart
 from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
@@ -48,7 +42,7 @@ from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, ch
 from data_pipelines.storage.example_format import features
 from data_pipelines.system.atomic_directory import exclusive_staging
 from data_pipelines.system.digests import files_of, write_digests
-from data_pipelines.system.visible_text import table_cell, visible
+from data_pipelines.system.visible_text import visible, write_table
 
 _ONE_PROCESS = LocalProcesses(1)
 
@@ -62,9 +56,7 @@ _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
 class ShardMaker(Protocol):
     """A way to make shards: `making.LocalProcesses`, or Beam (`beam.py`)."""
 
-    def __call__(
-        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
-    ) -> None:
+    def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
         """Makes every shard; returns when all are finished.
 
         Args:
@@ -78,10 +70,10 @@ class ShardMaker(Protocol):
 
 #: Shows progress. It takes a title, the number of items and how many are already done, and returns a context whose
 #: value is called with the number of further items done.
-Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Told]]
 
 
-def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Told]:
     """Shows no progress."""
     return contextlib.nullcontext(lambda num_items: None)
 
@@ -121,15 +113,12 @@ def build_dataset(
             it, or the source of the finished data set at `out` has changed.
     """
     out = Path(out).resolve()
-    staging = staging_directory(out)
-    if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
-    if out == Path.cwd():
-        raise DataError(f"{out}: is the current directory, which a build would replace; name a new one with --out")
+    staging = prepared.staging_directory(out)
+    prepared.check_out(out, lost="which a build would replace")
     with exclusive_staging(staging, resume=True):
         state = BuildState(staging)
         is_published = state.complete_publishing(out, request, overwrite=overwrite)
-        if is_published or ((out / CARD_FILE).is_file() and not overwrite):
+        if is_published or ((out / prepared.CARD_FILE).is_file() and not overwrite):
             return _finished_card(out, request, source_folder)
         listing = list_source(source_folder, leave_out=[out, staging]) if source_folder else None
         source = make_source()
@@ -141,24 +130,26 @@ def build_dataset(
         begun_anew = state.has_shards_of_other_files(request, files=files)
         build_id = state.begin(request, key=job.key, files=files)
         make_missing = functools.partial(
-            _make_missing, plan=plan, job=job, make_shards=make_shards, folder=state.tasks, progress=progress
+            _make_missing, plan=plan, job=job, maker=make_shards, folder=state.tasks, progress=progress
         )
-        judge = functools.partial(judge_calibration, shards=job.paths(plan), signal_format=source.signal_format)
+        judge = functools.partial(
+            calibration_report.judge_calibration, shards=job.paths(plan), signal_format=source.signal_format
+        )
         parts = make_missing(source.items)
         quarantined = _quarantined(parts)
         # A build of which nothing is stored fails, whatever share is allowed.
         if len(quarantined) == len(source.items) or len(quarantined) > max_quarantined * len(source.items):
-            _write_quarantine(quarantined, staging / QUARANTINE_FILE)
+            _write_quarantine(quarantined, staging / prepared.QUARANTINE_FILE)
             state.forget()  # The recordings may be repaired before the next run.
-            raise _low_yield(source, quarantined, max_quarantined, staging / QUARANTINE_FILE)
+            raise _low_yield(source, quarantined, max_quarantined, staging / prepared.QUARANTINE_FILE)
         judged, corrected = judge(parts), {}
-        factors = proven_factors(judged, parts)
+        factors = calibration_report.proven_factors(judged, parts)
         # Only the shards with a corrected record are made again: the items of all others are the same.
-        if (items := with_factors(source.items, factors)) is not source.items:
+        if (items := calibration_report.with_factors(source.items, factors)) is not source.items:
             parts, corrected = make_missing(items), factors
             judged = judge(parts)
         card = _complete(source, plan, parts, state.dataset, quarantined=_quarantined(parts), flags=judged.flags)
-        card["summary"]["calibration"] = calibration_section(judged, parts, corrected=corrected)
+        card["summary"]["calibration"] = calibration_report.calibration_section(judged, parts, corrected=corrected)
         card |= {"request": dict(request), "build_id": build_id}
         if listing is not None:
             listing.write(state.dataset / LISTING_FILE)
@@ -166,7 +157,9 @@ def build_dataset(
         if begun_anew:
             card["summary"]["notes"].append(_BEGUN_ANEW)
         # A directory with a card counts as a finished data set, so all that the card speaks of is written before it.
-        (state.dataset / CARD_FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (state.dataset / prepared.CARD_FILE).write_text(
+            json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         shard_digests = {shard.file_name: part.digest for shard, part in zip(plan, parts, strict=True)}
         write_digests(state.dataset, files_of(state.dataset), known=shard_digests)
         state.publish(out)
@@ -184,7 +177,7 @@ def _warn_of(left_reading: Sequence[str]) -> None:
 
 
 def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | None) -> dict[str, Any]:
-    card = read_card(out)
+    card = prepared.read_card(out)
     differing = [
         f"{name}={card['request'].get(name)!r} (asked for: {request.get(name)!r})"
         for name in sorted(card["request"].keys() | request.keys())
@@ -196,7 +189,7 @@ def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | 
             "choose another --out, or replace it with --overwrite"
         )
     if source_folder is not None and (before := open_listing(out / LISTING_FILE)) is not None:
-        changes = changes_since(before, list_source(source_folder, leave_out=[out, staging_directory(out)]))
+        changes = changes_since(before, list_source(source_folder, leave_out=[out, prepared.staging_directory(out)]))
         if changes:
             raise DataError(
                 f"{out}: is finished, but files of {source_folder} have changed since it was built: {changes}; build "
@@ -234,13 +227,7 @@ def _job(
 
 
 def _make_missing(
-    items: Sequence[Any],
-    plan: Sequence[Shard],
-    job: BuildJob,
-    *,
-    make_shards: ShardMaker,
-    folder: Path,
-    progress: Progress,
+    items: Sequence[Any], plan: Sequence[Shard], job: BuildJob, *, maker: ShardMaker, folder: Path, progress: Progress
 ) -> list[ShardPart]:
     """Makes the shards that are not finished yet, and returns the parts of all shards."""
 
@@ -258,7 +245,7 @@ def _make_missing(
             tasks = LazyItems(len(missing), lambda position: task(missing[position]))
             for shard in missing:
                 job.part_path(shard).unlink(missing_ok=True)  # A part of other items must not pass for the new one.
-            make_shards(job, tasks, folder=folder, progress=tell)
+            maker(job, tasks, folder=folder, progress=tell)
     found = [job.finished_part(shard) for shard in plan]
     if absent := [shard.file_name for shard, part in zip(plan, found, strict=True) if part is None]:
         raise DataError(
@@ -283,8 +270,8 @@ def _complete(
         if path.name not in shards:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     index = merge_parts(parts, dataset / INDEX_DIR, schema=source.label_schema, flags=flags)
-    _write_quarantine(quarantined, dataset / QUARANTINE_FILE)
-    remarks = list_remarks((part.remarks() for part in parts), dataset / REMARKS_FILE)
+    _write_quarantine(quarantined, dataset / prepared.QUARANTINE_FILE)
+    remarks = list_remarks((part.remarks() for part in parts), dataset / prepared.REMARKS_FILE)
     shard_lengths, num_bytes = [part.num_stored for part in parts], sum(part.num_bytes for part in parts)
     tfds.folder_dataset.write_metadata(
         data_dir=dataset,
@@ -305,10 +292,8 @@ def _quarantined(parts: Sequence[ShardPart]) -> list[Quarantined]:
 
 
 def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in dataclasses.fields(Quarantined)])
-        writer.writerows(map(table_cell, dataclasses.astuple(entry)) for entry in quarantined)
+    header = [field.name for field in dataclasses.fields(Quarantined)]
+    write_table(path, header, map(dataclasses.astuple, quarantined))
 
 
 def _low_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> DataError:
@@ -324,18 +309,12 @@ def _by_reason(quarantined: list[Quarantined]) -> dict[str, int]:
     return dict(collections.Counter(entry.reason for entry in quarantined).most_common())
 
 
-def _card(
-    source: Source, index: Index, quarantined: list[Quarantined], *, remarks: Mapping[str, Any]
-) -> dict[str, Any]:
+def _card(source: Source, index: Index, refused: list[Quarantined], *, remarks: Mapping[str, Any]) -> dict[str, Any]:
     schema = source.label_schema
     contents = content_codes(index.content_hash)
     counted = labels_by_fold(index)
     return {
-        "name": source.card.name,
-        "simulated": source.card.simulated,
-        "description": source.card.description,
-        "citation": source.card.citation,
-        "license": source.card.license,
+        **{name: getattr(source.card, name) for name in ("name", "simulated", "description", "citation", "license")},
         "layout_version": LAYOUT_VERSION,
         "leads": list(STORED_LEADS),
         "microvolts_per_unit": 1,
@@ -351,7 +330,7 @@ def _card(
             "records_in": len(source.items),
             "recordings_in": getattr(source, "num_recordings", len(source.items)),
             "stored": index.num_records,
-            "quarantined": _by_reason(quarantined),
+            "quarantined": _by_reason(refused),
             "remarks": remarks,
             "duplicates": duplicate_pairs(index),
             "shared_contents": listed_contents(contents, np.asarray(index.patient), index.record_id),

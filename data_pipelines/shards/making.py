@@ -37,6 +37,10 @@ from data_pipelines.system.workers import WorkerDiedError, map_ordered
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
+#: Function that is told how many further items are done.
+Told = Callable[[int], None]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildJob:
     """The properties that all shards of a build have in common; picklable.
@@ -128,9 +132,7 @@ class LocalProcesses:
 
     num_workers: int = 1
 
-    def __call__(
-        self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Callable[[int], None]
-    ) -> None:
+    def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
         """Makes every shard; see `dataset_build.ShardMaker`.
 
         Raises:
@@ -196,17 +198,14 @@ def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quara
 
 
 def _stored(
-    results: Iterable[EcgRecord | Quarantined],
-    quarantined: list[Quarantined],
-    remarks: list[RecordRemark],
-    origins: list[str],
+    found: Iterable[EcgRecord | Quarantined], refused: list[Quarantined], notes: list[RecordRemark], origins: list[str]
 ) -> Iterator[EcgRecord]:
     """Yields the records, and appends what else the results hold to the three lists."""
-    for result in results:
+    for result in found:
         if isinstance(result, Quarantined):
-            quarantined.append(result)
+            refused.append(result)
         else:
-            remarks.extend(remarks_of(result.record_id, result.remarks))
+            notes.extend(remarks_of(result.record_id, result.remarks))
             origins.append(result.origin)
             yield result
 

@@ -13,21 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.prepared.index import (
-    COLUMNS,
-    LATER_COLUMNS,
-    NOT_A_DUPLICATE,
-    Index,
-    column_shape,
-    duplicates,
-    groups,
-    key_codes,
-    open_index,
-    save_column,
-    save_contents,
-    scalar_column,
-    task_column,
-)
+from data_pipelines.prepared import index
 from data_pipelines.records import LabelSchema
 from data_pipelines.shards.parts import ShardPart, by_shard
 from data_pipelines.shards.readback import PATIENT_KEY, RECORD_KEY, RECORDING_KEY
@@ -39,7 +25,7 @@ _DERIVED = ("patient", "group", "duplicate_of", "recording")
 
 def merge_parts(
     parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema, flags: np.ndarray | None = None
-) -> Index:
+) -> index.Index:
     """Writes the index of a data set whose shards are all finished.
 
     Args:
@@ -56,23 +42,23 @@ def merge_parts(
     """
     folder.mkdir()
     _check_unique(parts)
-    for name, kind in {**COLUMNS, **LATER_COLUMNS}.items():
+    for name, kind in {**index.COLUMNS, **index.LATER_COLUMNS}.items():
         if name == "quality" and flags is not None:
-            save_column(folder, name, gathered(parts, name) | flags.astype(kind))
+            index.save_column(folder, name, gathered(parts, name) | flags.astype(kind))
         elif name not in _DERIVED:
-            _merge(parts, folder, name, dtype=_dtype(parts, name, kind), shape=column_shape(name))
+            _merge(parts, folder, name, dtype=_dtype(parts, name, kind), shape=index.column_shape(name))
     for position in range(len(schema.scalars)):
-        _merge(parts, folder, scalar_column(position), dtype=np.dtype(np.float32))
+        _merge(parts, folder, index.scalar_column(position), dtype=np.dtype(np.float32))
     for position, classes in enumerate(schema.tasks.values()):
-        _merge(parts, folder, task_column(position), dtype=np.dtype(np.int8), shape=(len(classes),))
+        _merge(parts, folder, index.task_column(position), dtype=np.dtype(np.int8), shape=(len(classes),))
     content_hash = gathered(parts, "content_hash")
-    save_column(folder, "duplicate_of", duplicates(content_hash))
-    save_column(folder, "recording", key_codes(gathered(parts, RECORDING_KEY)))
-    patient = key_codes(gathered(parts, PATIENT_KEY))
-    save_column(folder, "patient", patient)
-    save_column(folder, "group", groups(patient, content_hash))
-    save_contents(folder, num_records=_bounds(parts)[-1], scalars=schema.scalars, tasks=schema.tasks)
-    return open_index(folder)
+    index.save_column(folder, "duplicate_of", index.duplicates(content_hash))
+    index.save_column(folder, "recording", index.key_codes(gathered(parts, RECORDING_KEY)))
+    patient = index.key_codes(gathered(parts, PATIENT_KEY))
+    index.save_column(folder, "patient", patient)
+    index.save_column(folder, "group", index.groups(patient, content_hash))
+    index.save_contents(folder, num_records=_bounds(parts)[-1], scalars=schema.scalars, tasks=schema.tasks)
+    return index.open_index(folder)
 
 
 def _dtype(parts: Sequence[ShardPart], name: str, kind: str) -> np.dtype:
@@ -80,11 +66,9 @@ def _dtype(parts: Sequence[ShardPart], name: str, kind: str) -> np.dtype:
     return np.dtype(kind if kind != "<U" else f"<U{max(part.text_widths[name] for part in parts)}")
 
 
-def _merge(
-    parts: Sequence[ShardPart], folder: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...] = ()
-) -> None:
+def _merge(parts: Sequence[ShardPart], into: Path, name: str, *, dtype: np.dtype, shape: tuple[int, ...] = ()) -> None:
     pieces = (part.column(name) for part in parts)
-    write_npy(folder / f"{name}.npy", pieces, dtype=dtype, shape=(_bounds(parts)[-1], *shape))
+    write_npy(into / f"{name}.npy", pieces, dtype=dtype, shape=(_bounds(parts)[-1], *shape))
 
 
 def gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:
@@ -104,7 +88,7 @@ def _bounds(parts: Sequence[ShardPart]) -> list[int]:
 
 
 def _check_unique(parts: Sequence[ShardPart]) -> None:
-    repeated = np.flatnonzero(duplicates(gathered(parts, RECORD_KEY)) != NOT_A_DUPLICATE)
+    repeated = np.flatnonzero(index.duplicates(gathered(parts, RECORD_KEY)) != index.NOT_A_DUPLICATE)
     for shard, _, positions in by_shard(parts, repeated[:1]):
         first = parts[shard].column("record_id")[positions[0]]
         raise DataError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from data_pipelines.builders.base import Quarantined
 from data_pipelines.prepared.remarks import RecordRemark, packed_remarks, unpacked_remarks
-from data_pipelines.system.atomic_directory import sync
+from data_pipelines.system.atomic_directory import sync, written_whole
 from data_pipelines.system.npy_files import write_npz
 
 #: Version of the kept contents and of the judging of quality; if it has changed, shards are made again.
@@ -85,12 +84,8 @@ def save_part(
     header = dataclasses.asdict(part)
     del header["path"]
     header_bytes = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    making = unfinished / f"{part.path.name}-{uuid.uuid4().hex}"
-    with making.open("wb") as file:
+    with written_whole(part.path, making=unfinished / f"{part.path.name}-{uuid.uuid4().hex}") as file:
         write_npz(file, {_HEADER: header_bytes, _REMARKS: packed_remarks(remarks), **columns}, compressed=False)
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(part.path)
     sync(part.path.parent)
 
 

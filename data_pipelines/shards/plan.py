@@ -65,12 +65,8 @@ def plan_shards(num_items: int, *, signal_format: SignalFormat, name: str) -> tu
     worthwhile = min(_SHARDS_TO_SHARE_OUT, total_bytes // _MIN_SHARD_BYTES)
     num_shards = max(1, min(num_items, max(needed, worthwhile)))
     bounds = [round(num_items * shard / num_shards) for shard in range(num_shards + 1)]
+    of_all = f"of-{num_shards:05d}"
     return tuple(
-        Shard(
-            number=number,
-            start=start,
-            stop=stop,
-            file_name=f"{name}-{SPLIT}.array_record-{number:05d}-of-{num_shards:05d}",
-        )
+        Shard(number=number, start=start, stop=stop, file_name=f"{name}-{SPLIT}.array_record-{number:05d}-{of_all}")
         for number, (start, stop) in enumerate(itertools.pairwise(bounds))
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.calibration.size_and_polarity import MEASURES, measures_of
 from data_pipelines.duplicates.order_free import envelope, order_free_signature
@@ -18,13 +17,13 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.index import COLUMN_WIDTHS, scalar_column, task_column
 from data_pipelines.records import LabelSchema, SignalFormat, content_hash
 from data_pipelines.signals.quality import clipped_samples, quality_flags
+from data_pipelines.storage.array_record_shard import opened
 from data_pipelines.storage.example_format import parse, seconds_of
 
 #: Columns of digests of ids, which tell equal ids without holding the ids themselves.
 RECORD_KEY, PATIENT_KEY, RECORDING_KEY = "record_key", "patient_key", "recording_key"
 KEY_BYTES = 16
 
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 # Columns of numbers that are used as stored: the type, and the list of the feature that holds the number.
 _NUMBERS = {
@@ -92,7 +91,7 @@ def _column_types(schema: LabelSchema) -> dict[str, tuple[type, tuple[int, ...]]
 
 def _examples(path: Path) -> Iterator[bytes]:
     try:
-        with contextlib.closing(ArrayRecordReader(str(path), options=_READER_OPTIONS)) as reader:
+        with contextlib.closing(opened(path)) as reader:
             for _ in range(reader.num_records()):
                 yield reader.read()
     except (RuntimeError, ValueError) as error:  # ArrayRecord checks its own hashes.

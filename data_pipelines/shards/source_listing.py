@@ -142,12 +142,9 @@ def changes_since(before: SourceListing, now: SourceListing) -> SourceChanges:
     other_time = before.files["time"][old] != now.files["time"][new]
     is_copied = bool(len(old)) and not other_size.any() and float(other_time.mean()) > _COPIED
     changed = other_size if is_copied else other_size | other_time
-    added = np.setdiff1d(np.arange(len(now.files)), new)
+    came = np.setdiff1d(np.arange(len(now.files)), new)
     return SourceChanges(
-        new=_names(now, added),
-        gone=len(before.files) - len(old),
-        changed=_names(now, new[changed]),
-        is_copied=is_copied,
+        new=_names(now, came), gone=len(before.files) - len(old), changed=_names(now, new[changed]), is_copied=is_copied
     )
 
 

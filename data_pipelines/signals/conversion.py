@@ -93,9 +93,7 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
 
 def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
     """Says which part of a recording was judged, and how to keep another."""
-    first, last, whole = (
-        samples / recipe.sampling_rate_hz for samples in (window.start, window.stop, window.num_samples)
-    )
+    first, last, whole = (each / recipe.sampling_rate_hz for each in (window.start, window.stop, window.num_samples))
     part = f"this is about {first:.6g} to {last:.6g} s of its {whole:.6g} s"
     if piece is not None:
         return f"{part}, piece {piece + 1}; its other pieces are judged on their own"
@@ -139,8 +137,7 @@ def _stacked(leads: dict[str, np.ndarray]) -> np.ndarray:
 
 def _millivolts_per_unit(recording: Recording, column: int) -> float:
     unit = recording.units[column].strip()
-    factor = MILLIVOLTS_PER_UNIT.get(voltage(unit) or "")
-    if factor is None:
+    if (factor := MILLIVOLTS_PER_UNIT.get(voltage(unit) or "")) is None:
         raise RecordError(
             f"{recording.source}: lead {recording.channels[column]} is in '{unit}', which is no voltage; "
             "known units are mV, µV (uV), nV and V",
@@ -153,8 +150,7 @@ def _microvolts(millivolts: np.ndarray, source: str) -> np.ndarray:
     microvolts = np.rint(millivolts * MICROVOLTS_PER_MILLIVOLT)
     beyond = np.abs(microvolts) > STORED_LIMIT_UV
     worst = int(beyond.sum(axis=0).argmax())
-    share = float(beyond[:, worst].mean())
-    if share > MOST_CLIPPED:
+    if (share := float(beyond[:, worst].mean())) > MOST_CLIPPED:
         raise RecordError(
             f"{source}: {share:.1%} of lead {STORED_LEADS[worst]} lie beyond ±{STORED_LIMIT_UV / 1e3:g} mV, up to "
             f"{np.abs(microvolts[:, worst]).max() / 1e3:.6g} mV; a wrong unit or gain, or nothing but artefact",

@@ -55,16 +55,11 @@ def check_timing(num_samples: int, *, sampling_rate_hz: float, min_seconds: floa
         RecordError: The rate is out of range (`wrong_rate`), or the recording is too short (`too_short`).
     """
     if not LOWEST_SOURCE_RATE_HZ <= sampling_rate_hz < HIGHEST_SOURCE_RATE_HZ:
-        raise RecordError(
-            f"{source}: sampled at {sampling_rate_hz:g} Hz; a 12-lead ECG has at least {LOWEST_SOURCE_RATE_HZ} Hz",
-            reason="wrong_rate",
-        )
-    seconds = num_samples / sampling_rate_hz
-    if seconds < min_seconds:
-        raise RecordError(
-            f"{source}: {seconds:.6g} s long, at least {min_seconds:g} s are asked for (--min_seconds)",
-            reason="too_short",
-        )
+        message = f"{source}: sampled at {sampling_rate_hz:g} Hz; a 12-lead ECG has at least {LOWEST_SOURCE_RATE_HZ} Hz"
+        raise RecordError(message, reason="wrong_rate")
+    if (seconds := num_samples / sampling_rate_hz) < min_seconds:
+        message = f"{source}: {seconds:.6g} s long, at least {min_seconds:g} s are asked for (--min_seconds)"
+        raise RecordError(message, reason="too_short")
 
 
 def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
@@ -92,12 +87,9 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
             "ECG; its unit or gain must be wrong",
             reason="wrong_unit",
         )
-    flat = [lead for lead, amplitude in amplitudes.items() if amplitude < FLAT_LEAD_MV]
-    if flat:
-        raise RecordError(
-            f"{source}: lead {', '.join(flat)} is flat (moves less than {FLAT_LEAD_MV * 1e3:g} µV): not connected",
-            reason="flat_lead",
-        )
+    if flat := [lead for lead, amplitude in amplitudes.items() if amplitude < FLAT_LEAD_MV]:
+        message = f"{source}: lead {', '.join(flat)} is flat (moves less than {FLAT_LEAD_MV * 1e3:g} µV): not connected"
+        raise RecordError(message, reason="flat_lead")
     _check_einthoven(leads, source)
     _check_sizes(leads, source)
 
@@ -174,8 +166,7 @@ def _check_einthoven(leads: Mapping[str, np.ndarray], source: str) -> None:
     for lead, (formula, expected) in derived.items():
         if lead not in leads or _agree(leads[lead], expected):
             continue
-        gains = _gains_that_agree(one, two, leads[lead], coefficients=_COEFFICIENTS[lead])
-        if gains:
+        if gains := _gains_that_agree(one, two, leads[lead], coefficients=_COEFFICIENTS[lead]):
             raise RecordError(
                 f"{source}: lead {lead} is {formula} only once lead II is multiplied by {gains['II']:.3g} and {lead} "
                 f"by {gains['derived']:.3g}, relative to lead I: the header's gains are wrong; correct them",

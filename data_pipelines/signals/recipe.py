@@ -99,9 +99,8 @@ class SignalRecipe:
     @property
     def signal_format(self) -> SignalFormat:
         """Rate and length of what is stored."""
-        return SignalFormat(
-            sampling_rate_hz=self.sampling_rate_hz, num_samples=round(self.seconds * self.sampling_rate_hz)
-        )
+        num_samples = round(self.seconds * self.sampling_rate_hz)
+        return SignalFormat(sampling_rate_hz=self.sampling_rate_hz, num_samples=num_samples)
 
     @property
     def has_filters(self) -> bool:

@@ -142,9 +142,7 @@ def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
         pac_carrier=(draws.lasting_uniform("pac") < _PREVALENCE["pac_carrier"]) & ~af,
         st_deviation_mv=st_deviation_mv,
         territory=np.minimum((3 * draws.uniform("territory")).astype(np.int64), 2),
-        lvef_strength=_strength(draws, "lvef strength"),
-        potassium_strength=_strength(draws, "potassium strength"),
-        wedge_strength=_strength(draws, "wedge strength"),
+        **{f"{name}_strength": _strength(draws, f"{name} strength") for name in ("lvef", "potassium", "wedge")},
     )
 
 

@@ -89,13 +89,11 @@ class Declared:
                 decide, or the declared axis has another number (`header_disagrees`).
         """
         if samples.ndim != 2:
-            raise header_disagrees(
-                f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed"
-            )
+            message = f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed"
+            raise header_disagrees(message)
         orientation = orientation or self.orientation
         fits = [name for name, axis in _LEAD_AXIS.items() if samples.shape[axis] == num_leads]
-        fits = [name for name in fits if orientation in (name, None)]
-        if len(fits) != 1:
+        if len(fits := [name for name in fits if orientation in (name, None)]) != 1:
             declared = f" as {orientation}" if orientation else ""
             raise header_disagrees(
                 f"{source}: an array of shape {samples.shape} cannot be told to be {num_leads} leads over "
@@ -110,6 +108,5 @@ class Declared:
         # The message names all missing values at once; otherwise a user would meet a new refusal after supplying each.
         others = [_FLAGS[other] for other, value in known.items() if value is None and other != name]
         likewise = f", and with {' and '.join(others)} what else they do not state" if others else ""
-        raise missing_metadata(
-            f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}"
-        )
+        message = f"{source}: does not state its {name}; say it for all such files with {_FLAGS[name]}{likewise}"
+        raise missing_metadata(message)

@@ -184,19 +184,15 @@ def stated_name(name: str) -> StatedName:
     Args:
         name: Name in the file, without the groups that contain it.
     """
-    words = _words(name)
-    if not words or any(word in _OTHER_THINGS for word in words):
+    if not (words := _words(name)) or any(word in _OTHER_THINGS for word in words):
         return StatedName()
     for candidate, unit in _readings(words):
-        kinds = _KINDS.get(candidate)
-        if kinds:
+        if kinds := _KINDS.get(candidate):
             weak = frozenset(kind for kind in kinds if (candidate, kind) in _WEAK)
             return StatedName(kinds=kinds, unit=unit, weak=weak)
-        match = _STEP_OF_UNIT.fullmatch(candidate)
-        if match and voltage(match["unit"] or match["to"]):
+        if (match := _STEP_OF_UNIT.fullmatch(candidate)) and voltage(match["unit"] or match["to"]):
             return StatedName(kinds=(Kind.STEP,), unit=match["unit"] or match["to"])
-        match = _GAIN_OF_UNIT.fullmatch(candidate)
-        if match and voltage(match["unit"]):
+        if (match := _GAIN_OF_UNIT.fullmatch(candidate)) and voltage(match["unit"]):
             return StatedName(kinds=(Kind.GAIN,), unit=match["unit"])
     joined = "".join(words)
     if any(word in _RATE_WORDS for word in words) or re.search(r"sampl\w*(?:rate|freq)", joined):
@@ -247,6 +243,7 @@ def _readings(words: list[str]) -> list[tuple[str, str]]:
         if unit and len(kept) > 1:
             shorter = kept[:-2] if kept[-2] == "per" else kept[:-1]
             readings.append(("".join(shorter), unit))
+        # Units of voltage also come first, as in 'mv_per_bit'.
         if len(kept) > 1 and voltage(kept[0]):
             readings.append(("".join(kept[1:]), kept[0]))
     return readings

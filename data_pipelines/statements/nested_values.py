@@ -109,8 +109,7 @@ def _of_text(text: str, path: tuple[str, ...], *, depth: int) -> Iterator[NamedV
 
 def _of_lines(lines: list[str], path: tuple[str, ...]) -> Iterator[NamedValue]:
     for line in lines:
-        pair = header_line(line)
-        if pair:
+        if pair := header_line(line):
             yield NamedValue((*path, pair[0]), pair[1])
 
 

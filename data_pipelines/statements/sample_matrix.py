@@ -148,25 +148,18 @@ def recording_of(
     check_num_leads(stated, num_channels - num_others, num_samples=num_samples, source=source)
     rates += stated_rates(stated, num_samples=num_samples, source=source)
     rate = settled_rate(rates, stated, declared, num_samples=num_samples, source=source)
-    result = calibrated(samples, leads, stated, declared, source=source)
+    made = calibrated(samples, leads, stated, declared, source=source)
     return Recording(
-        source=source,
-        signal=result.samples,
-        sampling_rate_hz=rate,
-        channels=leads.names,
-        units=result.units,
-        fields=fields,
+        source=source, signal=made.samples, sampling_rate_hz=rate, channels=leads.names, units=made.units, fields=fields
     )
 
 
 def _columns(table: np.ndarray, source: str) -> np.ndarray:
     """Returns the columns of a structured array, `f64[time, column]`."""
     names = table.dtype.names or ()
-    wrong = [name for name in names if table.dtype[name].kind not in "iuf"]
-    if wrong:
-        raise unreadable_header(
-            f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
-        )
+    if wrong := [name for name in names if table.dtype[name].kind not in "iuf"]:
+        message = f"{source}: its column '{wrong[0]}' is of type {table.dtype[wrong[0]]}; numbers are needed"
+        raise unreadable_header(message)
     return np.stack([table[name].astype(np.float64) for name in names], axis=1)
 
 

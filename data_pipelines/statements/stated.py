@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.errors import RecordError
+from data_pipelines.files.refusals import header_disagrees
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.names import Kind, StatedName, is_about_something_else, stated_name
 from data_pipelines.statements.nested_values import NamedValue, StatedValue
@@ -57,6 +59,11 @@ class Statements:
     def of(self, kind: Kind) -> list[Statement]:
         """Returns the statements of a kind."""
         return self._by_kind.get(kind, [])
+
+
+def disagreement(source: str, where: str, states: str, other: str, remedy: str = "correct one of them") -> RecordError:
+    """Returns the error for a place of a file that states what another place, or the user, contradicts."""
+    return header_disagrees(f"{source}: '{where}' states {states}, but {other}; {remedy}")
 
 
 def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> Statements:

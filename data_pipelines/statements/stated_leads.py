@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.files.refusals import header_disagrees
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_values import one_number, shown
 
 # Matches 'I (mV)', 'I [µV]', 'I/mV', and also 'II_uV' and 'II mV', but not with a bare V, which may be part of a name.
@@ -82,18 +81,15 @@ def stated_leads(stated: Statements, declared: Declared, *, shape: tuple[int, ..
     Raises:
         RecordError: The statements or the declaration differ (`header_disagrees`).
     """
-    found = [leads for leads in map(_of_statement, stated.of(Kind.LEADS)) if leads is not None]
-    if not found:
+    if not (found := [leads for leads in map(_of_statement, stated.of(Kind.LEADS)) if leads is not None]):
         return None
     # A list of another length may name the columns of a table that includes times.
     fitting = [leads for leads in found if len(leads.names) in shape]
     chosen = (fitting or found)[0]
     for other in found:
         if not _same(chosen.names, other.names):
-            raise header_disagrees(
-                f"{source}: '{chosen.where}' states the lead names {shown(chosen.names)}, but '{other.where}' "
-                f"{shown(other.names)}; correct one of them"
-            )
+            also = f"'{other.where}' {shown(other.names)}"
+            raise disagreement(source, chosen.where, f"the lead names {shown(chosen.names)}", also)
     check_leads_declared(chosen, declared, source=source)
     return chosen
 
@@ -110,10 +106,8 @@ def check_leads_declared(leads: LeadNames, declared: Declared, *, source: str) -
         RecordError: The declared lead names differ (`header_disagrees`).
     """
     if declared.leads is not None and not _same(declared.leads, leads.names):
-        raise header_disagrees(
-            f"{source}: '{leads.where}' states the lead names {', '.join(leads.names)}, but --declared_leads says "
-            f"{', '.join(declared.leads)}; correct one of them"
-        )
+        said = f"--declared_leads says {', '.join(declared.leads)}"
+        raise disagreement(source, leads.where, f"the lead names {', '.join(leads.names)}", said)
 
 
 def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, source: str) -> None:
@@ -130,15 +124,12 @@ def check_num_leads(stated: Statements, num_leads: int, *, num_samples: int, sou
     """
     for kind, actual in ((Kind.NUM_LEADS, num_leads), (Kind.NUM_SAMPLES, num_samples)):
         for statement in stated.of(kind):
-            found = one_number(statement.value)
-            if found is None or statement.is_weak:
+            if (found := one_number(statement.value)) is None or statement.is_weak:
                 continue
             number, unit = found
             if number == int(number) > 0 and not unit and number != actual:
-                raise header_disagrees(
-                    f"{source}: '{statement.where}' states a {kind.value} of {number:g}, but it holds {actual}; "
-                    "correct one of them"
-                )
+                said = f"a {kind.value} of {number:g}"
+                raise disagreement(source, statement.where, said, f"it holds {actual}")
 
 
 def stated_orientation(stated: Statements, declared: Declared, *, source: str) -> str | None:
@@ -154,13 +145,10 @@ def stated_orientation(stated: Statements, declared: Declared, *, source: str) -
     """
     orientation, said_by = declared.orientation, f"--declared_orientation says {declared.orientation}"
     for statement in stated.of(Kind.ORIENTATION):
-        own = orientation_of(statement.value)
-        if own is None:
+        if (own := orientation_of(statement.value)) is None:
             continue
         if orientation is not None and own != orientation:
-            raise header_disagrees(
-                f"{source}: '{statement.where}' states the orientation {own}, but {said_by}; correct one of them"
-            )
+            raise disagreement(source, statement.where, f"the orientation {own}", said_by)
         orientation, said_by = own, f"'{statement.where}' {own}"
     return orientation
 
@@ -174,6 +162,7 @@ def orientation_of(value: str | tuple[str, ...] | np.ndarray) -> str | None:
     words = [word for word in words if word not in ("n", "num", "number", "of", "x", "by", "axis", "major", "dim")]
     if len(words) == 1 and words[0] in _PACKED_AXES:
         return _PACKED_AXES[words[0]]
+    # 'Channels first' and 'channels last' name the axes of arrays in deep learning.
     if len(words) == 2 and words[0] in _LEAD_WORDS and words[1] in ("first", "last"):
         return "lead_time" if words[1] == "first" else "time_lead"
     if len(words) != 2:

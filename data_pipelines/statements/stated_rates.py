@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.files.refusals import header_disagrees, unreadable_header
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_values import MOST_LEADS, one_number, quantity, shown
 from data_pipelines.statements.time_axis import PLAUSIBLE_RATES_HZ, EvenTimes, even_times, seconds_of
 
@@ -106,9 +106,7 @@ def settled_rate(
         rate, said_by = declared.rate_of(source), ""
     for other in rates:
         if not other.allows(rate):
-            raise header_disagrees(
-                f"{source}: '{other.where}' states the rate {_either(other.hertz)}, but {said_by}; {remedy}"
-            )
+            raise disagreement(source, other.where, f"the rate {_either(other.hertz)}", said_by, remedy)
     if not rates:
         _check_doubtful(stated.doubtful_rates, rate, source)
     _check_durations(stated.of(Kind.DURATION), rate, num_samples, source)
@@ -122,16 +120,13 @@ def _either(hertz: tuple[float, ...]) -> str:
 def _rate(statement: Statement, source: str) -> StatedRate | None:
     if isinstance(statement.value, np.ndarray) and statement.value.size > MOST_LEADS:
         return None  # So many values are the frequencies of a spectrum.
-    found = one_number(statement.value)
-    if found is None and statement.is_weak:
+    if (found := one_number(statement.value)) is None and statement.is_weak:
         return None
-    if found is None:
-        several = quantity(statement.value)
-        if several is not None and len(several[0]) > 1:
-            raise header_disagrees(
-                f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
-                "read: resample them first"
-            )
+    if found is None and (several := quantity(statement.value)) is not None and len(several[0]) > 1:
+        raise header_disagrees(
+            f"{source}: '{statement.where}' states several rates ({shown(statement.value)}); leads of one rate are "
+            "read: resample them first"
+        )
     number, unit = found or (math.nan, "")
     factor = hertz_per(unit or (statement.unit if hertz_per(statement.unit) else "hz"))
     low, high = PLAUSIBLE_RATES_HZ
@@ -199,8 +194,7 @@ def plain_hertz(statement: Statement) -> float | None:
 
 def _check_doubtful(statements: list[Statement], rate: float, source: str) -> None:
     for statement in statements:
-        hertz = plain_hertz(statement)
-        if hertz is not None and not math.isclose(hertz, rate, rel_tol=_EXACT):
+        if (hertz := plain_hertz(statement)) is not None and not math.isclose(hertz, rate, rel_tol=_EXACT):
             raise header_disagrees(
                 f"{source}: '{statement.where}' is {shown(statement.value)}, but --declared_rate_hz says {rate}, and "
                 "nothing in the file tells which is the samples' own rate; call that 'fs' in the file"
@@ -212,16 +206,13 @@ def _check_durations(statements: list[Statement], rate: float, num_samples: int,
         stated = _seconds(statement)
         actual = num_samples / rate
         if stated and not any(abs(value - actual) <= _DURATION_SHARE * actual + _DURATION_SECONDS for value in stated):
-            raise header_disagrees(
-                f"{source}: '{statement.where}' states a duration of {shown(statement.value)}, but {num_samples} "
-                f"samples at {rate:g} Hz take {actual:g} s; correct one of them"
-            )
+            taken = f"{num_samples} samples at {rate:g} Hz take {actual:g} s"
+            raise disagreement(source, statement.where, f"a duration of {shown(statement.value)}", taken)
 
 
 def _seconds(statement: Statement) -> tuple[float, ...]:
     """Returns the durations in seconds that a statement may mean; empty where it is not a duration."""
-    found = one_number(statement.value)
-    if found is None:
+    if (found := one_number(statement.value)) is None:
         clock = seconds_of([statement.value]) if isinstance(statement.value, str) else None
         return () if clock is None or ":" not in statement.value else (float(clock[0]),)
     if isinstance(statement.value, np.ndarray) and statement.value.size > 1:

@@ -19,7 +19,7 @@ from data_pipelines.lead_names import standard_lead
 from data_pipelines.recording import Samples
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, voltage
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_leads import LeadNames
 from data_pipelines.statements.stated_units import check_calibrated, lead_key, settled_units, stated_units
 from data_pipelines.statements.stated_values import quantity, shown
@@ -84,8 +84,7 @@ def calibrated(samples: Matrix, leads: LeadNames, stated: Statements, declared: 
     """
     names = leads.names
     units = stated_units(stated, names, leads.units, source)
-    said = stated.of(Kind.GAIN) + stated.of(Kind.STEP)
-    if said and _are_counts(samples):
+    if (said := stated.of(Kind.GAIN) + stated.of(Kind.STEP)) and _are_counts(samples):
         scales = _scales(stated, names, source)
         unit = _unit_of_scale(scales[0], units, names, declared, source) if scales else _SCALED_ALREADY
         if unit != _SCALED_ALREADY:
@@ -173,9 +172,7 @@ def _no_scale(statement: Statement, source: str) -> RecordError:
 
 def _are_counts(samples: Matrix) -> bool:
     blocks = (samples[start:stop] for start, stop in row_blocks(samples.shape))
-    return samples.dtype.kind in "iu" or all(
-        np.all((block == np.rint(block)) | ~np.isfinite(block)) for block in blocks
-    )
+    return samples.dtype.kind in "iu" or all(np.all((rows == np.rint(rows)) | ~np.isfinite(rows)) for rows in blocks)
 
 
 def _scaled(
@@ -188,10 +185,8 @@ def _scaled(
         # Steps are written with few digits, such as 4.88 µV for 5 mV over 1024 counts.
         other_step = other.step * _MICROVOLTS[other.unit or unit]
         if not np.allclose(step, other_step, rtol=1e-3, atol=0):
-            raise header_disagrees(
-                f"{source}: '{first.where}' states {shown(step)} µV a count, but '{other.where}' {shown(other_step)}; "
-                "correct one of them"
-            )
+            also = f"'{other.where}' {shown(other_step)}"
+            raise disagreement(source, first.where, f"{shown(step)} µV a count", also)
     is_lead = np.array([standard_lead(name) is not None for name in names])
     zero = np.where(is_lead, _zero(stated, names, source), 0.0)
     factor = np.where(is_lead, first.number, 1.0)
@@ -216,10 +211,8 @@ def _unit_of_scale(
     """Returns the unit that counts become by a scale; `_SCALED_ALREADY` where they are none any more."""
     if scale.unit:
         if declared.unit is not None and voltage(declared.unit) != scale.unit:
-            raise header_disagrees(
-                f"{source}: '{scale.where}' states counts of a scale in {scale.unit}, but --declared_unit says "
-                f"{declared.unit}; leave the declaration out, or correct one of them"
-            )
+            said, remedy = f"--declared_unit says {declared.unit}", "leave the declaration out, or correct one of them"
+            raise disagreement(source, scale.where, f"counts of a scale in {scale.unit}", said, remedy)
         return scale.unit
     settled = settled_units(units, names, declared, source)
     of_leads = {unit for name, unit in zip(names, settled, strict=True) if standard_lead(name)}
@@ -253,14 +246,10 @@ def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray
     # In WFDB, the baseline takes precedence over the converter's zero.
     said = [statement for statement in stated.of(Kind.ZERO) if "adc" not in statement.where.casefold()]
     for statement in said or stated.of(Kind.ZERO):
-        found = quantity(statement.value)
-        if found is None or found[1]:
+        if (found := quantity(statement.value)) is None or found[1]:
             raise _no_scale(statement, source)
         zeros.append((statement.where, _of_each_lead(statement, found[0], names, source)))
     for where, other in zeros[1:]:
         if not np.allclose(zeros[0][1], other, rtol=0, atol=1e-6):
-            raise header_disagrees(
-                f"{source}: '{zeros[0][0]}' states the zero {shown(zeros[0][1])}, but '{where}' {shown(other)}; "
-                "correct one of them"
-            )
+            raise disagreement(source, zeros[0][0], f"the zero {shown(zeros[0][1])}", f"'{where}' {shown(other)}")
     return zeros[0][1] if zeros else np.zeros(1)

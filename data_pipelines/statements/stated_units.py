@@ -11,7 +11,7 @@ from data_pipelines.files.refusals import header_disagrees, missing_metadata, un
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per, voltage
-from data_pipelines.statements.stated import Statement, Statements
+from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_values import shown
 
 # Units that mean that samples are not calibrated.
@@ -33,10 +33,7 @@ def settled_units(
     if declared.unit is not None:
         for name, (unit, where) in zip(names, units, strict=True):
             if unit and standard_lead(name) and (voltage(unit) or unit) != (voltage(declared.unit) or declared.unit):
-                raise header_disagrees(
-                    f"{source}: '{where}' states the unit {unit}, but --declared_unit says {declared.unit}; correct "
-                    "one of them"
-                )
+                raise disagreement(source, where, f"the unit {unit}", f"--declared_unit says {declared.unit}")
     without = [name for name, (unit, _) in zip(names, units, strict=True) if standard_lead(name) and not unit]
     if without and declared.unit is None:
         raise missing_metadata(f"{source}: does not state the unit of lead {', '.join(without)}; say it for all leads")
@@ -76,10 +73,8 @@ def stated_units(
             if not unit:
                 continue
             if found[column][0] and (voltage(found[column][0]) or found[column][0]) != (voltage(unit) or unit):
-                raise header_disagrees(
-                    f"{source}: '{found[column][1]}' states the unit {found[column][0]}, but '{statement.where}' "
-                    f"{unit}; correct one of them"
-                )
+                known, where = found[column]
+                raise disagreement(source, where, f"the unit {known}", f"'{statement.where}' {unit}")
             found[column] = (unit, statement.where)
     return found if any(unit for unit, _ in found) else None
 
@@ -92,12 +87,14 @@ def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tupl
             f"{source}: '{statement.where}' states a unit of {shown(value)}, which is no unit; correct or rename it"
         )
     texts = (value,) if isinstance(value, str) else value
+    # One text may list the units of all leads, such as 'mV, mV, uV'.
     if len(texts) == 1 and not voltage(texts[0]) and len(re.split(r"[,;\s]+", texts[0])) == len(names) > 1:
         texts = tuple(re.split(r"[,;\s]+", texts[0]))
     units = tuple(_plain_unit(text) for text in texts)
     if statement.of_leads:
         by_lead = {lead_key(lead): unit for lead, unit in zip(statement.of_leads, units, strict=True)}
         return tuple(by_lead.get(lead_key(name), "") for name in names)
+    # One unit, or the same for a list of any length, is that of every lead.
     if len(set(units)) == 1:
         return units[:1] * len(names)
     if len(units) != len(names):

@@ -30,8 +30,7 @@ def quantity(value: str | tuple[str, ...] | np.ndarray) -> tuple[np.ndarray, str
     numbers, units = [], set()
     # One text more than allowed is looked at, so that too many are noticed without parsing all.
     for text in (value,) if isinstance(value, str) else value[: MOST_LEADS + 1]:
-        match = _QUANTITY.fullmatch(text.strip())
-        if match is None:
+        if (match := _QUANTITY.fullmatch(text.strip())) is None:
             return None
         numbers.append(float(match["number"].replace(",", ".")))
         units.add((match["unit"] or "").strip(" ()[]"))

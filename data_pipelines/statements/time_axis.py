@@ -79,15 +79,13 @@ def seconds_of(texts: Sequence[str]) -> np.ndarray | None:
     seconds = np.empty(len(texts))
     day, first_day, with_date = 0.0, 0, False
     for number, text in enumerate(texts):
-        match = _CLOCK.fullmatch(text.strip())
-        if match is None:
+        if (match := _CLOCK.fullmatch(text.strip())) is None:
             return None
         hours, minutes, whole = (int(match[part] or 0) for part in ("hours", "minutes", "seconds"))
         fraction = match["fraction"] or ""
         value = hours * 3600.0 + minutes * 60.0 + whole + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
         if match["date"]:
-            date = moment(match["date"], *_DATES)
-            if date is None:
+            if (date := moment(match["date"], *_DATES)) is None:
                 return None
             first_day = first_day if with_date else date.toordinal()
             with_date, day = True, (date.toordinal() - first_day) * 86400.0
@@ -116,12 +114,10 @@ def even_times(times: np.ndarray, *, name: str, source: str) -> EvenTimes | None
         return None
     precision = 4 * float(np.spacing(np.abs(times).max())) if times.dtype.kind == "f" else 0.0
     times = times.astype(np.float64, copy=False)
-    bad = np.flatnonzero(~np.isfinite(times))
-    if len(bad):
+    if len(bad := np.flatnonzero(~np.isfinite(times))):
         raise _uneven(f"has no time at sample {bad[0] + 1}", name, source)
     steps = np.diff(times)
-    back = np.flatnonzero(steps <= 0)
-    if len(back):
+    if len(back := np.flatnonzero(steps <= 0)):
         at = int(back[0])
         what = "repeats" if steps[at] == 0 else "goes back"
         raise _uneven(f"{what} at sample {at + 2} ({times[at]:.10g}, then {times[at + 1]:.10g})", name, source)
@@ -155,8 +151,7 @@ def check_numbers(numbers: np.ndarray, *, name: str, source: str) -> None:
     Raises:
         RecordError: The numbers do not increase by one (`header_disagrees`).
     """
-    wrong = np.flatnonzero(np.diff(numbers) != 1)
-    if len(wrong):
+    if len(wrong := np.flatnonzero(np.diff(numbers) != 1)):
         at = int(wrong[0])
         raise _uneven(f"goes from {numbers[at]:.10g} to {numbers[at + 1]:.10g} at sample {at + 2}", name, source)
 

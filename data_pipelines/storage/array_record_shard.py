@@ -17,6 +17,11 @@ from data_pipelines.system.plain_names import why_elsewhere
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
+def opened(shard: Path) -> ArrayRecordReader:
+    """Opens a shard without threads of its own, which would read ahead while the processes share the cores already."""
+    return ArrayRecordReader(str(shard), options=_READER_OPTIONS)
+
+
 class ArrayRecordShard:
     """Reads single signals of an open shard; only one thread at a time may use it, since the reader has a position."""
 
@@ -43,7 +48,7 @@ class ArrayRecordShard:
         """
         try:
             if self._reader is None:
-                self._reader = ArrayRecordReader(str(self._path), options=_READER_OPTIONS)
+                self._reader = opened(self._path)
             self._reader.seek(position)
             example = self._reader.read()
         except (ValueError, IndexError, RuntimeError) as error:
@@ -66,7 +71,7 @@ def num_stored(shard: Path) -> int:
     """Returns how many records a shard holds; 0 for a file that is no whole ArrayRecord file."""
     try:
         # Nothing is read ahead, since only the footer is wanted.
-        with contextlib.closing(ArrayRecordReader(str(shard), options=_READER_OPTIONS)) as reader:
+        with contextlib.closing(opened(shard)) as reader:
             return reader.num_records()
     except (ValueError, RuntimeError):  # Opening and closing both raise them, without a message.
         return 0
@@ -87,7 +92,6 @@ def why_bad(shard: Path, expected: int) -> str | None:
         return "this shard is missing"
     if elsewhere := why_elsewhere(shard):
         return f"this shard {elsewhere}"
-    found = num_stored(shard)
-    if found != expected:
+    if (found := num_stored(shard)) != expected:
         return f"this shard has {found} records where {expected} were written (truncated or damaged)"
     return None

@@ -48,8 +48,7 @@ class ArrayRecordStore:
         self.shape = dataset.format.shape
         self._decoder = SignalDecoder(self.shape)
         _check_no_strangers(dataset)
-        bad = _bad_shards(self._paths, self._bounds)
-        if len(bad) == len(self._paths):
+        if len(bad := _bad_shards(self._paths, self._bounds)) == len(self._paths):
             raise DataError(
                 f"{dataset.directory}: none of its {len(bad)} ArrayRecord shards can be read ({bad[0]}); if it was "
                 f"staged without them read its packed copy (store 'packed' or 'auto'), else {_REMEDY}"
@@ -103,8 +102,7 @@ class ArrayRecordStore:
         return str(self._paths[int(np.searchsorted(self._bounds, record_number, side="right")) - 1])
 
     def _opened(self, shard: int) -> ArrayRecordShard:
-        opened = self._open.get(shard)
-        if opened is None:
+        if (opened := self._open.get(shard)) is None:
             if len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open))).close()
             opened = self._open[shard] = ArrayRecordShard(self._paths[shard], self._decoder)

@@ -120,8 +120,7 @@ def _check_record(record: EcgRecord, signal_format: SignalFormat, schema: LabelS
         faults.append(f"signal is {record.signal.dtype}{record.signal.shape}, not int16{signal_format.shape}")
     if not 0 <= record.valid_start <= record.valid_start + record.valid_samples <= signal_format.num_samples:
         faults.append(f"valid samples {record.valid_start}+{record.valid_samples} lie outside the signal")
-    if not record.record_id or not record.patient_id:
-        faults.append("record and patient need an id")
+    faults += [] if record.record_id and record.patient_id else ["record and patient need an id"]
     if set(record.scalars) != set(schema.scalars) or set(record.tasks) != set(schema.tasks):
         faults.append("labels differ from the label schema")
     else:

@@ -32,8 +32,7 @@ class JointStore:
         Raises:
             ValueError: There are no stores, or their records have different shapes.
         """
-        shapes = {store.shape for store in stores}
-        if len(shapes) != 1:
+        if len(shapes := {store.shape for store in stores}) != 1:
             raise ValueError(f"stores of one shape of record can be joined, got {sorted(shapes) or 'none'}")
         self._stores = tuple(stores)
         self._starts = list(itertools.accumulate((store.num_records for store in stores), initial=0))

@@ -99,11 +99,8 @@ def remedy(folder: Path) -> str:
 
 def write_contents(folder: Path, *, fingerprint: str, shards: Iterable[PackedShard]) -> None:
     """Writes the table of contents of a packed copy, which marks the copy as finished."""
-    contents = {
-        "layout_version": LAYOUT_VERSION,
-        "fingerprint": fingerprint,
-        "shards": [dataclasses.asdict(shard) for shard in shards],
-    }
+    entries = [dataclasses.asdict(shard) for shard in shards]
+    contents = {"layout_version": LAYOUT_VERSION, "fingerprint": fingerprint, "shards": entries}
     (folder / PACKED_FILE).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
@@ -138,8 +135,7 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
     sizes = [(shard.num_records, shard.num_bytes) for shard in shards]
     if not all(type(size) is int and size >= 0 for pair in sizes for size in pair):
         raise DataError(f"{path}: damaged (sizes of shards that are none); {remedy(folder)}")
-    held = sum(shard.num_records for shard in shards)
-    if held != num_records:
+    if (held := sum(shard.num_records for shard in shards)) != num_records:
         raise DataError(f"{folder}: holds {held} records, the data set {num_records}; {remedy(folder)}")
     files_below(folder, [shard.name for shard in shards], source=path)
     return shards

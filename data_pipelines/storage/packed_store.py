@@ -8,15 +8,8 @@ import numpy as np
 
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.records import content_hash
+from data_pipelines.storage import packed_format as packed
 from data_pipelines.storage.bad_shards import BadRecords, BadShard, refuse
-from data_pipelines.storage.packed_format import (
-    PACKED_DIR,
-    data_offset,
-    find_bad_shards,
-    read_contents,
-    record_bytes,
-    remedy,
-)
 from data_pipelines.storage.read_arguments import checked_arguments
 from data_pipelines.system.joined_map import Piece, can_join, join_pieces
 from data_pipelines.system.page_cache import ReadAhead
@@ -50,17 +43,17 @@ class PackedStore:
         Raises:
             DataError: There is no packed copy, it was made of another data set, or shards are bad, all of them named.
         """
-        folder = dataset.directory / PACKED_DIR
-        shards = read_contents(folder, fingerprint=dataset.fingerprint, num_records=dataset.index.num_records)
+        folder = dataset.directory / packed.PACKED_DIR
+        shards = packed.read_contents(folder, fingerprint=dataset.fingerprint, num_records=dataset.index.num_records)
         self.shape = dataset.format.shape
         self.num_records = dataset.index.num_records
         self._bounds = np.cumsum([0, *(shard.num_records for shard in shards)])
         hashes = verify or sum(shard.num_bytes for shard in shards) <= FULL_CHECK_BYTES
-        bad = find_bad_shards(folder, shards, shape=self.shape, hashes=hashes)
+        bad = packed.find_bad_shards(folder, shards, shape=self.shape, hashes=hashes)
         unreadable = {shard.path for shard in bad}
         paths = [None if folder / shard.name in unreadable else folder / shard.name for shard in shards]
-        first_byte = [0 if path is None else data_offset(path) for path in paths]
-        size = record_bytes(dataset.format)
+        first_byte = [0 if path is None else packed.data_offset(path) for path in paths]
+        size = packed.record_bytes(dataset.format)
         pieces = [
             Piece(path=path, offset=offset, num_bytes=shard.num_records * size)
             for path, offset, shard in zip(paths, first_byte, shards, strict=True)
@@ -72,7 +65,7 @@ class PackedStore:
             bad += self._spot_check(dataset, [folder / shard.name for shard in shards])
             self._bad = BadRecords(bad)
         if bad and (not allow_bad_shards or len(bad) == len(shards)):
-            refuse(bad, num_shards=len(shards), remedy=remedy(folder))
+            refuse(bad, num_shards=len(shards), remedy=packed.remedy(folder))
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:

@@ -28,9 +28,8 @@ def checked_arguments(
     numbers = numbers.astype(np.int64)
     # Negative numbers would count from the end, as NumPy does, and read other records in silence.
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < stored[0]):
-        raise IndexError(
-            f"record numbers {numbers.min()} … {numbers.max()} asked for, the store holds 0 … {stored[0] - 1}"
-        )
+        message = f"record numbers {numbers.min()} … {numbers.max()} asked for, the store holds 0 … {stored[0] - 1}"
+        raise IndexError(message)
     wanted = (len(numbers), *stored[1:])
     if out is not None and (out.shape != wanted or out.dtype != np.int16 or not out.flags.c_contiguous):
         raise ValueError(f"out must be C-contiguous int16{wanted}, got {out.dtype}{out.shape}")

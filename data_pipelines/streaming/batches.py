@@ -100,11 +100,9 @@ def batches(
     return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)))
 
 
-def _check(
-    store: Store, sampler: Sampler, rows: np.ndarray, start_step: int, columns: Mapping[str, np.ndarray]
-) -> None:
-    if start_step < 0:
-        raise ValueError(f"steps count from 0, got start_step={start_step}")
+def _check(store: Store, sampler: Sampler, rows: np.ndarray, start: int, columns: Mapping[str, np.ndarray]) -> None:
+    if start < 0:
+        raise ValueError(f"steps count from 0, got start_step={start}")
     if not np.issubdtype(rows.dtype, np.integer):
         raise TypeError(f"rows are integers, got {rows.dtype}")
     if rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= sampler.batch_size:

@@ -60,8 +60,7 @@ class Sampler:
         first = step * units_a_batch
         if rows is None:
             return self._order.units(np.arange(first, first + units_a_batch)).ravel()
-        rows = np.asarray(rows)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < self.batch_size):
+        if len(rows := np.asarray(rows)) and not (rows.min() >= 0 and rows.max() < self.batch_size):
             raise ValueError(f"rows {rows.min()} … {rows.max()} asked for, a batch has 0 … {self.batch_size - 1}")
         if size == 1:
             return self._order.units(first + rows.astype(np.int64)).ravel()

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from data_pipelines.errors import DataError
 
@@ -115,6 +116,21 @@ def recover_retired(retired: Path, out: Path) -> None:
         sync(out.parent)
 
 
+@contextlib.contextmanager
+def written_whole(path: Path, *, making: Path) -> Iterator[IO[bytes]]:
+    """Opens a file to write that gets its name once it has reached the disk, so that it appears whole or not at all.
+
+    Args:
+        path: Path of the file; an existing file is replaced.
+        making: Path on the same file system at which the file is written.
+    """
+    with making.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    making.replace(path)
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or the list of a directory's files, has reached the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -130,12 +146,10 @@ def _exchange(first: Path, second: Path) -> bool:
     Raises:
         OSError: The system can exchange directories, but failed to.
     """
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
+    if (renameat2 := getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)) is None:
         return False
     if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
-    error = ctypes.get_errno()
-    if error in _CANNOT_EXCHANGE:
+    if (error := ctypes.get_errno()) in _CANNOT_EXCHANGE:
         return False
     raise OSError(error, os.strerror(error), str(first), None, str(second))

@@ -90,8 +90,7 @@ def read_digests(folder: Path) -> dict[str, str] | None:
         raise DataError(f"{path}: cannot be read ({error}); get the data set again from where it comes from") from error
     digests = {}
     for number, line in enumerate(lines, start=1):
-        match = _LINE.fullmatch(line)
-        if match is None or match[2] in digests:
+        if (match := _LINE.fullmatch(line)) is None or match[2] in digests:
             raise DataError(f"{path}: line {number} is no digest of one file; it is damaged: get the data set again")
         parent, _, name = match[2].rpartition("/")
         file_below(file_below(folder, parent, source=path) if parent else folder, name, source=path)
@@ -126,8 +125,7 @@ def check_digests(folder: Path, names: Iterable[str]) -> None:
     Raises:
         DataError: A file is not the one that was written, or has no digest.
     """
-    name = changed_file(folder, names, table=folder / DIGESTS_FILE)
-    if name is not None:
+    if (name := changed_file(folder, names, table=folder / DIGESTS_FILE)) is not None:
         raise DataError(
             f"{folder / name}: is not what was written (changed or damaged since); python -m data_pipelines.verify "
             f"--dataset={folder} tells what else is. Restore it from a copy, or build the data set again with "

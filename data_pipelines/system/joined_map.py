@@ -37,9 +37,7 @@ class Piece:
 def can_join(pieces: Sequence[Piece]) -> bool:
     """Returns whether all pieces start and end at the boundaries of memory pages, except for the end of the last."""
     page = mmap.ALLOCATIONGRANULARITY
-    return all(piece.offset % page == 0 for piece in pieces) and all(
-        piece.num_bytes % page == 0 for piece in pieces[:-1]
-    )
+    return all(each.offset % page == 0 for each in pieces) and all(each.num_bytes % page == 0 for each in pieces[:-1])
 
 
 def join_pieces(pieces: Sequence[Piece]) -> np.ndarray:

@@ -114,8 +114,7 @@ class RemoteFolder:
         Raises:
             DataError: There is no such file, it cannot be read, or no answer came in time.
         """
-        size = self.size(name)
-        if size is None:
+        if (size := self.size(name)) is None:
             raise DataError(f"{self.url}/{name}: there is no such file")
         with path.open("wb") as file:
             for start in range(0, size, _BLOCK_BYTES):

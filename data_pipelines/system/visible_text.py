@@ -6,8 +6,11 @@ begins with '=' is a formula to whoever opens the table.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 # Hidden are control characters, lone surrogates (bytes of file names that are no UTF-8), marks of direction, and what
@@ -44,6 +47,14 @@ def table_cell(text: str) -> str:
     """Returns a text for a cell of a CSV: on one line, and after an apostrophe where it would be a formula."""
     cell = visible(text)
     return f"'{cell}" if text.startswith(_FORMULA) else cell
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    """Writes texts of unknown origin as a CSV with a line of names."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(map(table_cell, row) for row in rows)
 
 
 def storable_text(text: str) -> str:

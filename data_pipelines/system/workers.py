@@ -105,8 +105,7 @@ def _map_chunk(function: Callable[[Item], Result], chunk: Iterable[Item]) -> lis
 
 def _leave_with_parent() -> None:
     """Ends this worker when its parent is gone, since a killed build must leave no process behind."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    if (parent := multiprocessing.parent_process()) is None:
         raise RuntimeError("only a worker leaves with its parent")
 
     def wait() -> None:

@@ -41,9 +41,7 @@ _LINES_OF_A_SAMPLE = 12
 # Matches 'Sampling rate 500 Hz'.
 _NAME_AND_NUMBER = re.compile(r"(?P<name>[^\d:=,;\t]*[^\W\d][^\d:=,;\t]*?)\s+(?P<value>[+-]?\d[\d.,]*\s*[^\s\d]*)")
 _COUNTED = re.compile(r"(?P<stem>.*?[^\d])?(?P<number>\d+)")
-_UNIT_WORDS = frozenset(
-    ("hh:mm:ss.mmm", "hh:mm:ss", "mm:ss.mmm", "a.u.", "au", "adu", "-", "", "n/a", "count", "counts")
-)
+_UNIT_WORDS = ("hh:mm:ss.mmm", "hh:mm:ss", "mm:ss.mmm", "a.u.", "au", "adu", "-", "", "n/a", "count", "counts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,21 +86,17 @@ def layout_of(content: bytes, path: Path) -> Layout:
         RecordError: The text is not a table of samples (`unreadable_header`).
     """
     lines = _from_the_midst(content)
-    found = best_dialect(lines)
-    if found is None:
+    if (found := best_dialect(lines)) is None:
         example = f", but such as '{lines[len(lines) // 2][:60]}'" if lines else ""
-        raise no_table(
-            path,
-            f"it has no line of numbers{example}",
-            "a line of numbers for every sample, a number a lead, is read; take columns of texts out",
-        )
+        what = f"it has no line of numbers{example}"
+        remedy = "a line of numbers for every sample, a number a lead, is read; take columns of texts out"
+        raise no_table(path, what, remedy)
     dialect, width = found
     above: list[_Line] = []
     comments: list[str] = []
     start, number = 0, 0
     while True:
-        end = content.find(b"\n", start)
-        if end < 0 or number > _MOST_LINES_ABOVE:
+        if (end := content.find(b"\n", start)) < 0 or number > _MOST_LINES_ABOVE:
             raise no_table(path, "names, but no samples", "export the file again")
         number += 1
         text = decoded(content[start:end]).strip(" \r")
@@ -119,15 +113,10 @@ def layout_of(content: bytes, path: Path) -> Layout:
     names, units, rest = _names(above, comments, width, first=number, unnamed=unnamed, path=path)
     if names is not None:
         _check_nothing_follows_names(above, rest, dialect, path)
-    remarks = [remark for text in (*comments, *(line.text for line in rest)) for remark in _remark(text, dialect)]
+    texts = (*comments, *(line.text for line in rest))
+    remarks = tuple(remark for text in texts for remark in _remark(text, dialect))
     return Layout(
-        dialect=dialect,
-        num_columns=width,
-        start=start,
-        first_line=number,
-        names=names,
-        units=units,
-        remarks=tuple(remarks),
+        dialect=dialect, num_columns=width, start=start, first_line=number, names=names, units=units, remarks=remarks
     )
 
 
@@ -147,8 +136,7 @@ def _unnamed_column(rows: list[list[str]], width: int) -> int | None:
 
     A single line cannot tell, since its end may have been cut off.
     """
-    rows = [cells for cells in rows if len(cells) == width]
-    if len(rows) < 2:
+    if len(rows := [cells for cells in rows if len(cells) == width]) < 2:
         return None
     if all(cells[-1] == "" for cells in rows):
         return width - 1
@@ -175,8 +163,7 @@ def _numbers_columns(cells: Sequence[str]) -> bool:
     for left_out in range(min(3, len(cells))):
         if left_out and _COUNTED.fullmatch(cells[left_out - 1]) and not cells[left_out - 1][:1].isalpha():
             return False
-        counted = [_number_of(cell) for cell in cells[left_out:]]
-        if len(counted) >= 3 and _are_counted(counted):
+        if len(counted := [_number_of(cell) for cell in cells[left_out:]]) >= 3 and _are_counted(counted):
             return True
     return False
 
@@ -197,18 +184,13 @@ def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) ->
     if not numbers or _numbers_columns(line.cells):
         return
     if not texts:
-        raise no_table(
-            path,
-            f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}",
-            "every line needs as many cells, an empty one where a sample is invalid",
-        )
+        what = f"line {line.number} has {len(line.cells)} cells where those of the samples have {width}"
+        raise no_table(path, what, "every line needs as many cells, an empty one where a sample is invalid")
     if numbers > 2 and numbers + texts > 3:
         wrong = next(cell for cell in line.cells if not dialect.is_sample(cell))
-        raise no_table(
-            path,
-            f"line {line.number} has both numbers and '{wrong[:40]}'",
-            "names stand in a line of their own above the samples, and a sample that is missing is an empty cell",
-        )
+        what = f"line {line.number} has both numbers and '{wrong[:40]}'"
+        remedy = "names stand in a line of their own above the samples, and a sample that is missing is an empty cell"
+        raise no_table(path, what, remedy)
 
 
 def _names(
@@ -225,8 +207,7 @@ def _names(
     if header is None and not any(_has_leads(line.cells) for line in rest):
         separators = (None, ",", ";", "\t")
         split = [[cell.strip(" '\"") for cell in text.split(mark)] for text in comments for mark in separators]
-        fitting = [cells for cells in split if len(cells) == width and _has_leads(cells)]
-        if fitting:
+        if fitting := [cells for cells in split if len(cells) == width and _has_leads(cells)]:
             return _known(tuple(fitting[-1])), units, rest
     others = [line for line in rest if line is not header]
     wrong = next((line for line in others if _has_leads(line.cells) and header_line(line.text) is None), None)
@@ -237,8 +218,7 @@ def _names(
         raise no_table(path, what, "one line of names with as many cells as those below is read")
     if header is None:
         return None, units, others
-    cells = header.cells
-    if len(cells) < width:
+    if len(cells := header.cells) < width:
         cells = (*cells, "") if unnamed else ("", *cells)
     return _known(cells), units, others
 
@@ -249,11 +229,9 @@ def _check_nothing_follows_names(above: list[_Line], rest: list[_Line], dialect:
     below = [line for line in rest if used and line.number > min(used)]
     between = next((line for line in below if any(map(dialect.is_number, filter(None, line.cells)))), None)
     if between is not None:
-        raise no_table(
-            path,
-            f"line {between.number} ('{between.text[:40]}') stands between the names and the samples",
-            "the samples follow the line of names, or one of units below it; correct the line, or take it out",
-        )
+        what = f"line {between.number} ('{between.text[:40]}') stands between the names and the samples"
+        remedy = "the samples follow the line of names, or one of units below it; correct the line, or take it out"
+        raise no_table(path, what, remedy)
 
 
 def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:
@@ -284,8 +262,7 @@ def _are_units(cells: Sequence[str]) -> bool:
 
 
 def _remark(text: str, dialect: Dialect) -> list[NamedValue]:
-    pair = header_line(text)
-    if pair is None:
+    if (pair := header_line(text)) is None:
         cells = [cell for cell in (text.split(dialect.separator) if dialect.separator else [text]) if cell.strip()]
         if len(cells) > 1:
             pair = cells[0].strip(" '\""), " ".join(cell.strip(" '\"") for cell in cells[1:])

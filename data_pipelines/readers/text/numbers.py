@@ -85,8 +85,7 @@ class TableNumbers:
         if blank := _BLANK_LINE.search(block):
             at = self._first_line + self._num_rows + block[: blank.end() - 1].count(b"\n")
             raise no_table(self._path, f"line {at} is empty", "take it out, or give it a sample a column")
-        rows = self._quickly(block)
-        if rows is None:
+        if (rows := self._quickly(block)) is None:
             rows = self._by_cells(block.decode("latin-1"))
         self._num_rows += len(rows)
         return rows
@@ -114,11 +113,9 @@ class TableNumbers:
             except csv.Error as error:
                 raise no_table(self._path, f"line {self._first_line + at}: {error}", "export the file again") from error
             if len(cells) != self._num_columns:
-                raise no_table(
-                    self._path,
-                    f"line {self._first_line + at} has {len(cells)} cells where the first has {self._num_columns}",
-                    "every line needs as many cells as the first, an empty one where a sample is invalid",
-                )
+                what = f"line {self._first_line + at} has {len(cells)} cells where the first has {self._num_columns}"
+                remedy = "every line needs as many cells as the first, an empty one where a sample is invalid"
+                raise no_table(self._path, what, remedy)
             for column, cell in enumerate(cells):
                 rows[number, column] = self._cell(cell, column, at)
         return rows
@@ -144,8 +141,7 @@ class TableNumbers:
 
 def _blocks(content: bytes, start: int) -> Iterator[bytes]:
     while start < len(content):
-        end = content.rfind(b"\n", start, start + _BLOCK_BYTES) + 1
-        if not end:
+        if not (end := content.rfind(b"\n", start, start + _BLOCK_BYTES) + 1):
             end = content.find(b"\n", start) + 1
         yield content[start:end]
         start = end

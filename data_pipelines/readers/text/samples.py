@@ -145,8 +145,7 @@ def _by_column(
     for column in moments:
         rates += rates_of_times(numbers[:, column], name=_title(layout, column), unit="s", source=source)
     names = list(layout.names or [None] * layout.num_columns)
-    unknown = [column for column, name in enumerate(names) if name is None]
-    if unknown:
+    if unknown := [column for column, name in enumerate(names) if name is None]:
         of_remarks = stated_leads(stated, declared, shape=(len(unknown),), source=source)
         leads = declared.leads_of(source) if of_remarks is None else of_remarks.names
         if layout.names is None and len(leads) not in (len(unknown), len(unknown) - 1, len(unknown) - 2):
@@ -155,17 +154,15 @@ def _by_column(
             # The table has only numbers, and a line per lead.
             by_time = np.ascontiguousarray(declared.by_time(numbers, num_leads=len(leads), source=source))
             return by_time, LeadNames(leads, ("",) * len(leads), "--declared_leads"), []
-        ahead = len(unknown) - len(leads)
-        if ahead < 0 or (ahead and layout.names is not None):
+        if (ahead := len(unknown) - len(leads)) < 0 or (ahead and layout.names is not None):
             raise _other_number(len(unknown), leads, of_remarks, source)
         for column in unknown[:ahead]:
-            names[column] = _kind_of_column(numbers[:, column], len(unknown), leads, of_remarks, source)
+            names[column] = _kind_of(numbers[:, column], len(unknown), leads, of_remarks, source)
         for column, lead in zip(unknown[ahead:], leads, strict=True):
             names[column] = lead
     found = lead_names([name or "" for name in names], "the line of names")
     if not unknown:
-        of_remarks = stated_leads(stated, declared, shape=(len(names),), source=source)
-        if of_remarks is not None:
+        if (of_remarks := stated_leads(stated, declared, shape=(len(names),), source=source)) is not None:
             check_leads_declared(found, dataclasses.replace(declared, leads=of_remarks.names), source=source)
         check_leads_declared(found, declared, source=source)
     units = _with_row_of_units(found, layout.units, source)
@@ -180,9 +177,7 @@ def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | No
     return header_disagrees(f"{source}: {found} columns, but {where} names {len(leads)}")
 
 
-def _kind_of_column(
-    values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str
-) -> str:
+def _kind_of(values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> str:
     """Returns the name that a nameless column ahead of the leads must have by its values."""
     if np.all(np.diff(values) == 1):
         return _INDEX
@@ -234,8 +229,7 @@ def _by_lead(
     """Does as `_by_column` for a table with a line per lead, which begins with the lead's name."""
     leads = lead_names(row_names, "the first cells of the lines")
     check_leads_declared(leads, declared, source=source)
-    header = [name for name in (layout.names or ())[1:] if name is not None]
-    if header:
+    if header := [name for name in (layout.names or ())[1:] if name is not None]:
         raise unreadable_header(
             f"{source}: a line a lead, under the names {', '.join(header[:3])}, …; there, only numbers of the samples "
             "are read, or nothing"

@@ -9,7 +9,7 @@ import base64
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
@@ -34,8 +34,8 @@ LARGEST_NUMBER = 1e12
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII)
 
 
-def read_document(path: Path) -> Node:
-    """Reads a document.
+def read_document(path: Path | str | Node) -> Node:
+    """Reads a document; one that is read already is returned as it is.
 
     Returns:
         The root element.
@@ -43,7 +43,9 @@ def read_document(path: Path) -> Node:
     Raises:
         RecordError: The file does not exist (`missing_file`) or is not safe, well-formed XML (`unreadable_header`).
     """
-    content = read_contents(path, max_bytes=MAX_BYTES, form="XML")
+    if isinstance(path, Node):
+        return path
+    content = read_contents(Path(path), max_bytes=MAX_BYTES, form="XML")
     parser = DefusedXMLParser(target=_BoundedBuilder())
     try:
         parser.feed(content)
@@ -54,9 +56,8 @@ def read_document(path: Path) -> Node:
             "find out where it comes from"
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # The latter two concern encodings.
-        raise unreadable_header(
-            f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again"
-        ) from error
+        message = f"{path}: not well-formed XML ({error}); it is damaged or truncated: export it again"
+        raise unreadable_header(message) from error
 
 
 class _BoundedBuilder(TreeBuilder):
@@ -97,6 +98,10 @@ class Node:
         """The element's name without its namespace."""
         return self.element.tag.rpartition("}")[2]
 
+    def refused(self, what: str, refusal: Callable[[str], RecordError] = unreadable_header) -> RecordError:
+        """Returns the error for a document that says `what`, and has to be exported again."""
+        return refusal(f"{self.source}: {what}; export the file again")
+
     def all(self, path: str) -> list[Node]:
         """Returns every element at a path of local names, such as `component/series`, in any namespace."""
         found = self.element.findall("/".join(f"{{*}}{name}" for name in path.split("/")))
@@ -108,11 +113,8 @@ class Node:
         Raises:
             RecordError: There is no such element, or there are several (`unreadable_header`).
         """
-        found = self.all(path)
-        if len(found) != 1:
-            raise unreadable_header(
-                f"{self.source}: {self.name} has {len(found)} elements {path}, one is needed; export the file again"
-            )
+        if len(found := self.all(path)) != 1:
+            raise self.refused(f"{self.name} has {len(found)} elements {path}, one is needed")
         return found[0]
 
     def text(self, path: str) -> str:
@@ -136,22 +138,17 @@ class Node:
             RecordError: There is no text (`missing_metadata`), or it is not such a number (`unreadable_header`).
         """
         if not text:
-            raise missing_metadata(
-                f"{self.source}: does not state its {what}, without which it means nothing; export the file again"
-            )
+            raise self.refused(f"does not state its {what}, without which it means nothing", missing_metadata)
         # float() would also take '5_0', digits of other scripts, 'nan' and 'inf'.
         value = float(text) if _NUMBER.fullmatch(text) else math.nan
         if not abs(value) <= LARGEST_NUMBER:
-            raise unreadable_header(
-                f"{self.source}: {what} is '{text[:40]}', a number is needed; export the file again"
-            )
+            raise self.refused(f"{what} is '{text[:40]}', a number is needed")
         return value
 
     def rate(self, text: str, what: str) -> float:
         """Returns a number above zero, and raises as `number` does."""
-        value = self.number(text, what)
-        if value <= 0:
-            raise unreadable_header(f"{self.source}: {what} is '{text}', it must be above zero; export the file again")
+        if (value := self.number(text, what)) <= 0:
+            raise self.refused(f"{what} is '{text}', it must be above zero")
         return value
 
     def check_count(self, text: str, what: str, *, found: int) -> None:
@@ -166,7 +163,7 @@ class Node:
             RecordError: The counts differ (`header_disagrees`), or the text is not a number (`unreadable_header`).
         """
         if text and self.number(text, what) != found:
-            raise header_disagrees(f"{self.source}: {what} is {text}, but it holds {found}; export the file again")
+            raise self.refused(f"{what} is {text}, but it holds {found}", header_disagrees)
 
     def check_number(self, text: str, what: str, *, needed: int) -> None:
         """Refuses a file that states another number than the only supported one.
@@ -195,11 +192,10 @@ class Node:
         try:
             content = base64.b64decode("".join(text.split()), validate=True)
         except ValueError as error:
-            raise truncated_file(
-                f"{self.source}: {what} is not base64 ({error}); it is damaged or cut: export the file again"
-            ) from error
+            message = f"{self.source}: {what} is not base64 ({error}); it is damaged or cut: export the file again"
+            raise truncated_file(message) from error
         if not content:
-            raise truncated_file(f"{self.source}: {what} is empty; export the file again")
+            raise self.refused(f"{what} is empty", truncated_file)
         return content
 
 
@@ -219,8 +215,7 @@ def stacked(leads: Sequence[np.ndarray], names: Sequence[str], *, source: str) -
     """
     if not leads:
         raise RecordError(f"{source}: holds no lead; export the file again", reason="missing_lead")
-    lengths = {len(lead) for lead in leads}
-    if len(lengths) > 1:
+    if len({len(lead) for lead in leads}) > 1:
         each = ", ".join(f"{name} {len(lead)}" for name, lead in zip(names, leads, strict=True))
         raise header_disagrees(f"{source}: leads of unequal length ({each} samples); export the file again")
     return np.stack(leads, axis=1).astype(np.float64)

@@ -33,11 +33,11 @@ _SUBJECT = "componentOf/timepointEvent/componentOf/subjectAssignment/subject/tri
 _PERSON = f"{_SUBJECT}/subjectDemographicPerson"
 
 
-def read_aecg(path: Path | str) -> Recording:
+def read_aecg(path: Path | str | Node) -> Recording:
     """Reads the rhythm series of an annotated ECG.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its document where that is read already.
 
     Returns:
         The recording; the leads are in the file's order and have their MDC codes as names.
@@ -46,10 +46,10 @@ def read_aecg(path: Path | str) -> Recording:
         RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`), or its metadata are
             incomplete or contradictory (`missing_metadata`, `missing_lead`, `header_disagrees`).
     """
-    path, source = Path(path), str(path)
     root = read_document(path)
+    source = root.source
     if root.element.tag != f"{{{NAMESPACE}}}AnnotatedECG":
-        raise unreadable_header(f"{path}: its root is {root.element.tag}, AnnotatedECG of {NAMESPACE} expected")
+        raise unreadable_header(f"{source}: its root is {root.element.tag}, AnnotatedECG of {NAMESPACE} expected")
     series = _rhythm(root)
     set_of_sequences = series.only("component/sequenceSet")
     rate, leads, names, units = None, [], [], []
@@ -58,7 +58,7 @@ def read_aecg(path: Path | str) -> Recording:
         value = sequence.only("value")
         if code in _TIME_CODES:
             if rate is not None:
-                raise unreadable_header(f"{path}: has two sequences of times, one expected")
+                raise unreadable_header(f"{source}: has two sequences of times, one expected")
             rate = _rate(value)
         elif code.startswith(_LEAD_CODE):
             samples, unit = _lead(value, code)
@@ -66,14 +66,11 @@ def read_aecg(path: Path | str) -> Recording:
             names.append(code)
             units.append(unit)
         else:
-            raise unreadable_header(
-                f"{path}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
-            )
+            message = f"{source}: a sequence of code '{code}'; {_LEAD_CODE}… and {' or '.join(_TIME_CODES)} are known"
+            raise unreadable_header(message)
     if rate is None:
-        raise missing_metadata(
-            f"{path}: its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not "
-            "known; export the file again"
-        )
+        what = f"its rhythm series has no sequence of times ({' or '.join(_TIME_CODES)}), so its rate is not known"
+        raise root.refused(what, missing_metadata)
     return Recording(
         source=source,
         signal=stacked(leads, names, source=source),
@@ -86,32 +83,25 @@ def read_aecg(path: Path | str) -> Recording:
 
 def _rhythm(root: Node) -> Node:
     series = root.all("component/series")
-    rhythms = [element for element in series if element.attribute("code", "code") == "RHYTHM"]
-    if len(rhythms) != 1:
+    if len(rhythms := [element for element in series if element.attribute("code", "code") == "RHYTHM"]) != 1:
         codes = ", ".join(element.attribute("code", "code") or "none" for element in series)
-        raise unreadable_header(
-            f"{root.source}: has {len(rhythms)} series of code RHYTHM (codes of its series: {codes or 'no series'}), "
-            "one is needed; export the file again"
-        )
+        said = f"codes of its series: {codes or 'no series'}"
+        raise root.refused(f"has {len(rhythms)} series of code RHYTHM ({said}), one is needed")
     return rhythms[0]
 
 
 def _check_type(value: Node, known: tuple[str, ...], *, what: str) -> None:
     # The type may have a namespace prefix.
-    kind = value.element.get(_TYPE, "").rpartition(":")[2]
-    if kind not in known:
+    if (kind := value.element.get(_TYPE, "").rpartition(":")[2]) not in known:
         raise unreadable_header(f"{value.source}: {what} is of type '{kind}'; {' and '.join(known)} are read")
 
 
 def _rate(value: Node) -> float:
     _check_type(value, ("GLIST_TS", "GLIST_PQ"), what="the sequence of times")
     increment = value.rate(value.attribute("increment", "value"), "increment of the times")
-    unit = value.attribute("increment", "unit")
-    if unit not in _SECONDS:
-        raise RecordError(
-            f"{value.source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known",
-            reason="unreadable_header" if unit else "missing_metadata",
-        )
+    if (unit := value.attribute("increment", "unit")) not in _SECONDS:
+        message = f"{value.source}: increment of the times is in '{unit}'; {', '.join(_SECONDS)} are known"
+        raise RecordError(message, reason="unreadable_header" if unit else "missing_metadata")
     # The quotient of decimal fractions may differ from the whole number by a rounding error.
     rate = 1 / (increment * _SECONDS[unit])
     return float(round(rate)) if abs(rate - round(rate)) < 1e-9 * rate else rate
@@ -129,26 +119,23 @@ def _lead(value: Node, code: str) -> tuple[np.ndarray, str]:
             reason="header_disagrees" if unit else "missing_metadata",
         )
     if scale == 0:
-        raise unreadable_header(f"{value.source}: scale of {code} is 0; export the file again")
+        raise value.refused(f"scale of {code} is 0")
     digits = value.text("digits").split()
     wrong = next((digit for digit in digits if not _DIGITS.fullmatch(digit)), None)
     if wrong is not None or not digits:
-        raise unreadable_header(
-            f"{value.source}: digits of {code} have '{(wrong or '')[:20]}' for a whole number; export the file again"
-        )
-    counts = np.array(digits, dtype=np.int64)
-    return origin + scale * counts, unit
+        raise value.refused(f"digits of {code} have '{(wrong or '')[:20]}' for a whole number")
+    # Of HL7's type SLIST_PQ, each whole number stands for origin + scale · number.
+    return origin + scale * np.array(digits, dtype=np.int64), unit
 
 
 def _known_fields(root: Node, series: Node) -> recorder_fields.RecorderFields:
     began = series.attribute("effectiveTime/low", "value") or root.attribute("effectiveTime/low", "value")
     # An id consists of a root, which names the issuer, and an extension; some writers have only one of the two.
     patient = root.attribute(f"{_SUBJECT}/id", "extension") or root.attribute(f"{_SUBJECT}/id", "root")
-    sex = root.attribute(f"{_PERSON}/administrativeGenderCode", "code")
     return recorder_fields.recorder_fields(
         source=root.source,
         patient_id=patient,
-        sex=sex,
+        sex=root.attribute(f"{_PERSON}/administrativeGenderCode", "code"),
         birth=recorder_fields.birth_date(root.attribute(f"{_PERSON}/birthTime", "value")),
         acquired=recorder_fields.StatedDate(began, recorder_fields.compact_moment(began)),
     )

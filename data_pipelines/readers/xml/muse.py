@@ -25,11 +25,11 @@ _UNITS = {"microvolts": "uV", "millivolts": "mV", "volts": "V"}
 _ZEROES = ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline")
 
 
-def read_muse(path: Path | str) -> Recording:
+def read_muse(path: Path | str | Node) -> Recording:
     """Reads the rhythm waveform of a MUSE export.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its document where that is read already.
 
     Returns:
         The recording, with the leads in the file's order.
@@ -39,22 +39,21 @@ def read_muse(path: Path | str) -> Recording:
             its metadata are incomplete, unknown or contradictory (`missing_metadata`, `missing_lead`, `wrong_unit`,
             `header_disagrees`).
     """
-    path, source = Path(path), str(path)
     root = read_document(path)
+    source = root.source
     if root.name != "RestingECG":
-        raise unreadable_header(f"{path}: its root is {root.name}, RestingECG expected")
+        raise unreadable_header(f"{source}: its root is {root.name}, RestingECG expected")
     waveform = _rhythm(root)
     base = waveform.rate(waveform.text("SampleBase"), "SampleBase")
     exponent = waveform.number(waveform.text("SampleExponent") or "0", "SampleExponent")
     if exponent not in range(-6, 7):
-        raise unreadable_header(f"{path}: SampleExponent is {exponent:g}, -6 to 6 expected")
+        raise unreadable_header(f"{source}: SampleExponent is {exponent:g}, -6 to 6 expected")
     elements = waveform.all("LeadData")
     waveform.check_count(waveform.text("NumberofLeads"), "NumberofLeads", found=len(elements))
     names = tuple(element.text("LeadID") for element in elements)
-    leads = [_lead(element) for element in elements]
     return Recording(
         source=source,
-        signal=stacked(leads, names, source=source),
+        signal=stacked([_lead(element) for element in elements], names, source=source),
         sampling_rate_hz=base * 10**exponent,
         channels=names,
         units=tuple(_unit(element) for element in elements),
@@ -67,10 +66,7 @@ def _rhythm(root: Node) -> Node:
     rhythms = [element for element in waveforms if element.text("WaveformType").casefold() == "rhythm"]
     if len(rhythms) != 1:
         types = ", ".join(element.text("WaveformType") or "nameless" for element in waveforms) or "none"
-        raise unreadable_header(
-            f"{root.source}: has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed; "
-            "export the file again"
-        )
+        raise root.refused(f"has {len(rhythms)} waveforms of WaveformType Rhythm (there are: {types}), one is needed")
     return rhythms[0]
 
 
@@ -90,10 +86,8 @@ def _lead(element: Node) -> np.ndarray:
     element.check_number(*stated("LeadSampleSize"), needed=2)
     content = element.base64(*stated("WaveFormData"))
     if len(content) % 2:
-        raise truncated_file(
-            f"{element.source}: WaveFormData of {name} has {len(content)} bytes, two a sample expected; export the "
-            "file again"
-        )
+        what = f"WaveFormData of {name} has {len(content)} bytes, two a sample expected"
+        raise element.refused(what, truncated_file)
     element.check_count(*stated("LeadByteCountTotal"), found=len(content))
     samples = np.frombuffer(content, "<i2")
     element.check_count(*stated("LeadSampleCountTotal"), found=len(samples))

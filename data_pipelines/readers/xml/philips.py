@@ -22,13 +22,7 @@ import numpy as np
 from sierraecg.xli import xli_decode
 
 from data_pipelines.errors import RecordError
-from data_pipelines.files.refusals import (
-    header_disagrees,
-    missing_metadata,
-    refusing,
-    truncated_file,
-    unreadable_header,
-)
+from data_pipelines.files import refusals
 from data_pipelines.metadata import recorder_fields
 from data_pipelines.readers.xml.documents import Node, read_document, stacked
 from data_pipelines.recording import Recording
@@ -60,11 +54,11 @@ _CODE_BITS = 10
 _END_CODE = 1023
 
 
-def read_philips(path: Path | str) -> Recording:
+def read_philips(path: Path | str | Node) -> Recording:
     """Reads the parsed waveforms of a Sierra ECG document.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its document where that is read already.
 
     Returns:
         The recording in µV, with the leads in the file's order.
@@ -73,10 +67,10 @@ def read_philips(path: Path | str) -> Recording:
         RecordError: The file is missing or cannot be read (`missing_file`, `unreadable_header`, `truncated_file`), or
             its metadata are incomplete or contradictory (`missing_metadata`, `missing_lead`, `header_disagrees`).
     """
-    path, source = Path(path), str(path)
     root = read_document(path)
+    source = root.source
     if root.name != "restingecgdata":
-        raise unreadable_header(f"{path}: its root is {root.name}, restingecgdata expected")
+        raise refusals.unreadable_header(f"{source}: its root is {root.name}, restingecgdata expected")
     _check_version(root)
     signal = root.only("dataacquisition/signalcharacteristics")
     waveforms = root.only("waveforms/parsedwaveforms")
@@ -85,9 +79,8 @@ def read_philips(path: Path | str) -> Recording:
     resolution = "signalresolution" if signal.text("signalresolution") else "resolution"
     step = _stated_once(signal, waveforms, (resolution, "resolution"))
     names = _lead_names(signal, waveforms)
-    num_samples = _num_samples(waveforms, rate)
-    differences = _unpacked(waveforms, names, num_samples, rate)
-    leads = dict(zip(names, differences, strict=True))
+    leads = dict(zip(names, _unpacked(waveforms, names, _num_samples(waveforms, rate), rate), strict=True))
+    # The other leads are stored as they are; only these four are differences.
     leads.update(_limb_leads(leads))
     return Recording(
         source=source,
@@ -102,7 +95,7 @@ def read_philips(path: Path | str) -> Recording:
 def _check_version(root: Node) -> None:
     document = root.text("documentinfo/documenttype"), root.text("documentinfo/documentversion")
     if document[0] not in DOCUMENT_TYPES or document[1] not in DOCUMENT_VERSIONS:
-        raise unreadable_header(
+        raise refusals.unreadable_header(
             f"{root.source}: a document of type '{document[0]}' and version '{document[1]}'; read are "
             f"{' and '.join(DOCUMENT_TYPES)}, {', '.join(DOCUMENT_VERSIONS)}"
         )
@@ -114,9 +107,8 @@ def _check_sample_format(signal: Node, waveforms: Node) -> None:
             signal.check_number(text, name, needed=needed)
     for text in (signal.text("signalsigned"), waveforms.element.get("signalsigned", "")):
         if text.casefold() not in ("", "true"):
-            raise unreadable_header(
-                f"{signal.source}: signalsigned is '{text[:20]}'; only files where it is True are read"
-            )
+            message = f"{signal.source}: signalsigned is '{text[:20]}'; only files where it is True are read"
+            raise refusals.unreadable_header(message)
 
 
 def _stated_once(signal: Node, waveforms: Node, names: tuple[str, str]) -> float:
@@ -125,10 +117,8 @@ def _stated_once(signal: Node, waveforms: Node, names: tuple[str, str]) -> float
     value = signal.rate(signal.text(element), f"signalcharacteristics/{element}")
     again = waveforms.element.get(attribute, "")
     if again and waveforms.number(again, f"parsedwaveforms {attribute}") != value:
-        raise header_disagrees(
-            f"{signal.source}: {element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms; export "
-            "the file again"
-        )
+        what = f"{element} is {value:g} in signalcharacteristics and {again} in parsedwaveforms"
+        raise signal.refused(what, refusals.header_disagrees)
     return value
 
 
@@ -136,7 +126,7 @@ def _lead_names(signal: Node, waveforms: Node) -> tuple[str, ...]:
     listed = waveforms.element.get("leadlabels", "").split()
     lead_set = signal.text("acquisitiontype")
     if not listed and lead_set not in TWELVE_LEAD_SETS:
-        raise missing_metadata(
+        raise refusals.missing_metadata(
             f"{signal.source}: parsedwaveforms has no leadlabels, and acquisitiontype is '{lead_set[:40]}', where "
             f"{' or '.join(TWELVE_LEAD_SETS)} would tell its leads; export the file again"
         )
@@ -155,7 +145,7 @@ def _num_samples(waveforms: Node, rate: float) -> int:
     duration = waveforms.rate(waveforms.element.get("durationperchannel", ""), "durationperchannel")
     samples = duration / 1000 * rate
     if not 2 < samples <= _MAX_SAMPLES or samples != round(samples):
-        raise unreadable_header(
+        raise refusals.unreadable_header(
             f"{waveforms.source}: durationperchannel is {duration:g} ms, {samples:g} samples at {rate:g} Hz; a whole "
             f"number to {_MAX_SAMPLES} is read"
         )
@@ -170,24 +160,23 @@ def _unpacked(waveforms: Node, names: Sequence[str], num_samples: int, rate: flo
     if attributes.get("compressflag", "True") != "True":
         method = "none"
     if (encoding, method) != ("Base64", "XLI"):
-        raise unreadable_header(
+        raise refusals.unreadable_header(
             f"{source}: waveforms are encoded as '{encoding}' and compressed by '{method}'; Base64 and XLI are read"
         )
     content = waveforms.base64(waveforms.element.text or "", "parsedwaveforms")
     chunks = _chunks(content, num_samples, rate, source)
     if not len(names) <= len(chunks) <= max(len(names), _MAX_CHANNELS):
-        raise header_disagrees(
-            f"{source}: holds {len(chunks)} compressed leads where it names {len(names)}; export the file again"
-        )
+        what = f"holds {len(chunks)} compressed leads where it names {len(names)}"
+        raise waveforms.refused(what, refusals.header_disagrees)
     leads = []
     for name, chunk in zip(names, chunks, strict=False):
         _check_codes(chunk[_CHUNK_HEADER.size :], name, source)
         # sierraecg raises IndexError, OverflowError, ValueError …
         what = f"{source}: lead {name} does not decompress"
-        with refusing(truncated_file, what, "it is damaged: export the file again"):
+        with refusals.refusing(refusals.truncated_file, what, "it is damaged: export the file again"):
             (lead,) = xli_decode(chunk, [name])
         if len(lead) != num_samples:
-            raise truncated_file(
+            raise refusals.truncated_file(
                 f"{source}: lead {name} decompresses to {len(lead)} samples, durationperchannel says {num_samples} at "
                 f"the samplingrate of {rate:g} Hz; at {rate * len(lead) / num_samples:g} Hz they would agree. Export "
                 "the file again"
@@ -206,7 +195,7 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
     known = np.minimum(256 + np.maximum(number - 1, 0), _END_CODE)
     unknown = (codes > known) | ((codes == known) & (number == 0))
     if unknown.any():
-        raise truncated_file(
+        raise refusals.truncated_file(
             f"{source}: lead {name} does not decompress (code {codes[unknown.argmax()]} is not defined yet); it is "
             "damaged: export the file again"
         )
@@ -222,7 +211,7 @@ def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[
         left = len(content) - offset - _CHUNK_HEADER.size
         size = _CHUNK_HEADER.unpack_from(content, offset)[0] if left >= 0 else 0
         if not 0 <= size <= min(most, left):
-            raise truncated_file(
+            raise refusals.truncated_file(
                 f"{source}: compressed lead {len(chunks) + 1} is to have {size} bytes, where {left} are left and "
                 f"{most} are the most for {num_samples} samples at {rate:g} Hz; it is damaged, or the file states a "
                 "rate or duration that is not its own: export it again"
@@ -246,16 +235,14 @@ def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _known_fields(root: Node) -> recorder_fields.RecorderFields:
-    date = root.attribute("dataacquisition", "date")
-    time = root.attribute("dataacquisition", "time")
+    date, time = (root.attribute("dataacquisition", name) for name in ("date", "time"))
     acquired = recorder_fields.moment(f"{date} {time}", "%Y-%m-%d %H:%M:%S") or recorder_fields.moment(date, "%Y-%m-%d")
     patient = "patient/generalpatientdata"
-    age = recorder_fields.age_text(root.text(f"{patient}/age/years"), unit="years")
     return recorder_fields.recorder_fields(
         source=root.source,
         patient_id=root.text(f"{patient}/patientid"),
         sex=root.text(f"{patient}/sex"),
-        age=age,
+        age=recorder_fields.age_text(root.text(f"{patient}/age/years"), unit="years"),
         birth=recorder_fields.birth_date(root.text(f"{patient}/age/dateofbirth")),
         acquired=recorder_fields.StatedDate(date, acquired),
     )
