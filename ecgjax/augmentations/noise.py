@@ -73,7 +73,7 @@ def powerline(
         The noisy recording, `f32[time, lead]`.
 
     Raises:
-        ConfigError: Samples are too far apart for one of the frequencies, or there is no frequency.
+        ConfigError: A frequency is half the sampling rate or more, or there is no frequency.
     """
     if not mains_hz or max(mains_hz) >= rate_hz / 2:
         raise ConfigError(

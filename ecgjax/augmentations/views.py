@@ -97,7 +97,7 @@ _COMMON = ("enabled", "views")
 
 
 def leaves_by_name() -> dict[str, dict[str, Leaf]]:
-    """Returns the leaves of `config.augment`: every augmentation with its published settings, all disabled."""
+    """Returns the leaves of `config.augment`, augmentation → setting → leaf; every augmentation is disabled."""
     enabled = Leaf(bool, None, False, False, "Whether it is enabled.")
     views = Leaf(tuple, int, (), False, "Numbers of the views that it acts on, from 0; empty for all.", ZERO_OR_MORE)
     found = {}
@@ -132,8 +132,8 @@ class Views:
         rate_hz: Sampling rate of the recordings, in samples per second.
 
     Raises:
-        ConfigError: An augmentation or setting is unknown, a view does not exist, augmentations do not go together, or
-            the number of leads is another one.
+        ConfigError: An augmentation or setting is unknown, a view does not exist, augmentations exclude each other (the
+            two crops), or `restore_limb_algebra` is enabled with a number of leads other than 12.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Views:
     def masked_and_whole(
         self, keys: Array, signal: Array, *, recorded: Recorded | None = None, towards: Array | None = None
     ) -> tuple[Array, Array]:
-        """Draws the views, and the same before they were masked; arguments and shapes are those of `__call__`."""
+        """Returns the views after and before masking; arguments, shapes and errors are those of `__call__`."""
         if self.moves_between_recordings and towards is None:
             raise ConfigError("config.augment.geodesic moves recordings towards others, and there are none here")
         keys = split_rows(keys, self.segments * self.num_views).reshape(len(signal), self.segments, self.num_views)
@@ -254,7 +254,7 @@ class Views:
 
 
 def key_of(key: Array, name: str) -> Array:
-    """Returns the key of a row and view for the augmentation of a name."""
+    """Returns the random key of the augmentation `name`, `key[]`, from the key of a row and view, `key[]`."""
     # Python's `hash` of a text is another in every process, so that a resumed run would draw other views.
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
