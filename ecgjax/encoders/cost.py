@@ -54,7 +54,7 @@ def macs_of(function: Callable[..., Any], *args: Any) -> int:
 
 
 def step_flops(trace: core.Jaxpr) -> float | None:
-    """Returns the floating-point operations of a training step on all devices, or None where its trace does not tell.
+    """Returns the floating-point operations of a training step on all devices; None where loops have unknown lengths.
 
     There are two operations for each multiply-accumulate of `macs_of_trace`. These are the operations that the model
     asks for, by which MFU is defined (Chowdhery et al., PaLM, 2022, appendix B). What is computed again to save memory
@@ -133,7 +133,7 @@ def _devices(params: Mapping[str, Any]) -> int:
     """Returns the number of devices among which a `shard_map` divides its work.
 
     Devices along an axis that no argument is cut along repeat the work. What a forward pass keeps for the backward pass
-    is cut along all axes, whether or not it differs between them: such an array says nothing, as long as there are
+    is cut along all axes, whether or not it differs between them: such an array is ignored, as long as there are
     others.
     """
     manual = frozenset(params["newly_manual_axes"])

@@ -73,6 +73,9 @@ def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) ->
         ecg: Recordings, `f32[batch, time, lead]`, in mV.
         dtype: Type that is computed in.
         num_samples: Number of samples to interpolate to; None leaves the length.
+
+    Returns:
+        Recordings in `dtype`, `[batch, num_samples, lead]`.
     """
     if dtype == jnp.bfloat16:
         ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
@@ -106,6 +109,12 @@ class BatchNorm(nnx.Module):
     Arrays are those of the global batch, so that the sums run over all devices and the layer is synchronised by
     construction. Rows are summed over time first and weighted afterwards, which costs nothing; the mask of
     `nnx.BatchNorm` makes that layer three times as slow (measured on a CPU).
+
+    Args:
+        features: Number of channels.
+        dtype: Type of the normalised activations.
+        momentum: Share of the running statistics that an update keeps.
+        epsilon: Number that is added to the variance.
 
     References:
         Ioffe and Szegedy, Batch Normalization, ICML 2015.

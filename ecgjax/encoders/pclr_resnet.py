@@ -52,7 +52,10 @@ class ResidualUnit(nnx.Module):
     def __call__(
         self, x: Array, skip: Array, *, train: bool, keys: tuple[Array | None, Array | None], valid: Array | None
     ) -> tuple[Array, Array]:
-        """Maps both paths, `[batch, time, width_in]`, to `[batch, ceil(time / stride), width]`."""
+        """Maps both paths, each `[batch, time, width_in]`, to `[batch, ceil(time / stride), width]`.
+
+        Arguments are those of `Encoder.features`, with two `keys`, one for each dropout.
+        """
         x = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
         x = self.conv2(layers.row_dropout(x, keys[0], self.dropout))
         skip = max_pool(skip, window=self.stride, stride=self.stride, padding="SAME")
@@ -126,7 +129,7 @@ class PCLRResNet(Encoder):
         return maps
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look; even kernels see one place more behind than before."""
+        """Returns the positions in time of each of `maps`; even kernels see one position more after than before."""
         grids = [resampled(num_samples, self.input_samples or num_samples).windows(self.kernel, padding="SAME")]
         for unit in self.units:
             first = grids[-1].windows(self.kernel, padding="SAME")

@@ -1,4 +1,4 @@
-"""Convolutional stem and transformer with a decoder, the encoder of Maghsoodi et al. 2025 (PhysioCLR)."""
+"""Transformer on a convolutional stem, with an optional decoder: the encoder of Maghsoodi et al. 2025 (PhysioCLR)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class ConvPositions(nnx.Module):
 
 
 def _length(weight: Array) -> Array:
-    """Returns the Euclidean length of the weights at each place of a kernel, `f32[kernel]`."""
+    """Returns the Euclidean length of the weights at each position of a kernel, `[kernel, in, out]` → `f32[kernel]`."""
     return jnp.sqrt((weight * weight).sum((1, 2)))
 
 
@@ -111,7 +111,7 @@ class Decoder(nnx.Module):
     """Decoder of a transposed convolution with GELU for each convolution of the stem, and a last convolution to leads.
 
     The transposed convolutions have kernel 4 and stride 2. PhysioCLR's code has two of them, of widths 256 and 128,
-    which bring back a quarter of the stem's stride. The two that are missing are given the second's width.
+    which undo a quarter of the stem's stride of 16. The two that are missing are given the second's width.
     """
 
     def __init__(self, dim: int, num_leads: int, *, widths: Sequence[int], dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -154,8 +154,8 @@ class PhysioTransformer(Encoder):
     first one.
 
     The group norm of the first convolution takes away each channel's mean and its deviation over the recording. So
-    nothing after it knows the voltage of a recording: neither a probe for voltage criteria nor a reconstruction in mV
-    can work.
+    no later layer has the amplitude of a recording: neither a probe for voltage criteria nor a reconstruction in mV can
+    work.
 
     Args:
         num_leads: Number of channels of the input.
@@ -245,7 +245,7 @@ class PhysioTransformer(Encoder):
         return [*finer, self.blocks(x, block_keys)]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the samples lie of which the stem's convolutions make one; the positions do not count."""
+        """Returns the positions in time of each of `maps`; the convolution that encodes positions does not count."""
         padded = patches(num_samples, _STRIDE).number * _STRIDE
         return [patches(padded, 2 ** (i + 1)) for i in range(_NUM_HALVINGS)]
 
