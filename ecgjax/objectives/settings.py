@@ -30,7 +30,7 @@ NOT_LEAVES = (
 
 
 def leaves_of_functions(functions: Collection[Callable[..., object]]) -> dict[str, Leaf]:
-    """Returns the leaves of functions' arguments by name; where several functions have one, the last one's counts."""
+    """Returns the leaves of functions' arguments by name; where several functions share a name, the last one counts."""
     found: dict[str, Leaf] = {}
     for function in functions:
         named = {name: Leaf(str, None, None, True, _choice(name)) for name in BY_NAME}

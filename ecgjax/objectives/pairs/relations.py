@@ -1,4 +1,4 @@
-"""Rules for positive pairs, as relations on row metadata.
+"""Relations: rules on the metadata of rows that tell positive from negative pairs.
 
 Every embedding row carries ids. A relation takes the metadata of anchors and keys and says of each pair whether it is
 positive, negative or neither. Rows of one patient are never negatives of each other, and a row is never paired with
@@ -104,7 +104,7 @@ def other_lead(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """Makes whatever else is shown of the same recording a positive (CMSMLC, Kiyasseh et al. 2021)."""
+    """Makes all other parts and leads of the same recording positives (CMSMLC, Kiyasseh et al. 2021)."""
     same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
     return _pairs(anchors, keys, positive=same & ~(segment & lead))
 
@@ -214,7 +214,14 @@ def _unit(x: Array) -> Array:
 
 
 def _matched(anchors: Rows, keys: Rows, *, same: Array, known: Array) -> Pairs:
-    """Applies a rule to records for which it may be unknown; views of one record match in any case."""
+    """Returns pairs by a rule whose answer may be unknown; views of one record are positives in any case.
+
+    Args:
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        same: Answer of the rule, `bool[anchors, keys]`, where it is known.
+        known: Mask of the pairs for which the rule is known, `bool[anchors, keys]`; the others are left out.
+    """
     own = _equal(anchors.record, keys.record)
     pairs = _pairs(anchors, keys, positive=own | (same & known))
     return pairs._replace(negative=pairs.negative & known)
