@@ -1,4 +1,4 @@
-"""The signals of records that were trained on, from those of their data sets that are still available."""
+"""Signals of records that an encoder was pretrained on, read from those of their data sets that can still be opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from ecgjax.leakage.trained_on import PretrainingRecords, Source
 
 
 class KnownSignals:
-    """Reads the bands of records that were trained on, from the data sets that are available.
+    """Reads the bands (signals between 3 and 20 Hz) of pretraining records from the data sets that could be opened.
+
+    The argument `places` of all methods holds indices into the list of pretraining records, `int64[n]`.
 
     Args:
         trained_on: List of the encoder's pretraining records.
@@ -29,16 +31,16 @@ class KnownSignals:
         self._stores: dict[str, Store] = {}
 
     def here(self, places: np.ndarray) -> np.ndarray:
-        """Returns whether the signal of each record is available, `bool[n]`."""
+        """Returns whether the data set of each pretraining record could be opened, `bool[n]`."""
         there = np.array([each.fingerprint in self._datasets for each in self._trained_on.sources])
         return there[self._source(places)]
 
     def names(self, places: np.ndarray) -> list[str]:
-        """Returns the names of the data sets that the records belong to."""
+        """Returns the names of the data sets that the pretraining records belong to, each once."""
         return list(dict.fromkeys(self._trained_on.sources[which].name for which in self._source(places)))
 
     def bands(self, places: np.ndarray) -> list[np.ndarray]:
-        """Returns `signature.band_of` of records, given by their places in the list."""
+        """Returns the band of each pretraining record, `f32[8, samples]`, as `signature.band_of` computes it."""
         bands: list[np.ndarray] = [np.empty(0)] * len(places)
         of_source = self._source(places)
         for which in np.unique(of_source):
@@ -59,7 +61,7 @@ class KnownSignals:
 
 
 def reachable(trained_on: PretrainingRecords, recordings: Recordings, directories: Sequence[str]) -> dict[str, Dataset]:
-    """Returns the available data sets that were trained on, by fingerprint.
+    """Returns, by fingerprint, the data sets that were trained on and can be opened.
 
     Args:
         trained_on: List of the encoder's pretraining records.
@@ -78,7 +80,14 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
 
 
 def bands_of(store: Store, index: Index | JointIndex, records: np.ndarray, *, rate_hz: int) -> list[np.ndarray]:
-    """Returns `signature.band_of` of a store's records, each from its recorded samples alone."""
+    """Returns the band of each record, `f32[8, samples]`, as `signature.band_of` computes it from the recorded samples.
+
+    Args:
+        store: Store of the signals.
+        index: Index of the store's records.
+        records: Numbers of the records, `int64[n]`.
+        rate_hz: Sampling rate of the signals, in samples per second.
+    """
     return [
         band_of(signal, sampling_rate_hz=rate_hz, valid_start=int(start), valid_samples=int(count))
         for signal, start, count in zip(
