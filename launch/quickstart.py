@@ -36,7 +36,12 @@ _SEED = flags.DEFINE_integer(
 
 
 def commands(out: Path, seed: int) -> list[list[str]]:
-    """Returns the commands of the quickstart as argument lists of `python -m`."""
+    """Returns the commands of the quickstart, each as the arguments of `python -m`.
+
+    Args:
+        out: Folder of the quickstart.
+        seed: Seed of the run and of the draw of labels.
+    """
     data, workdir = out / "data", out / f"seed{seed}"
     return [
         [
