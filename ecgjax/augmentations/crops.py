@@ -105,7 +105,7 @@ def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tupl
 
     Parts of a recording with padding lie where crops do. They lie inside the recorded samples, spread evenly from their
     beginning to their end, and overlap where these are shorter than all parts together. Where the recorded samples are
-    shorter than one part, every part covers them; `segments_alike` tells which parts are then the same.
+    shorter than one part, every part covers them; `segments_alike` finds the parts that are then the same.
 
     Args:
         ecg: Recording, `[time, lead]`, of any type.
@@ -136,8 +136,8 @@ def segments_alike(time: int, recorded: Recorded, *, segments: int) -> Array:
         segments: Number of parts, at least 2.
 
     Returns:
-        Number of the first part that shows what a part shows, `i32[batch, segments]`; a part's own number where no
-        other does.
+        For every part the number of the first part that shows the same samples, `i32[batch, segments]`; the part's own
+        number where no earlier part does.
     """
     starts = jnp.stack(_segment_starts(time, recorded, segments=segments), axis=-1)
     first, end = recorded.start[:, None], (recorded.start + recorded.samples)[:, None]

@@ -1,4 +1,4 @@
-"""Random draws that several augmentations share: noise in bulk, and whether an augmentation acts at all."""
+"""Random draws that several augmentations share: normal noise, and the draw by which an augmentation acts or not."""
 
 from __future__ import annotations
 

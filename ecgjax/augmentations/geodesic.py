@@ -62,9 +62,9 @@ class Overlay:
     """Lays the beats of a partner over those of each recording of a batch, R peak on R peak.
 
     Each of the partner's beats brings half of the intervals before and after it. Where those are shorter than the
-    recording's intervals, the value at their ends is held. Where the partner's beats run out, they begin anew. So
-    rhythm and rate are the recording's, and the shape is the partner's. Whole recordings of two rhythms cannot be
-    averaged; GeoECG does not say what it lays over what.
+    recording's intervals, the value at their ends is held. Where the partner's beats run out, its first beat
+    follows again. So rhythm and rate are the recording's, and the shape is the partner's. Beats are aligned because
+    recordings of two rhythms cannot be averaged as wholes; GeoECG does not describe its alignment.
 
     Args:
         rate_hz: Sampling rate, in samples per second.
@@ -136,7 +136,7 @@ def _laid_over(
 
     Args:
         own: Recording, `int16[time, 8]`, in µV.
-        own_peaks: Sample numbers of its R peaks, `i32[peaks]`, ascending; `time` where there is none.
+        own_peaks: Sample numbers of the recording's R peaks, `i32[peaks]`, ascending; `time` where there is none.
         own_recorded: Samples of the recording that are no padding.
         other: Partner, `int16[time, 8]`, in µV.
         peaks: Sample numbers of the partner's R peaks, `i32[peaks]`, ascending; `time` where there is none.

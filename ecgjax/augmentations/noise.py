@@ -100,7 +100,7 @@ def baseline_wander(
     lead_spread: ZeroOrMore = 0.5,
     p: Probability = 1.0,
 ) -> Array:
-    """Adds slow waves, such as those of breathing and moving electrodes, with a gain of its own in each lead.
+    """Adds slow waves, such as those of breathing and moving electrodes, with another gain in each lead.
 
     Args:
         key: Random key of this row and view.

@@ -99,7 +99,7 @@ class Partners:
     """Chooses partners as a pure function of seed, step and global row.
 
     Args:
-        sampler: Sampler that says which recordings stand in a step's rows.
+        sampler: Sampler that gives the recordings in a step's rows.
         columns: Columns over all recordings: `label`, `f32[n]` of 0 and 1, NaN where unknown, and for `"transport"`
             `physiology`, `f32[n, features]`, standardised, NaN where unknown.
         seed: Seed of the run.

@@ -2,8 +2,8 @@
 
 The augmentation that needs a second recording comes first, and crops come next. Then come those that move beats, time
 and the dipole on the stored leads, from which the other leads follow; then noise on all leads; and masks come last.
-Each augmentation draws from a key that is made from the row's key and its name, so that one more or one less leaves the
-others' draws as they were.
+Each augmentation draws from a key that is made from the row's key and the augmentation's name, so that enabling or
+disabling one does not change the draws of the others.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ def leaves_by_name() -> dict[str, dict[str, Leaf]]:
 
 
 class Shown(NamedTuple):
-    """What a view shows of its recording.
+    """The signal that a view shows, so that views with the same signal can be recognised.
 
     Attributes:
-        number: Number of the signal, 0 or more, which all views that show the same signal have; −1 where something is
-            drawn each time.
-        if_moved: True where something is drawn for those recordings alone that are moved towards another.
+        number: Number of the signal, 0 or more, shared by all views that show the same signal; −1 where augmentations
+            draw anew for each view.
+        if_moved: Whether a draw is made only for recordings that are moved towards another (`geodesic`).
     """
 
     number: int
@@ -260,7 +260,12 @@ def key_of(key: Array, name: str) -> Array:
 
 
 def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Arguments]) -> tuple[Shown, ...]:
-    """Returns what each view shows, from the augmentations that act on it and all their settings."""
+    """Returns the signal that each view shows.
+
+    Args:
+        acting: Names of the augmentations that act on each view.
+        settings: Settings of these augmentations by name, with defaults.
+    """
     changes = [[name for name in names if not _is_idle(name, settings[name])] for names in acting]
     always = [tuple(name for name in names if name in _ACT_OR_NOT and settings[name]["p"] == 1) for names in changes]
     drawn = [set(names).difference(same) for names, same in zip(changes, always, strict=True)]

@@ -65,7 +65,7 @@ def measure(
         `flops_per_step`, as the run counts it, and `compiler_flops_per_step`, in which additions count, but a loop's
         body only once; `flops_per_sec` beside `matrix_product_flops_per_sec` (at the encoder's precision) and
         `copy_bytes_per_sec` of the same run; `mfu` (None where the device is not in the table of known ones); and
-        memory. Figures of FLOP are None where the step's trace or the compiler does not give them.
+        memory. Counts of FLOP are None where neither the step's trace nor the compiler gives them.
     """
     with with_data(settings.data, settings.column_use, simulated_format) as data:
         return _measure(dataclasses.replace(settings, data=data), steps=steps, by_layer=by_layer)

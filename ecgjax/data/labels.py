@@ -133,7 +133,7 @@ def of_common_classes(data: ProbeData) -> tuple[ProbeData, tuple[str, ...]]:
 
     Returns:
         The data, reduced for a multi-label task to the classes with `MIN_EVENTS` positive and as many negative test
-        records, where there are any; and what a reader must know of the other classes, one sentence each.
+        records, where there are any; and cautions on the other classes for the report, one sentence each.
     """
     kept = common_classes(data.test.labels) if data.classes else []
     if len(kept) == len(data.classes):

@@ -79,8 +79,9 @@ def open_recordings(data: DataSettings) -> Recordings:
         data: Settings of the data.
 
     Raises:
-        ConfigError: `dir` names no data set, or folds are given twice or not at all.
-        DataError: A part is missing, unfinished, damaged or stale, the folds do not fit, or data sets cannot be joined.
+        ConfigError: `dir` names no data set, a fold is given twice, or there are no training folds.
+        DataError: A file of a data set is missing, unfinished, damaged or stale, a data set lacks the folds, or data
+            sets cannot be joined.
     """
     directories = [part.strip() for part in data.dir.split(",")]
     if not all(directories):

@@ -88,8 +88,8 @@ class SampledSide:
         """Number of patients with two or more of the records that are drawn from, and number of all patients.
 
         Units of several records come from one component of a mixture: a patient counts in each component that has
-        records of theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a
-        batch.
+        records of theirs, and only with these. Where records are drawn one by one, any two records of a patient
+        may be in one batch.
         """
         units = self._settings.name == "patients" and self._settings.records_per_patient > 1
         apart = self._mixture.records if self._mixture is not None and units else (self.records,)

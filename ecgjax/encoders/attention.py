@@ -22,7 +22,7 @@ class SelfAttention(nnx.Module):
     """Scaled dot-product attention of all tokens to all, in several heads.
 
     Queries, keys and values come from one product. Keys have no bias: it would add the same to all scores of a query,
-    which the softmax takes away again, so that its gradient would be noise.
+    which the softmax cancels, so that its gradient would be noise.
 
     Args:
         dim: Width of the tokens, in channels.

@@ -48,7 +48,7 @@ def macs_of(function: Callable[..., Any], *args: Any) -> int:
         *args: Trees of arrays, or of `jax.ShapeDtypeStruct`.
 
     Raises:
-        ValueError: The function has a loop whose number of rounds its trace does not tell.
+        ValueError: The function has products in a loop whose number of rounds is not fixed (`while`).
     """
     return macs_of_trace(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -83,7 +83,7 @@ def macs_of_trace(trace: core.Jaxpr) -> int:
         trace: Trace of a function, such as `jax.make_jaxpr(function)(*args).jaxpr`.
 
     Raises:
-        ValueError: There are products in a loop whose number of rounds the trace does not tell.
+        ValueError: There are products in a loop whose number of rounds is not fixed (`while`).
     """
     return sum(macs_of_equation(equation) for equation in trace.eqns if not _is_recomputed(equation))
 
@@ -149,7 +149,7 @@ def _names(spec: PartitionSpec) -> Iterator[str]:
 
 
 def _is_recomputed(equation: core.JaxprEqn) -> bool:
-    """Whether a backward pass computes here what the forward pass has computed already.
+    """Returns whether an equation of a backward pass repeats a computation of the forward pass.
 
     JAX marks such equations in its name stack. The gradients of what is computed again stand inside a `transpose(…)`,
     under the same mark.

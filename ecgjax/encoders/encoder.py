@@ -131,5 +131,5 @@ class Encoder(nnx.Module):
 
 
 def linear_head(dim: int, embedding_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """Returns a linear layer in float32, whatever type is computed in."""
+    """Returns a linear layer from `dim` to `embedding_dim`, which computes in float32 whatever the encoder's type."""
     return nnx.Linear(dim, embedding_dim, dtype=layers.PARAM_DTYPE, param_dtype=layers.PARAM_DTYPE, rngs=rngs)

@@ -52,7 +52,7 @@ class Grid:
 
     @property
     def time_index(self) -> np.ndarray:
-        """Number of each place along time, `i64[places]`, which begins anew with every lead."""
+        """Number of each place along time, `i64[places]`; it starts at 0 for every lead."""
         return np.tile(np.arange(self.number), max(len(self.leads), 1))
 
     def times(self, *, rate_hz: float) -> np.ndarray:

@@ -85,7 +85,7 @@ def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) ->
 
 
 def resample_linear(ecg: Array, num_samples: int) -> Array:
-    """Interpolates linearly between the first and the last sample, which stay what they are.
+    """Resamples recordings linearly to another length; the first and the last sample do not change.
 
     Args:
         ecg: Recordings, `f32[batch, time, lead]`.
@@ -211,10 +211,10 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
-    """Returns mean and biased variance of every channel, with all digits whatever the mean is.
+    """Returns mean and biased variance of every channel, accurate even where the mean is large.
 
     E[x²] − E[x]² would lose the variance where the mean is large beside the deviation. So each row is summed over time
-    about a sample of its own, in one pass over the activations, and rows are joined by their means and squared
+    about its middle sample, in one pass over the activations, and rows are joined by their means and squared
     deviations, which are a few numbers a row.
 
     Args:

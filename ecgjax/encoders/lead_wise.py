@@ -18,7 +18,7 @@ class LeadWise(Encoder):
     """Applies an encoder of one channel to every lead of a record by itself.
 
     All leads go through it as one batch, `[batch · lead, time, 1]`, so that a layer is one convolution, and the
-    statistics of batch norm are those of all leads together. Dropout draws anew for every lead.
+    statistics of batch norm are those of all leads together. Dropout is drawn for every lead separately.
 
     Args:
         encoder: Encoder of one channel.

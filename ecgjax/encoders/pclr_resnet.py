@@ -70,8 +70,8 @@ class PCLRResNet(Encoder):
     """Network of a stem, four residual units, a global average pool and a head.
 
     The stem is conv k16, BN and ReLU, and each unit divides the rate by four. The convolutions of the skips are 1×1,
-    whatever `kernel` is. In PCLR the network takes ten seconds of 12 leads, interpolated to 4,096 samples, to 1,024 /
-    256 / 64 / 16 samples of 128 / 196 / 256 / 320 channels. PCLR probes the 320 features; the head for
+    whatever `kernel` is. In PCLR the input is ten seconds of 12 leads, interpolated to 4,096 samples; the units reduce
+    it to 1,024 / 256 / 64 / 16 samples of 128 / 196 / 256 / 320 channels. PCLR probes the 320 features; the head for
     pretraining is 320-ReLU-320. There are 6.39 M parameters before the head. Batch norm is this library's (ε 1e-5,
     momentum .9), not that of Keras.
 

@@ -110,8 +110,9 @@ def _length(weight: Array) -> Array:
 class Decoder(nnx.Module):
     """Decoder of a transposed convolution with GELU for each convolution of the stem, and a last convolution to leads.
 
-    The transposed convolutions have kernel 4 and stride 2. PhysioCLR's code has two of them, of widths 256 and 128,
-    which undo a quarter of the stem's stride of 16. The two that are missing are given the second's width.
+    The transposed convolutions have kernel 4, stride 2 and `widths` channels. PhysioCLR's code has two of them, of
+    widths 256 and 128, which undo a quarter of the stem's stride of 16. The two that are missing are given the second's
+    width.
     """
 
     def __init__(self, dim: int, num_leads: int, *, widths: Sequence[int], dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -145,7 +146,7 @@ class PhysioTransformer(Encoder):
     """Transformer on a convolutional stem of stride 16, with convolutional positions and the mean over its tokens.
 
     The stem is followed by a projection, the convolutional positions and a post-norm transformer. The published form is
-    wav2vec 2.0 as fairseq-signals has it for ECGs: 256 channels, 12 layers of 768 channels and 3,072 hidden ones,
+    wav2vec 2.0 in fairseq-signals' version for ECGs: 256 channels, 12 layers of 768 channels and 3,072 hidden ones,
     dropout .1. Its authors' configuration has 8 heads, fairseq-signals 12; the parameters are the same.
 
     This implementation differs in four points. Attention weights are not dropped, because fused attention cannot do so
@@ -153,7 +154,7 @@ class PhysioTransformer(Encoder):
     divide have their last sample repeated instead of being cut. The embedding is made from all tokens and not from the
     first one.
 
-    The group norm of the first convolution takes away each channel's mean and its deviation over the recording. So
+    The group norm of the first convolution removes each channel's mean and its deviation over the recording. So
     no later layer has the amplitude of a recording: neither a probe for voltage criteria nor a reconstruction in mV can
     work.
 

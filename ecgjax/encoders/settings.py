@@ -1,4 +1,4 @@
-"""Settings of an encoder: its name, what all encoders take, and the arguments of the one that is chosen."""
+"""Settings of an encoder: its name, the settings of all encoders, and the arguments of the chosen encoder."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class TemporalNet(Encoder):
 
     The stem is conv k7, BN, ReLU and max-pool 4. The branches have kernels 3 and 7 and four blocks each. They are
     concatenated, and merged by conv k3, BN, dropout, ReLU and a global average pool. The head for pretraining has two
-    linear layers without a nonlinearity. `widths` are the channels of the stem, and of each block of a branch; dropout
-    stands in every block and in the merge.
+    linear layers without a nonlinearity. `widths` are the channels of the stem, and of each block of a branch; every
+    block and the merge have dropout.
 
     In Dade et al. 2026 the network has one channel, widths 32 / 64 / 128 / 256 / 256, dropout .5, features of 512 and
     an embedding of 128 through 256: 2.84 M parameters before the head and 14 GMAC for eight leads of 2,500 samples. It

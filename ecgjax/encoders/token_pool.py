@@ -59,7 +59,7 @@ class Pool:
         Args:
             tokens: Tokens, `f32[batch, tokens, dim]`, as `Encoder.tokens` returns them.
             token_mask: Mask of the tokens that count, `bool[batch, tokens]`; None for all. `flatten` puts zeros in the
-                place of the others. The mean of no token at all is 0.
+                place of the others. The mean of no token is 0.
 
         Returns:
             Features, `f32[batch, feature_dim]`.

@@ -45,8 +45,8 @@ class LayerNorm(nnx.Module):
 class Block(nnx.Module):
     """Self-attention and a two-layer perceptron with GELU, each with a skip, a normalisation and dropout.
 
-    With `norm_first` the normalisation stands before attention and perceptron, and otherwise after the sum with the
-    skip.
+    With `norm_first` the normalisation comes before attention and perceptron, and otherwise after the sum with the
+    skip. `out_init` initialises the last linear layer before each sum.
     """
 
     def __init__(

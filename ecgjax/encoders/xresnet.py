@@ -44,8 +44,9 @@ class ConvNorm(nnx.Module):
 class Bottleneck(nnx.Module):
     """A block of 1×1, wide and 1×1 convolutions plus skip, ReLU.
 
-    The skip averages pairs of samples where the block strides, then widens with a 1×1 convolution where widths differ.
-    The scale of the last normalisation begins at zero, so that a new block passes on its skip.
+    `width` is that of the inner convolutions, and the output has 4 · `width` channels. The skip averages pairs of
+    samples where the block has stride 2, then widens with a 1×1 convolution where widths differ. The scale of the last
+    normalisation begins at zero, so that a new block passes on its skip.
 
     References:
         He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019.
@@ -138,7 +139,7 @@ class XResNet1d(Encoder):
     def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
         """Returns the activations after the stem and every stage; arguments are those of `Encoder.maps`.
 
-        `keys` make no difference here, because dropout stands in the head.
+        `keys` make no difference here, because only the head has dropout.
         """
         del keys
         x = layers.cast_ecg(ecg, self.dtype)

@@ -104,7 +104,7 @@ def labelled(labels: Sequence[str], *, name: str = "The encoder") -> tuple[str, 
     An evaluation with few labels then does not show what can be learnt from few labels alone.
 
     Args:
-        labels: Questions whose answers the pretraining knew, as `row_metadata.labels_looked_at` returns them.
+        labels: Questions whose answers the pretraining used, as `row_metadata.labels_looked_at` returns them.
         name: Name of the encoder at the start of a sentence.
     """
     if not labels:

@@ -173,7 +173,14 @@ def _of_known_patients(
 def _copies(
     recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray, *, directories: Sequence[str]
 ) -> tuple[list[Overlap], list[str]]:
-    """Returns the records, `int64[n]`, that are copies of pretraining records, and cautions on what was not decided."""
+    """Returns the overlaps of records that are copies of pretraining records, and cautions on undecided ones.
+
+    Args:
+        recordings: Recordings of the evaluation.
+        trained_on: List of the encoder's pretraining records.
+        records: Numbers of the records to compare, `int64[n]`.
+        directories: Folders in which data sets that were trained on may lie.
+    """
     if not len(records):
         return [], []
     parts = [traces_of(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)]

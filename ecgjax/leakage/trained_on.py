@@ -4,11 +4,11 @@
 
 - the hash of its content, by which an equal recording is recognised in any data set;
 - a hash of its patient. The list holds no plain ids, because a checkpoint is passed on further than recordings are, and
-  a list of ids would tell who is in a hospital's data. The hash keeps an id from being read, not from being guessed:
-  whoever has an id and the data set's name can still find out whether it is in the list;
+  a list of ids would disclose who is in a hospital's data. The hash keeps an id from being read, but not from being
+  guessed: whoever has an id and the data set's name can still find out whether it is in the list;
 - the order-free signature and the envelope from the data set's index (`data_pipelines/duplicates/order_free.py`), by
-  which copies are found. They are copied into the list and not referred to, because an encoder must know what it has
-  seen where the data are not available;
+  which copies are found. They are copied into the list, so that copies are found where the data sets themselves are not
+  available;
 - its number in its data set, by which its signal is read where the data are available.
 """
 

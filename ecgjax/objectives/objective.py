@@ -1,8 +1,8 @@
 """A loss with its relation and miner, as settings name them, and the parameters that the loss itself learns.
 
-Every setting of every loss, relation and miner is a leaf of the config, where None stands for its own default. So
-`--config.objective.name=triplet --config.miner.name=semi_hard` changes one method into another. A leaf that the chosen
-loss, relation or miner does not take must stay None.
+Every setting of every loss, relation and miner is a leaf of the config, where None stands for the function's default.
+So `--config.objective.name=triplet --config.miner.name=semi_hard` changes one method into another. A leaf that the
+chosen loss, relation or miner does not take must stay None.
 """
 
 from __future__ import annotations

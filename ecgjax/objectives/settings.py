@@ -1,4 +1,4 @@
-"""Settings of a loss, its relation and its miner: the names, and the arguments of what is chosen."""
+"""Settings of a loss, its relation and its miner: their names, and the arguments of the chosen functions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RelationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MinerSettings:
-    """`config.miner`: which positives and negatives a triplet loss looks at.
+    """`config.miner`: which positives and negatives a triplet loss uses.
 
     Attributes:
         arguments: Arguments of the miner that differ from its defaults.

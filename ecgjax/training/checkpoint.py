@@ -33,8 +33,8 @@ class Checkpoints:
     """The checkpoints of one run, as a context manager.
 
     Args:
-        directory: Directory of this run's checkpoints, which is made where it is missing. What a killed save left
-            behind is removed.
+        directory: Directory of this run's checkpoints, which is made where it is missing. Files of a save that
+            was killed are removed.
         keep_last: Number of the latest checkpoints that are kept.
         keep_every: Number of steps whose multiples are kept for good; None for none.
         read_only: Whether nothing is made or removed, so that a run still writing there is not disturbed.
@@ -221,7 +221,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Orbax, which otherwise reports at length what an error of ours then says in one line."""
+    """Silences the log of Orbax, since errors of ours report its failures in one line."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -199,7 +199,7 @@ def put_votes(valid: np.ndarray, *, mesh: Mesh, rows: np.ndarray, batch_size: in
     """Puts on every device a mask of its rows that its process could read; `unanimous` combines the masks.
 
     Devices along the `model` axis hold the same rows, and may belong to different processes, of which one may have a
-    damaged copy of a shard. So every device has a vote of its own.
+    damaged copy of a shard. So every device has its own mask (vote).
 
     Args:
         valid: Mask of the rows that this process could read, `bool[local]`, in the order of `rows`.

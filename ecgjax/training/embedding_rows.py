@@ -33,7 +33,8 @@ class Layout(NamedTuple):
         segments: Number of adjacent parts (segments) of the recording's time.
         views: Number of views of each segment.
         lead_groups: Number of embeddings of each view, one of every lead or group of leads (`ecgjax.encoders`).
-        shown: What each view of a segment shows, as `Views.shown` says; None where something is drawn for all of them.
+        shown: Signal that each view of a segment shows (`Views.shown`); None where augmentations are drawn for every
+            view.
     """
 
     segments: int = 1
@@ -58,8 +59,8 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     Args:
         batch: Columns `row`, `record` and `patient`, `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
             Where views are moved towards other recordings, `moved`, `bool[batch]`, says which recordings are. Where
-            segments of a recording with padding may be the same, `signal`, `[batch, time, 8]`, and `valid_start` and
-            `valid_samples`, `i32[batch]`, tell.
+            recordings have padding, `signal`, `[batch, time, 8]`, `valid_start` and `valid_samples`, `i32[batch]`, say
+            which of their segments are the same.
         layout: Layout of every recording; `view` of a row counts through all rows of its recording.
 
     Returns:
@@ -146,7 +147,7 @@ def check_positives(method: MethodSettings, layout: Layout) -> None:
         layout: Layout of every recording.
 
     Raises:
-        ConfigError: The relation finds no positive; the message names what a recording becomes.
+        ConfigError: The relation finds no positive; the message gives the numbers of segments, views and lead groups.
     """
     name, loss = method.relation.name, method.objective.name
     within = name if loss is None else WITHOUT_RELATION.get(loss, name)
@@ -186,7 +187,7 @@ def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSet
 
 
 def _finds_positives(relation: str, layout: Layout, *, drawn: int = 1) -> bool:
-    """Whether there is a positive among the rows of one recording, drawn so many times in one batch."""
+    """Returns whether there is a positive among the rows of one recording that a batch holds `drawn` times."""
     one = jnp.zeros(drawn, jnp.int32)
     known = {"record": one, "patient": one, "valid": jnp.ones(drawn, bool), "moved": jnp.ones(drawn, bool)}
     rows = embedding_rows({"row": jnp.arange(drawn, dtype=jnp.int32), **known}, layout)

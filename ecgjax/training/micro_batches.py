@@ -1,7 +1,7 @@
 """Encoding of a batch in parts, each of which is computed again in the backward pass to save memory.
 
-The loss sees the embeddings of the whole batch and its gradient is exact, unlike that of gradient accumulation, whose
-parts know no negatives but their own. Only one part's activations exist at a time.
+The loss sees the embeddings of the whole batch and its gradient is exact, unlike that of gradient accumulation, in
+which a part has no negatives but its own rows. Only one part's activations exist at a time.
 
 References:
     Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (GradCache), RepL4NLP 2021.

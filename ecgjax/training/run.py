@@ -62,8 +62,8 @@ class Run:
         state: State before the first step, on the mesh.
         step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
         loss: Loss as `steps.pretraining_loss` returns it.
-        flops_per_step: FLOP of a step on all devices together, from `cost.step_flops`; None where the step's trace does
-            not tell.
+        flops_per_step: FLOP of a step on all devices together, from `cost.step_flops`; None where the step has
+            loops of unknown length.
     """
 
     settings: PretrainingSettings
@@ -193,7 +193,7 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
     """Returns the latest checkpoint's state, or the run's first state where there is no checkpoint.
 
     Args:
-        run: Run that begins or goes on.
+        run: Run that begins or resumes.
         checkpoints: Checkpoints of the run's workdir.
         metadata: Metadata that the run saves; `fingerprint` and `records` must equal those of the checkpoint.
 

@@ -141,7 +141,7 @@ def pretraining_loss(
         reconstruction: Weights of the reconstruction of the views before they were masked, whose loss is added to the
             objective's; the encoder must have a decoder.
         overlay: Overlay of partners over recordings, where views are moved between recordings.
-        neighbours: Search for neighbours in signal space, where relation or miner look at them.
+        neighbours: Search for neighbours in signal space, where relation or miner use them.
         mesh: Mesh of the run; needed for more than one part.
         parts: Number of parts that the batch is encoded in, as `micro_batches` does it.
         statistics_every: Number of updates between metrics that are logged. Only the logged ones have alignment,

@@ -53,7 +53,7 @@ def clip_loss(
         embeddings: Embeddings of the ECGs, `[rows, dim]`, not yet normalised.
         rows: Metadata of the embedding rows, with `pair_group`.
         paired: Embeddings of each row's partner, `[rows, dim]`, already projected to the ECGs' dimensions but not yet
-            normalised. Values of rows without a partner are not looked at, as long as they are finite.
+            normalised. Values of rows without a partner have no effect, as long as they are finite.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
         reducer: Reduction of the losses of the rows to one number.

@@ -57,7 +57,7 @@ def clocs(
       + mean_i −log S_ii / Σ_k S_ki                 + mean_{i > j of one patient} −log S_ij / Σ_k S_kj
 
     divided by the number of terms: two where no patient has two recordings in the batch, otherwise four. Entries of one
-    patient stay in the denominators, as the method says. Seen from an anchor (i, v), the left terms are −log of its own
+    patient stay in the denominators, as published. Seen from an anchor (i, v), the left terms are −log of its own
     recording in view w over the sum of all recordings in w, and the right terms are the same for later recordings of
     its patient. The lower line is the upper one with v and w exchanged. So one pass that keeps a log-sum for each
     anchor and key view gives everything, for any number of views.
@@ -83,7 +83,7 @@ def clocs(
         The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
-        ConfigError: Rows do not come in whole recordings on every device.
+        ConfigError: `views` is below 2, or rows do not come in whole recordings on every device.
 
     References:
         Kiyasseh, Zhu and Clifton, CLOCS, ICML 2021 (arXiv 2005.13249), § 3; Dade et al., Heart Rhythm O2, 2026. The

@@ -1,7 +1,8 @@
 """Contrastive losses: sums over the positives and negatives that each row has in the global batch.
 
 Every loss takes `(embeddings, rows)` and settings, and returns a `LossOutput`. The temperature may be a number, or an
-array where it is learnt: logits are scaled by scaling the anchors, so that its gradient comes with theirs.
+array where it is learnt: logits are scaled by scaling the anchors, so that the temperature gets its gradient
+through them.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def squared_errors(found: Array, target: Array, peaks: Array, *, rate_hz: float)
     """Compares reconstructions with signals in units of each signal's own standard deviation over time and leads.
 
     In mV a few recordings of high voltage would make up the loss. Besides, encoders that normalise their first layer by
-    recording, as PhysioCLR's does, cannot know the voltage.
+    recording, as PhysioCLR's does, cannot reconstruct the amplitude.
 
     Args:
         found: Reconstructed signals, `f32[signals, time, lead]`.

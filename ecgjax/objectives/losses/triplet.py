@@ -111,7 +111,7 @@ def margin(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows; with `label`, 0 up to the number of classes, where each class has a β of its own.
+        rows: Metadata of the rows; with `label`, 0 up to the number of classes, where β is given for each class.
         relation: Rule that says which pairs are positive and which negative.
         miner: Miner that chooses the triplets.
         distance: Distance d; β = 1.2 presumes unsquared distances on the unit sphere.
@@ -127,7 +127,7 @@ def margin(
         `triplet`, with `active_frac` as the share of terms above 0, and `beta`, the mean over the anchors that count.
 
     Raises:
-        ConfigError: Each class has a β of its own, and the rows carry no labels.
+        ConfigError: β is given for each class, and the rows carry no labels.
 
     References:
         Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 5–6.

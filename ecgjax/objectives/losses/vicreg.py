@@ -56,7 +56,7 @@ def vicreg(
         The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
-        ConfigError: Rows do not come in whole recordings.
+        ConfigError: `views` is below 2, or rows do not come in whole recordings.
 
     References:
         Bardes, Ponce and LeCun, VICReg, ICLR 2022 (arXiv 2105.04906), eq. 1-6 and algorithm 1.

@@ -5,8 +5,8 @@ It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best 
 returns their positions; the loss takes those embeddings by `tiles.take`. The relation decides which rows may be chosen:
 rows of one patient are never negatives of each other, and rows that are not valid are never chosen.
 
-Every miner that looks at embeddings has a distance by which it chooses. It need not be that of the loss: Jeong et al.
-2023 mine by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
+Every miner that uses embeddings has a distance by which it chooses. The loss may have another: Jeong et al. 2023 mine
+by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
 row number. So the choice is the same for any tile size, form, number of devices and order of rows, except for pairs so
 near to a tie that the rounding of an inner product decides.
 """
@@ -66,7 +66,7 @@ def batch_hard(
         embeddings: Embeddings, `[rows, dim]`.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which far and near are told.
+        distance: Distance that decides which pairs are far and which near.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key, which this miner does not use.
 
@@ -142,7 +142,7 @@ def soft_hard(
         embeddings: Embeddings, `[rows, dim]`.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which far and near are told.
+        distance: Distance that decides which pairs are far and which near.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
 
@@ -247,7 +247,8 @@ def hardest(
         embeddings: Embeddings, `[rows, dim]`.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which near is told; it must be one on the sphere, where the ceiling has a meaning.
+        distance: Distance that decides which pairs are near; it must be one on the sphere, where the ceiling has a
+            meaning.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         ceiling: Ceiling of a negative's cosine similarity: pairs that are as near or nearer are not chosen.

@@ -1,4 +1,4 @@
-"""Miners that choose by signals or by labels instead of by embeddings."""
+"""Miners that choose by distances of signals or of labels, instead of embeddings."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class Tile(NamedTuple):
         anchors: Metadata of the anchors.
         keys: Metadata of the keys.
         pairs: Pairs that the relation calls positive and negative.
-        columns: Further arrays of the anchors, such as what an earlier pass found.
-        distance: Distances, `f32[anchors, keys]`; None for miners that look at none.
+        columns: Further arrays of the anchors, such as the results of an earlier pass.
+        distance: Distances, `f32[anchors, keys]`; None for miners that use none.
         points: Embeddings of anchors and of keys, as `Search` has them.
         words: Words that the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
     """
@@ -149,7 +149,7 @@ class Search:
         z: Embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which pairs are compared; None for miners that look at none.
+        distance: Distance by which pairs are compared; None for miners that use none.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
         words: Words that draws are hashed from, `u32[rows, 2]`; None for miners that draw nothing.
     """

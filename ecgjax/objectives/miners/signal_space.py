@@ -85,7 +85,7 @@ def l2(anchors: Array, keys: Array) -> Array:
     """Returns the root of the mean squared difference over time and leads, in the unit of the signals.
 
     It is computed by inner products, which lose digits between signals much nearer to each other than to zero.
-    Therefore `nearest_and_farthest` first subtracts what all signals have in common.
+    Therefore `nearest_and_farthest` first subtracts a common signal (`distances.centred`).
 
     Args:
         anchors: Signals of the anchors, `f32[anchors, time, lead]`.

@@ -19,7 +19,7 @@ from ecgjax.settings.bounds import ZeroOrMore
 
 
 class Rows(NamedTuple):
-    """Metadata of embedding rows; what a run's relation does not look at is None.
+    """Metadata of embedding rows; columns that neither relation nor miner of a run uses are None.
 
     Attributes:
         row: Number of the embedding row in the global batch, `i32[rows]`; it is unique, and the row's position there.
@@ -29,9 +29,9 @@ class Rows(NamedTuple):
         valid: Mask of the rows that hold a recording, `bool[rows]`; a row that is not valid takes part in no pair.
         segment: Number of the part of the recording's time that the view shows, `i32[rows]`.
         lead: Number of the lead, or group of leads, that the row shows, `i32[rows]`.
-        shown: Number of what the row shows of its record, `i32[rows]`: rows of one record with the same number are the
-            same signal. −1 where something was drawn for this row alone, as augmentations are, so that no other row
-            shows what it does; None where that holds of every row.
+        shown: Number of the signal that the row shows of its record, `i32[rows]`: rows of one record with the same
+            number show the same signal. −1 where an augmentation was drawn for this row, so that no other row shows the
+            same; None where that holds of every row.
         label: Class or value of the record, `f32[rows]`; NaN where it is unknown.
         cluster: Cluster of the record's wave attributes, `i32[rows]`; −1 where it is unknown.
         sex: Sex of the patient as stored, `i32[rows]`; −1 where it is unknown.

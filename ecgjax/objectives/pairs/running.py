@@ -35,7 +35,7 @@ class LogSum(NamedTuple):
         return cls(jnp.full(shape, _LOW, jnp.float32), jnp.zeros(shape, jnp.float32))
 
     def add(self, x: Array, where: Array) -> LogSum:
-        """Returns the sum with those terms of a tile, `x` of `f32[..., terms]`, that the mask `where` selects."""
+        """Returns the running sum after the terms e^x of a tile; `x` and the mask `where` are `[..., terms]`."""
         tile_max = jnp.max(jnp.where(where, x, _LOW), axis=-1)
         maximum = jax.lax.stop_gradient(jnp.maximum(self.maximum, tile_max))
         # Before the first term the maximum is −∞; subtracting it would give NaN, and so would its gradient.
@@ -50,7 +50,7 @@ class LogSum(NamedTuple):
         return self.maximum > _LOW
 
     def value(self) -> Array:
-        """Returns log Σ e^x. A sum without a term is 0, with zero gradient; `any` tells them apart."""
+        """Returns log Σ e^x; 0 with zero gradient where there is no term, which `any` shows."""
         some = self.any
         return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
 
@@ -126,7 +126,7 @@ def fold_logits(
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ; logits are cosine / τ.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
-        columns: Tree of `[rows, ...]`, such as what an earlier pass found, of which `update` gets the anchors' part.
+        columns: Tree of `[rows, ...]`, such as results of an earlier pass, of which `update` gets the anchors' part.
         keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
             themselves.
 
@@ -172,7 +172,7 @@ def sum_terms(
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ; logits are cosine / τ.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
-        columns: Tree of `[rows, ...]`, such as what an earlier pass found, of which `terms` gets the anchors' part.
+        columns: Tree of `[rows, ...]`, such as results of an earlier pass, of which `terms` gets the anchors' part.
 
     Returns:
         The sums, `f32[rows]`, and the counts and extremes of the pairs.

@@ -9,7 +9,7 @@ holds the running values of each anchor after some of the keys. Three forms of i
 * ring: every device passes its keys on to its neighbour, and no device ever holds all of them. The backward pass sends
   them round once more the other way.
 
-Objectives that need several passes over the pairs call `fold` once for each, and hand what the first found to the
+Objectives that need several passes over the pairs call `fold` once for each, and hand results of the first pass to the
 second among the anchors' (or keys') arrays.
 
 References:
@@ -58,7 +58,7 @@ class Tiling:
         form: Form of the pass, one of `FORMS`.
         mesh: Mesh whose `axis` the rows are sharded over; None where one device has all rows.
         chunk: Keys of a tile; None chooses by backend. It need not divide the number of keys.
-        multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that look at several keys
+        multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that process several keys
             together.
         axis: Name of the mesh's axis that the rows are sharded over.
     """
