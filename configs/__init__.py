@@ -1,1 +1,1 @@
-"""One readable file an experiment."""
+"""Config files, one for each experiment; `--config=NAME` finds them by name (`ecgjax.config.recipes`)."""

@@ -1,16 +1,16 @@
-"""How frozen encoders are cross-validated on a small data set: fixed before any of its labels is looked at.
+"""How frozen encoders are cross-validated on a small data set; it is fixed before any label of it is looked at.
 
     python -m ecgjax.cross_validate --workdir=runs/a --workdir=runs/b --dataset=data/ptbxl --task=NORM --task=female \
         --task=superdiagnostic --fractions=.1,.5,1 --seeds=3 --out=runs/cv
 
-Expect, of five hundred records, intervals of ±.03 to ±.06 about an AUROC, and half of that about a paired difference.
+With five hundred records expect intervals of ±.03 to ±.06 about an AUROC, and half of that about a paired difference.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the settings."""
+    """Returns the settings of `ecgjax.cross_validate`."""
     config = ConfigDict()
     config.outer_folds = 5  # of patients; a seed is another division
     config.inner_folds = 5  # of the patients that are left, to choose a strength by

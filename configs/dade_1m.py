@@ -4,14 +4,16 @@
     python -m ecgjax.pretrain --config=configs/dade_1m.py:dual --config.data.dir=DIR --workdir=runs/dade_dual
     python -m ecgjax.pretrain --config=configs/dade_1m.py:intersegment --config.data.dir=DIR --workdir=runs/dade_32
 
-Two crops of 5 s of every recording, the dipole turned and scaled, half of each lead masked; one network for all eight
-leads (`single`), or one for {I, II, V5, V6} and one for {V1–V4} (`dual`). All pairs of a recording's rows are
-positives: 16 rows and 120 pairs, 4 rows and 6 pairs; with both halves of every recording (`intersegment`) 32 rows and
-496 pairs. Recordings of the same patient are further positives, and rare: recordings are drawn, not patients.
+Two crops of 5 s are cut from every recording; the dipole is rotated and scaled, and half of each lead is masked. One
+network embeds each of the eight leads (`single`), or one embeds {I, II, V5, V6} and another {V1–V4} (`dual`). All pairs
+of a recording's embeddings are positives: 120 pairs of 16 (`single`), 6 pairs of 4 (`dual`), and 496 pairs of 32 where
+both halves of every recording take the place of crops (`intersegment`). Other recordings of the same patient are
+further positives, and rare, because recordings are drawn, not patients.
 
-Deviations: the loss is averaged over all view pairs, where the authors' code keeps the last one; views turn the dipole
-by the residual form. The published batch of 512 makes 1,024 views of 14 GMAC each: many devices, or
-`--config.micro_batch.parts` with `--config.micro_batch.batch_norm=per_part`. `small`: widths 4 to 16, batches of 16.
+Deviations: the loss is averaged over all view pairs, where the authors' code keeps the last one; views rotate the
+dipole by the residual form (`ecgjax.augmentations.dipole.vcg`). The published batch of 512 makes 1,024 views of 14 GMAC
+each: many devices, or `--config.micro_batch.parts` with `--config.micro_batch.batch_norm=per_part`. `small`: widths 4
+to 16, batches of 16.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +23,7 @@ from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `arg` is `single`, `dual` or `intersegment`, with or without `,small`."""
+    """Returns the config; `arg` is `single` (the default), `dual` or `intersegment`, with or without `,small`."""
     variant, small = variant_of(arg, ("single", "dual", "intersegment"))
     config = defaults.get_config()
     config.encoder.name = "temporal_net_dual" if variant == "dual" else "temporal_net"

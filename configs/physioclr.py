@@ -3,16 +3,17 @@
     python -m data_pipelines.build … --target_rate_hz=500 --physiology
     python -m ecgjax.pretrain --config=configs/physioclr.py --config.data.dir=DIR --workdir=runs/physioclr
 
-Two adjacent segments of 5 s, each as it is and with its heartbeats shuffled, leads dropped at random: four rows a
-recording. Positives are a recording's own rows and all whose standardised physiology has a cosine of at least .25,
-negatives the others. Beside it .2 of the reconstruction error and .1 of that about R peaks. Expect it to learn what the
-measured physiology holds first.
+A recording has two adjacent segments of 5 s. Each is used as it is and with its heartbeats shuffled, with leads dropped
+at random, which makes four embeddings a recording. Positives of a recording are its other embeddings, and recordings
+whose standardised physiology has a cosine of at least .25 with its own; the others are negatives. The loss adds .2
+times the reconstruction error and .1 times the error about R peaks. Expect the encoder to learn first what the measured
+physiology holds.
 
 Deviations, with reasons: the contrastive term is the multi-positive one with the sum outside the log and without the
 anchor among its positives, the published one being unbounded and saturated; adjacent segments are those of the
 recording and not the next row of the batch; each of the two segments is shuffled; the learning rate warms up and falls
-in a cosine; reconstruction is in units of each signal's deviation, since the encoder's first normalisation takes the
-voltage away; the peak term is within 50 ms of each R peak; the principal components are of the measurements that this
+in a cosine; reconstruction is in units of each signal's deviation, since the encoder's first normalisation removes the
+amplitude; the peak term is within 50 ms of each R peak; the principal components are of the measurements that this
 project stores; weight decay concerns kernels (`--config.optimizer.decayed=all`: every parameter, as PyTorch's Adam
 does); of the leads that are dropped at random one always stays; recordings with a constant lead are flagged by the
 build and not dropped. One batch of 1,024 with all its negatives, encoded in 16 parts, where four devices of 64 and four
@@ -29,7 +30,7 @@ from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `arg` is `""` or `"small"`."""
+    """Returns the pretraining config; `arg` is `""` or `"small"`."""
     _, small = variant_of(arg)
     config = defaults.get_config()
     config.encoder.name = "physio_transformer:small" if small else "physio_transformer"

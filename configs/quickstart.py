@@ -2,7 +2,7 @@
 
     make quickstart
 
-It is `configs/simclr.py:small` with what fits a few minutes on two cores: 100 Hz, no dropout, fewer steps. Expect
+It is `configs/simclr.py:small`, reduced to a few minutes on two cores: 100 Hz, no dropout, fewer steps. Expect
 the probe on the pretrained encoder some .05 AUROC above the same encoder at random initialisation.
 """
 
@@ -12,7 +12,7 @@ from ecgjax.config import recipes
 
 
 def get_config() -> ConfigDict:
-    """Returns the config."""
+    """Returns the config of pretraining and probe."""
     config = recipes.load_recipe("simclr:small")
     config.data.train_folds = (1, 2, 3, 4, 5, 6)
     config.data.val_folds = (7, 8)

@@ -1,4 +1,4 @@
-r"""What real recordings tell: four systems pretrained off PTB-XL, their frozen encoders cross-validated on 500 of it.
+r"""Four systems pretrained without PTB-XL, whose frozen encoders are cross-validated on 500 of its records.
 
     build() { python -m data_pipelines.build --out=data/$1 --target_rate_hz=100 --physiology "${@:2}"; }
     build simulated --builder=simulated --num_patients=5600
@@ -14,10 +14,10 @@ r"""What real recordings tell: four systems pretrained off PTB-XL, their frozen 
         --workdir=runs/real/simclr --workdir=runs/real/dml --workdir=runs/real/physioclr --workdir=runs/real/dade \
         --task=NORM --task=female --task=superdiagnostic --fractions=.1,.5,1 --seeds=3
 
-docs/results.md has what came of it. Everything here and in `cross_validation` was fixed before a label of PTB-XL was
-looked at: the systems as published, in their small form; batches of 64, half of them simulated and half real; one
-learning rate and schedule for all, those of the ablations on simulated data. But for the number of steps: with 200, as
-first tested, SimCLR was below a random encoder, on PTB-XL and on CODE-15; 1,000 were chosen on CODE-15's sex. PTB-XL's
+docs/results.md has the results. All but the number of steps was fixed, here and in `cross_validation`, before a label
+of PTB-XL was looked at: the systems are as published, in their small form; batches have 64 recordings, half simulated
+and half real; all systems share the learning rate and schedule of the ablations on simulated data. With 200 steps, as
+first tested, SimCLR was below a random encoder on PTB-XL and on CODE-15; 1,000 were chosen on CODE-15's sex. PTB-XL's
 records within the CinC sets are left out by name, and `cross_validate` refuses a record whose copy or patient an
 encoder has seen.
 """
@@ -36,7 +36,7 @@ SYSTEMS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config of a system; `arg` is one of `SYSTEMS`, by default the first."""
+    """Returns the pretraining config of a system; `arg` is a key of `SYSTEMS`, by default the first."""
     system, _ = variant_of(arg, tuple(SYSTEMS))
     config = recipes.load_recipe(SYSTEMS[system])
     config.data.weights = (0.5, 0.35, 0.08, 0.07)  # simulated, and three real data sets

@@ -4,13 +4,13 @@
     python -m ecgjax.pretrain --config=configs/simclr.py --config.data.dir=data/ptbxl --workdir=runs/simclr
     python -m ecgjax.evaluate --workdir=runs/simclr
 
-Expect, from all of PTB-XL, a linear probe well above the random encoder's; a few hundred records are too few to tell.
-Views turn and scale the heart's dipole, so that what voltages tell (hypertrophy) is learnt less than with masks alone
-(`--config.augment.vcg.enabled=False`).
+After pretraining on all of PTB-XL expect a linear probe well above the random encoder's; a few hundred records are too
+few to show it. Views rotate and scale the heart's dipole (vectorcardiogram, VCG), so that the encoder learns less of
+what amplitudes tell (hypertrophy) than with masks alone (`--config.augment.vcg.enabled=False`).
 
-Against the publication, which is of photographs: the encoder is the ResNet-18 of `dml_hemodynamics`, whose last layer
-is the projection; other recordings of the same patient are no negatives; AdamW instead of LARS, for batches of 64.
-`small`: the encoder at a quarter of its widths.
+Deviations from the publication, which is about photographs: the encoder is the ResNet-18 of `dml_hemodynamics`, whose
+last layer is the projection; other recordings of the same patient are no negatives; AdamW instead of LARS, for batches
+of 64. `small`: the encoder at a quarter of its widths.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `arg` is `""` or `"small"`."""
+    """Returns the pretraining config; `arg` is `""` or `"small"`."""
     _, small = variant_of(arg)
     config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"

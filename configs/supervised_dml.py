@@ -1,4 +1,4 @@
-"""Metric learning with labels beside the task (Jeong, Stultz and Ghassemi 2023, arXiv 2308.04650).
+"""Supervised metric learning beside the prediction of a label (Jeong, Stultz and Ghassemi 2023, arXiv 2308.04650).
 
     python -m ecgjax.pretrain --config=configs/supervised_dml.py --config.data.dir=DIR --workdir=runs/dml_18
     python -m ecgjax.pretrain --config=configs/supervised_dml.py:regression --config.data.dir=DIR --workdir=runs/mmhg
@@ -6,10 +6,11 @@
     python -m ecgjax.pretrain … --config.miner.name=semi_hard --config.miner.distance=euclidean \
         --config.miner.choice=random --config.miner.fallback=random     (their semi-hard; without: the nearest one)
 
-α times the triplet loss plus the task's: wedge pressure above 18 mmHg by cross-entropy, α = 1, positives of the same
-answer; or in mmHg by RMSE, α = 3, positives of the most similar pressure and negatives of the least. Published, it
-beats the plain task; in 600 steps of `regression,small` on simulated pressures it did not (docs/results.md). Only
-labelled recordings are of use; the others are encoded and take part in batch statistics alone.
+The loss is α times a triplet loss plus the loss of the task. `binary` predicts a wedge pressure above 18 mmHg by
+cross-entropy, with α = 1; positives have the same answer. `regression` predicts the pressure in mmHg by RMSE, with
+α = 3; the positive has the most similar pressure and the negative the least similar. As published, this beats the plain
+task; in 600 steps of `regression,small` on simulated pressures it did not (docs/results.md). Only labelled recordings
+have a loss; the others are encoded and take part in batch statistics alone.
 
 From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency (and
 --config.probe.supervised.metric.weight=1, what it is compared with).
@@ -30,7 +31,7 @@ from ecgjax.config.variants import variant_of
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `arg` is `binary` or `regression`, with or without `,small`."""
+    """Returns the pretraining config; `arg` is `binary` (the default) or `regression`, with or without `,small`."""
     task, small = variant_of(arg, ("binary", "regression"))
     config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"

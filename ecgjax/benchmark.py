@@ -151,7 +151,7 @@ def _simulated_format() -> SignalFormat:
 
 
 def main(_: list[str]) -> None:
-    """Prints the measurements that the flags ask for."""
+    """Takes the measurements that the flags ask for, and prints them as one JSON object."""
     measure = {"input": _input, "scale": _scale, "objective": _objective, "step": _step, "embed": _embed}
     what = flags.FLAGS.what
     harness.print_report(what, measure[what]())

@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
 
 
 def leaves() -> Mapping[str, Leaf]:
-    """Returns every leaf by its path, with type, default, meaning and bound."""
+    """Returns every leaf of a run's config by its path, such as `probe.task`."""
     return sections.leaves_of(RunSettings)
 
 
@@ -45,7 +45,7 @@ def settings_of(config: ConfigDict | Tree) -> RunSettings:
         config: Config of a run, or its values as nested mappings.
 
     Raises:
-        ConfigError: A value has another type or is out of its bound, or there is no such setting.
+        ConfigError: A value has another type or is out of its bound, or a setting is unknown or no longer exists.
     """
     tree = config.to_dict() if isinstance(config, ConfigDict) else config
     earlier.check_retired(sections.flat(tree))

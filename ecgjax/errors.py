@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A request is not possible; the message says what is possible."""
+    """A setting or flag asks for something that is not possible; the message says what is possible."""
 
 
 class UnknownSettingError(ConfigError):
@@ -25,17 +25,22 @@ class CheckpointError(RuntimeError):
 
 
 def check_known(value: object, known: Collection[str], *, setting: str) -> None:
-    """Checks that the value of a setting is one of those that there are.
+    """Checks that the value of a setting is one of the known names.
+
+    Args:
+        value: Value of the setting.
+        known: Names that are possible.
+        setting: Name of the setting, for the message.
 
     Raises:
-        ConfigError: It is another one.
+        ConfigError: The value is no text, or none of the known names.
     """
     if not isinstance(value, str) or value not in known:
         raise ConfigError(f"{setting}={value!r} is unknown; there are: {', '.join(known)}")
 
 
 def chosen(registry: Mapping[str, T], name: object, *, setting: str) -> T:
-    """Returns what a setting names.
+    """Returns the entry of a registry that a setting names.
 
     Args:
         registry: Choices by name.

@@ -33,7 +33,7 @@ from ecgjax.training.telemetry import Telemetry
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
-    """Trains to the end, from the last checkpoint where there is one.
+    """Trains a run to its end, from the last checkpoint where there is one.
 
     Args:
         config: Config of the run, with the leaves of `ecgjax/defaults.py`.
@@ -124,7 +124,7 @@ def _announce(run: Run, start: int) -> None:
 
 
 def main(_: list[str]) -> int:
-    """Pretrains as the flags ask."""
+    """Pretrains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
     device_mesh.start_processes()
     finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
     return 0 if finished else run_config.EXIT_STOPPED

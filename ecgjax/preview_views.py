@@ -99,7 +99,7 @@ class Recording:
             seed: Seed of the draws.
 
         Raises:
-            ConfigError: The settings do not fit each other or the recording.
+            ConfigError: The settings do not fit each other (`Views`) or the recording, such as its sampling rate.
         """
         views = Views(augment, num_views=_DRAWS, rate_hz=self.rate_hz)
         keys = row_keys(seed, 0, jnp.zeros(1, jnp.int32), stream="views")
@@ -121,7 +121,7 @@ class Recording:
 
 
 def one_enabled(augment: Mapping[str, Arguments], name: str) -> dict[str, Arguments]:
-    """Returns the settings with only one augmentation enabled, which is applied to all views with certainty."""
+    """Returns the settings with only the augmentation `name` enabled, which acts on all views with certainty."""
     alone: dict[str, Arguments] = {other: {**settings, "enabled": other == name} for other, settings in augment.items()}
     # A picture of a draw that did not act would show nothing.
     certain: Arguments = {"p": 1.0} if "p" in augment[name] else {}

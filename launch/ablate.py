@@ -70,7 +70,7 @@ _SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe
 
 
 class Asked(NamedTuple):
-    """The values of the command line, see `define_flags`."""
+    """The values of the flags (`define_flags`), `common`, the changes of leaves in all arms, and the `command` line."""
 
     config: Sequence[str]
     sweep: Sequence[str]
@@ -90,11 +90,11 @@ class Planned(NamedTuple):
     """A run of the ablation.
 
     Attributes:
-        model: Key of the model that answers, `"pretrained"` for an arm.
+        model: Key of the model that is evaluated: `"pretrained"` for an arm, `"random"` or a baseline beside the arms.
         arm: Title of the arm, or of the model.
-        folder: Name of the folder of its files.
+        folder: Name of the folder of the run's files.
         seed: Seed of the run and of the draw of labels.
-        twin: Title of the random encoder that it is compared with; empty for a model beside the arms.
+        twin: Title of the random encoder that the arm is compared with; empty for a model beside the arms.
         settings: Settings of the run.
         flags: Arguments of `ecgjax.pretrain`; none for a model beside the arms.
     """
@@ -143,7 +143,7 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
         baselines: Models beside the random encoders.
 
     Raises:
-        ConfigError: An arm's config is not possible, or arms are about different records.
+        ConfigError: An arm's config is not possible, or arms would be evaluated on different records.
     """
     twins: dict[str, str] = {}
     runs = []
@@ -184,17 +184,17 @@ def _folder(title: str) -> str:
 def tasks_of(
     recordings: Recordings, texts: Sequence[str], *, fraction: float, seed: int
 ) -> tuple[dict[str, ProbeData], tuple[str, ...]]:
-    """Returns the labelled records of every task, with the labels that a seed draws.
+    """Returns the labelled records of every task, with the training patients that a seed draws.
 
     Args:
-        recordings: Recordings that all arms are judged on.
+        recordings: Recordings that all arms are evaluated on.
         texts: Tasks as `parse_task` reads them.
         fraction: Fraction of the labelled training patients to draw.
         seed: Seed of the draw.
 
     Returns:
         The records by task, with the classes of multi-label tasks that have enough test records of both labels; and
-        what a reader must know of the other classes, one sentence each.
+        cautions on the other classes for the report, one sentence each.
 
     Raises:
         DataError: A task cannot be read, or these records do not have its label.
@@ -215,8 +215,8 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     """Opens the recordings that all arms are evaluated on, and handles overlaps with what any of them is pretrained on.
 
     Returns:
-        The recordings, without overlapping records where `config.probe.overlaps` drops them; and what a reader must
-        know, one sentence each.
+        The recordings, without overlapping records where `config.probe.overlaps` drops them; and cautions for the
+        report, one sentence each.
 
     Raises:
         ConfigError: There are overlaps, and `config.probe.overlaps` refuses them.
@@ -243,17 +243,17 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
 
 
 def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
-    """Pretrains and probes, unless the result is there; returns the exit status of pretraining.
+    """Pretrains and probes a run, and writes its result, unless there is one; returns the exit status of pretraining.
 
     Args:
         run: Arm and seed to run; a model beside the arms needs no pretraining.
-        recordings: Recordings that all arms are judged on.
+        recordings: Recordings that all arms are evaluated on.
         tasks: Labelled records of every task.
         out: Directory of the ablation.
 
     Raises:
-        ConfigError: The result that is there is one of another config.
-        DataError: The result that is there is damaged, or the labels allow no probe.
+        ConfigError: There is a result already, of another config.
+        DataError: There is a result already and it is damaged, or the labels allow no probe.
     """
     path = _result_path(out, run)
     if path.is_file():
@@ -277,8 +277,9 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
 
 
 def keep_compiled(out: Path) -> None:
-    """Keeps compiled programs beside the results, unless the user keeps them elsewhere, so that seeds of an arm share
-    them.
+    """Sets JAX's cache of compiled programs to a folder in `out`, unless the user has set another.
+
+    Seeds of an arm then share the programs.
     """
     if _compilation()[0] is None:
         jax.config.update(_COMPILATION[0], str((out / "compiled").absolute()))
@@ -306,7 +307,7 @@ def _result_path(out: Path, run: Planned) -> Path:
 
 
 def ablate(asked: Asked) -> int | None:
-    """Makes the runs that are asked for and prints the tables; returns the command's exit status.
+    """Makes the runs that are asked for, writes the report and prints its tables; returns the exit status, None for 0.
 
     Raises:
         ConfigError: A needed flag is missing, or a value is not possible.
@@ -377,7 +378,7 @@ def ablate(asked: Asked) -> int | None:
 
 
 def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
-    """Checks that the folder belongs to these tasks and records."""
+    """Begins or resumes the study in `out`; raises a `ConfigError` if the folder is of other tasks or records."""
     tested = digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays))
     about = {"tasks": list(tasks), "label_fraction": label_fraction, "data": list(recordings.fingerprints)}
     begin_study(out, {**about, "test_records": tested})
@@ -403,7 +404,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Divides arguments into those of this command and the changes by `--config.LEAF=VALUE` in all arms.
+    """Returns the arguments of this command, and the changes by `--config.LEAF=VALUE` in all arms as (leaf, value).
 
     Raises:
         ConfigError: A change has no name or no value.
@@ -421,7 +422,7 @@ def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]
 
 
 def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
-    """Returns the request of parsed flags and the whole command line."""
+    """Returns the values of parsed flags, completed from the whole command line (`arguments`)."""
     own = {name: getattr(values, name) for name in Asked._fields if name not in ("common", "command")}
     common = common_changes(arguments)[1]
     # The command leaves out flags that only choose a part of the work. It is made of the values and not of the

@@ -39,19 +39,19 @@ class Arm:
 
     @property
     def title(self) -> str:
-        """Title for tables: the config's name and the changes."""
+        """Title of the arm in tables: the config's name and the changes."""
         name = self.config.rpartition("/")[2].replace(".py", "")
         return " ".join((name, *(f"{leaf}={value}" for leaf, value in self.changes)))
 
     @property
     def folder(self) -> str:
-        """Name for files: the title in safe characters, made unique by a digest."""
+        """Name of the arm's folder: the title in safe characters, made unique by a digest."""
         safe = re.sub(r"[^A-Za-z0-9.=]+", "_", self.title)[:80].strip("_.")
         told = repr((self.config, self.changes)).encode()
         return f"{safe}-{hashlib.blake2b(told, digest_size=4).hexdigest()}"
 
     def flags(self, *, seed: int) -> list[str]:
-        """Returns the arguments of `ecgjax.pretrain`; the seed is that of the run and of the draw of labels."""
+        """Returns the arguments of `ecgjax.pretrain`, with `seed` for the run and for the draw of labels."""
         # Each leaf is given once, because a tuple that is given twice would become both, one after the other.
         leaves = dict((*self.common, *self.changes, ("seed", str(seed)), ("probe.seed", str(seed))))
         return [f"--config={self.config}", *(f"--config.{leaf}={value}" for leaf, value in leaves.items())]
@@ -85,7 +85,7 @@ def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
             `augment.vcg.enabled=True|False`.
 
     Raises:
-        ConfigError: The text is no sweep.
+        ConfigError: An alternative is neither `base` nor made of `LEAF=VALUE`.
     """
     alternatives = [part.split() for part in text.split("|")]
     leaf, equals, _ = alternatives[0][0].partition("=") if alternatives[0] else ("", "", "")
@@ -107,7 +107,7 @@ def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
 
 
 def arms_of(configs: Sequence[str], sweeps: Sequence[str], *, common: Sequence[tuple[str, str]] = ()) -> list[Arm]:
-    """Returns every config with every combination of one alternative of each sweep, in this order.
+    """Returns an arm for every config and every combination of one alternative of each sweep; configs vary slowest.
 
     Args:
         configs: Config files, each followed, with blanks between, by the changes of its own arms: `configs/clocs.py

@@ -35,8 +35,9 @@ _PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_
 def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) -> int:
     """Runs `command` as `processes` processes of one JAX run, and waits for them.
 
-    They find each other through the `ECGJAX_…` variables that `ecgjax.training.device_mesh.start_processes` reads. When
-    one fails, the others wait for it in a collective for minutes, so they are killed after `grace_s`.
+    The processes find each other through the `ECGJAX_…` variables that `ecgjax.training.device_mesh.start_processes`
+    reads. When one fails, the others would wait for it in a collective for minutes, so that they are killed after
+    `grace_s`.
 
     Args:
         command: Program and its arguments.
@@ -93,7 +94,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
 
 
 def _wait(running: Sequence[subprocess.Popen[str]], grace_s: float) -> int:
-    """Waits until all ended, or until `grace_s` after the first failure; returns the status of that one."""
+    """Waits until all processes end, or until `grace_s` after the first failure; returns the status of that process."""
     failure, deadline = 0, float("inf")
     while time.monotonic() < deadline:
         codes = [process.poll() for process in running]
@@ -118,7 +119,7 @@ def _free_port() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Launches the command that follows `--`."""
+    """Launches the command that follows `--`, and returns its exit status."""
     if len(argv) < 2:
         fail("give the command after --, e.g. -- python -m ecgjax.pretrain …")
     if shutil.which(argv[1]) is None:

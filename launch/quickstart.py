@@ -31,7 +31,12 @@ _SEED = flags.DEFINE_integer("seed", 0, _WORDS, lower_bound=0, upper_bound=2**31
 
 
 def commands(out: Path, seed: int) -> list[list[str]]:
-    """Returns the commands of the quickstart as argument lists of `python -m`."""
+    """Returns the commands of the quickstart, each as the arguments of `python -m`.
+
+    Args:
+        out: Folder of the quickstart.
+        seed: Seed of the run and of the draw of labels.
+    """
     data, workdir = f"{out / 'data'}", f"--workdir={out / f'seed{seed}'}"
     cohort = ["--builder=simulated", f"--num_patients={NUM_PATIENTS}", "--target_rate_hz=100"]
     leaves = [f"--config.data.dir={data}", f"--config.seed={seed}", f"--config.probe.seed={seed}"]

@@ -1,4 +1,4 @@
-"""Earlier name of `python -m ecgjax.preview_views`, which it starts; it goes with the next version."""
+"""Deprecated name of `python -m ecgjax.preview_views`, which it runs; the next version removes it."""
 
 import runpy
 import sys

@@ -153,13 +153,13 @@ def _refractory(rate_hz: float) -> int:
 
 
 def _is_largest(x: Array, reach: int) -> Array:
-    """Returns which entries of `[time]` exceed everything within a reach; of equal entries the first counts."""
+    """Returns which entries of `[time]` exceed all others within `reach`, `bool[time]`; the first of equal ones."""
     windows = _windows(jnp.maximum, x, reach, fill=-jnp.inf)
     return (x > windows[: len(x)]) & (x >= windows[reach + 1 :])
 
 
 def _centred(combine: Callable[[Array, Array], Array], x: Array, reach: int, *, fill: float | bool) -> Array:
-    """Combines `[time]` over `reach` samples on each side and the one between, with `fill` beyond the ends."""
+    """Combines each sample of `x` with `reach` samples on each side, or `fill` beyond the ends; `[time]` → `[time]`."""
     return _windows(combine, x, 2 * reach + 1, fill=fill)[reach + 1 : reach + 1 + len(x)]
 
 

@@ -60,8 +60,8 @@ def resized_crop(
 ) -> Array:
     """Cuts out a part of a random length at a random place, and resamples it to the length of the whole.
 
-    It changes heart rate and intervals by up to a factor of 1 / min_ratio. The part lies where that of `random_crop`
-    may lie.
+    The resampling changes heart rate and intervals by up to a factor of 1 / min_ratio. The part lies where that of
+    `random_crop` may lie.
 
     Args:
         key: Random key of this row and view.
@@ -75,7 +75,7 @@ def resized_crop(
         The part at the length of the whole, `f32[time, lead]`; with ratios of 1 it has the same bits as the whole.
 
     Raises:
-        ConfigError: `min_ratio` exceeds `max_ratio`, or the method is unknown.
+        ConfigError: `min_ratio` exceeds `max_ratio`, the method is unknown, or there are 131,072 samples or more.
 
     References:
         Mehari and Strodthoff, Self-supervised representation learning from 12-lead ECG data, 2022 (arXiv 2103.12676).
@@ -105,7 +105,7 @@ def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tupl
 
     Parts of a recording with padding lie where crops do. They lie inside the recorded samples, spread evenly from their
     beginning to their end, and overlap where these are shorter than all parts together. Where the recorded samples are
-    shorter than one part, every part covers them; `segments_alike` tells which parts are then the same.
+    shorter than one part, every part covers them; `segments_alike` finds the parts that are then the same.
 
     Args:
         ecg: Recording, `[time, lead]`, of any type.
@@ -136,8 +136,8 @@ def segments_alike(time: int, recorded: Recorded, *, segments: int) -> Array:
         segments: Number of parts, at least 2.
 
     Returns:
-        Number of the first part that shows what a part shows, `i32[batch, segments]`; a part's own number where no
-        other does.
+        For every part the number of the first part that shows the same samples, `i32[batch, segments]`; the part's own
+        number where no earlier part does.
     """
     starts = jnp.stack(_segment_starts(time, recorded, segments=segments), axis=-1)
     first, end = recorded.start[:, None], (recorded.start + recorded.samples)[:, None]
@@ -147,13 +147,13 @@ def segments_alike(time: int, recorded: Recorded, *, segments: int) -> Array:
 
 
 def _segment_starts(time: int, recorded: Recorded | None, *, segments: int) -> list[Array]:
-    """Returns the first stored sample of each part, `i32[]` (or `i32[batch]`)."""
+    """Returns the first stored sample of each part of `segments_of`, each `i32[]` (or `i32[batch]`)."""
     low, high = _places(time, time // segments, recorded)
     return [low + (high - low) * number // (segments - 1) for number in range(segments)]
 
 
 def _places(time: int, length: int | Array, recorded: Recorded | None) -> tuple[Array, Array]:
-    """Returns the first and the last sample at which a part of a length may begin, `i32[]` each."""
+    """Returns the first and the last of `time` samples at which a part may begin, `i32[]` (or `i32[batch]`) each."""
     last = time - length
     if recorded is None:
         return jnp.zeros((), jnp.int32), jnp.asarray(last, jnp.int32)

@@ -1,4 +1,4 @@
-"""The heart's dipole, turned and scaled, as the leads see it."""
+"""Augmentation that rotates and scales the heart's dipole (vectorcardiogram) and projects it back onto the leads."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def vcg(
     invert: bool = True,
     matrix: str = "dower",
 ) -> Array:
-    """Rotates and scales the heart's dipole as the leads see it (3KG).
+    """Rotates and scales the heart's dipole, and projects the change back onto the leads (3KG).
 
-    The residual form x + D (S R − I) D⁺ x keeps what a dipole does not explain, and is the identity, bit for bit, at
-    zero strength.
+    The leads x become x + D (S R − I) D⁺ x, where D⁺ maps leads to the dipole, R rotates, S scales, and D maps the
+    dipole to leads. This residual form keeps the part of the signal that no dipole explains, and without rotation and
+    scaling it is the identity, bit for bit.
 
     Args:
         key: Random key of this row and view.
@@ -56,7 +57,7 @@ def vcg(
         matrix: Name of the matrices between dipole and leads, `"dower"` or `"kors"` (`ecgjax.leads.DIPOLE_MATRICES`).
 
     Returns:
-        The leads as they see the changed dipole, `f32[time, 8]`.
+        The stored leads of the changed dipole, `f32[time, 8]`, in the unit of `ecg`.
 
     Raises:
         ConfigError: The matrix is unknown.

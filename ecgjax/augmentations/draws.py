@@ -1,4 +1,4 @@
-"""Random draws that several augmentations share: noise in bulk, and whether an augmentation acts at all."""
+"""Random draws that several augmentations share: normal noise, and the draw by which an augmentation acts or not."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def normals(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _cosine(turn: Array) -> Array:
-    """Returns the cosine of 2π · `turn`, for −½ … ½, to 1e-6.
+    """Returns the cosine of 2π · `turn`, `f32[...]`, for turns of −½ … ½, to 1e-6.
 
-    It takes the Taylor series of the sine of half the angle, and then the double angle. The compiler's own cosine,
+    It computes the Taylor series of the sine of half the angle, and then the double angle. The compiler's own cosine,
     which holds for any angle, takes several times as long on a CPU.
     """
     half = jnp.float32(math.pi) * turn
@@ -48,7 +48,7 @@ def _cosine(turn: Array) -> Array:
 
 
 def _uniform(bits: Array) -> Array:
-    """Returns numbers between 0 and 1, neither of them included, from the upper 24 bits."""
+    """Returns numbers above 0 and below 1, `f32[...]`, from the upper 24 of random bits, `u32[...]`."""
     # The bits become signed integers first: every CPU has a conversion of those to floating point.
     return ((bits >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2**-24)
 
@@ -74,7 +74,7 @@ def between(key: Array, low: float, high: float) -> Array:
 
 
 def sometimes(key: Array, changed: Array, ecg: Array, *, p: float) -> Array:
-    """Returns `changed` with probability `p`, else `ecg`, all leads and samples alike."""
+    """Returns `changed` with probability `p`, and otherwise `ecg`, both `f32[time, lead]`: one draw decides for all."""
     if p >= 1:
         return changed
     return jnp.where(jax.random.bernoulli(key, p), changed, ecg)

@@ -1,6 +1,6 @@
-"""Recordings moved towards those of another label, along the geodesic of optimal transport.
+"""Augmentation that moves recordings towards recordings of another label, along the geodesic of optimal transport.
 
-The recordings of a label and those of the other are two empirical distributions. Optimal transport couples their
+The recordings of one label and those of the other are two empirical distributions. Optimal transport couples their
 members so that what is physiologically alike comes together, and the geodesic between the distributions moves each
 recording along the straight line to its partner. `partners` chooses these.
 
@@ -41,8 +41,8 @@ def geodesic(key: Array, stored: Array, towards: Array, *, max_step: StepShare =
     Args:
         key: Random key of this row and view.
         stored: Stored recording, `int16[time, lead]`, in µV.
-        towards: Recording to move towards, `int16[time, lead]`, in µV: the partner's beats laid over the own ones by
-            `Overlay`.
+        towards: Recording to move towards, `int16[time, lead]`, in µV: the partner's beats, laid over the
+            recording's own by `Overlay`.
         max_step: Greatest share of the way towards the partner, 0 to .5, rounded to 1,024ths; the share is U(0, max).
         p: Probability that the augmentation acts.
 
@@ -62,9 +62,9 @@ class Overlay:
     """Lays the beats of a partner over those of each recording of a batch, R peak on R peak.
 
     Each of the partner's beats brings half of the intervals before and after it. Where those are shorter than the
-    recording's intervals, the value at their ends is held. Where the partner's beats run out, they begin anew. So
-    rhythm and rate are the recording's, and the shape is the partner's. Whole recordings of two rhythms cannot be
-    averaged; GeoECG does not say what it lays over what.
+    recording's intervals, the value at their ends is held. Where the partner's beats run out, its first beat
+    follows again. So rhythm and rate are the recording's, and the shape is the partner's. Beats are aligned because
+    recordings of two rhythms cannot be averaged as wholes; GeoECG does not describe its alignment.
 
     Args:
         rate_hz: Sampling rate, in samples per second.
@@ -132,7 +132,21 @@ def _laid_over(
     recorded: Recorded,
     can: Array,
 ) -> tuple[Array, Array]:
-    """Lays one partner over one recording, as `Overlay` does for a batch."""
+    """Lays one partner over one recording, as `Overlay` does for a batch.
+
+    Args:
+        own: Recording, `int16[time, 8]`, in µV.
+        own_peaks: Sample numbers of the recording's R peaks, `i32[peaks]`, ascending; `time` where there is none.
+        own_recorded: Samples of the recording that are no padding.
+        other: Partner, `int16[time, 8]`, in µV.
+        peaks: Sample numbers of the partner's R peaks, `i32[peaks]`, ascending; `time` where there is none.
+        recorded: Samples of the partner that are no padding.
+        can: Whether there is a partner, and both could be read, `bool[]`.
+
+    Returns:
+        The recording with the partner's beats in place of its own, `int16[time, 8]`, and whether they could be laid,
+        `bool[]`; where not, the recording is returned as it is.
+    """
     num_samples = len(own)
     time = jnp.arange(num_samples)
     # Only recorded samples are replaced, so that padding stays silent.

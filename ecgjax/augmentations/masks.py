@@ -10,7 +10,7 @@ from ecgjax.settings.bounds import BelowOne
 
 
 def time_mask(key: Array, ecg: Array, *, ratio: BelowOne = 0.5) -> Array:
-    """Zeroes a contiguous window in each lead, at a place of the lead's own; the window wraps around the end.
+    """Zeroes a contiguous window in each lead, at a place drawn for each lead; the window wraps around the end.
 
     Args:
         key: Random key of this row and view.
@@ -31,7 +31,7 @@ def time_mask(key: Array, ecg: Array, *, ratio: BelowOne = 0.5) -> Array:
 
 
 def lead_mask(key: Array, ecg: Array, *, drop_rate: BelowOne = 0.5) -> Array:
-    """Zeroes whole leads, each by a draw of its own, but never all of them.
+    """Zeroes whole leads, each by a separate draw, but never all of them.
 
     Args:
         key: Random key of this row and view.

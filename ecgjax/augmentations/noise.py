@@ -73,7 +73,7 @@ def powerline(
         The noisy recording, `f32[time, lead]`.
 
     Raises:
-        ConfigError: Samples are too far apart for one of the frequencies, or there is no frequency.
+        ConfigError: A frequency is half the sampling rate or more, or there is no frequency.
     """
     if not mains_hz or max(mains_hz) >= rate_hz / 2:
         raise ConfigError(
@@ -100,7 +100,7 @@ def baseline_wander(
     lead_spread: ZeroOrMore = 0.5,
     p: Probability = 1.0,
 ) -> Array:
-    """Adds slow waves, such as those of breathing and moving electrodes, with a gain of its own in each lead.
+    """Adds slow waves, such as those of breathing and moving electrodes, with another gain in each lead.
 
     Args:
         key: Random key of this row and view.

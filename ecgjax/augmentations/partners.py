@@ -1,4 +1,4 @@
-"""Choice of each recording's partner, one of the other label in the batch, by a plan of optimal transport.
+"""Choice of each recording's partner, a recording of the other label in the batch, by a plan of optimal transport.
 
 `geodesic` moves a recording towards its partner. Partners are chosen on the host, from columns of the index and the
 step alone: float64 and one thread give the same partners for any number of devices and processes, where float32 sums on
@@ -99,7 +99,7 @@ class Partners:
     """Chooses partners as a pure function of seed, step and global row.
 
     Args:
-        sampler: Sampler that says which recordings stand in a step's rows.
+        sampler: Sampler that gives the recordings in a step's rows.
         columns: Columns over all recordings: `label`, `f32[n]` of 0 and 1, NaN where unknown, and for `"transport"`
             `physiology`, `f32[n, features]`, standardised, NaN where unknown.
         seed: Seed of the run.
@@ -161,10 +161,10 @@ class Partners:
 
 
 def preview_partners(label: np.ndarray, records: np.ndarray, *, among: np.ndarray) -> np.ndarray:
-    """Returns a recording of the other label for each of some, or itself where its own is unknown.
+    """Returns a record of the other label for each record, or the record itself where there is none.
 
     Args:
-        label: Label of every recording, `f32[n]`.
+        label: Label of every recording, `f32[n]`, 0 or 1; NaN where unknown.
         records: Record numbers to find partners for, `int[m]`.
         among: Record numbers among which the partners are looked for, `int[k]`.
 
@@ -177,6 +177,14 @@ def preview_partners(label: np.ndarray, records: np.ndarray, *, among: np.ndarra
 
 
 def _drawn(weights: np.ndarray, draw: np.ndarray) -> np.ndarray:
-    """Draws a column of each row of `f64[n, m]` by the row's weights, with the numbers `draw`, `f64[n]`, of U(0, 1)."""
+    """Draws a column of each row in proportion to the row's weights.
+
+    Args:
+        weights: Weights of the columns of each row, `f64[n, m]`.
+        draw: Numbers of U(0, 1) that decide, `f64[n]`.
+
+    Returns:
+        Number of the drawn column of each row, `int64[n]`.
+    """
     below = np.cumsum(weights, axis=1)
     return np.minimum((below < draw[:, None] * below[:, -1:]).sum(1), weights.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""Values of a recording between its samples."""
+"""Interpolation of a recording between its samples."""
 
 from __future__ import annotations
 

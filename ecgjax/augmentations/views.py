@@ -2,8 +2,8 @@
 
 The augmentation that needs a second recording comes first, and crops come next. Then come those that move beats, time
 and the dipole on the stored leads, from which the other leads follow; then noise on all leads; and masks come last.
-Each augmentation draws from a key that is made from the row's key and its name, so that one more or one less leaves the
-others' draws as they were.
+Each augmentation draws from a key that is made from the row's key and the augmentation's name, so that enabling or
+disabling one does not change the draws of the others.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _COMMON = ("enabled", "views")
 
 
 def leaves_by_name() -> dict[str, dict[str, Leaf]]:
-    """Returns the leaves of `config.augment`: every augmentation with its published settings, all disabled."""
+    """Returns the leaves of `config.augment`, augmentation → setting → leaf; every augmentation is disabled."""
     enabled = Leaf(bool, None, False, False, "Whether it is enabled.")
     views = Leaf(tuple, int, (), False, "Numbers of the views that it acts on, from 0; empty for all.", ZERO_OR_MORE)
     found = {}
@@ -108,12 +108,12 @@ def leaves_by_name() -> dict[str, dict[str, Leaf]]:
 
 
 class Shown(NamedTuple):
-    """What a view shows of its recording.
+    """The signal that a view shows, so that views with the same signal can be recognised.
 
     Attributes:
-        number: Number of the signal, 0 or more, which all views that show the same signal have; −1 where something is
-            drawn each time.
-        if_moved: True where something is drawn for those recordings alone that are moved towards another.
+        number: Number of the signal, 0 or more, shared by all views that show the same signal; −1 where augmentations
+            draw anew for each view.
+        if_moved: Whether a draw is made only for recordings that are moved towards another (`geodesic`).
     """
 
     number: int
@@ -132,8 +132,8 @@ class Views:
         rate_hz: Sampling rate of the recordings, in samples per second.
 
     Raises:
-        ConfigError: An augmentation or setting is unknown, a view does not exist, augmentations do not go together, or
-            the number of leads is another one.
+        ConfigError: An augmentation or setting is unknown, a view does not exist, augmentations exclude each other (the
+            two crops), or `restore_limb_algebra` is enabled with a number of leads other than 12.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Views:
     def masked_and_whole(
         self, keys: Array, signal: Array, *, recorded: Recorded | None = None, towards: Array | None = None
     ) -> tuple[Array, Array]:
-        """Draws the views, and the same before they were masked; arguments and shapes are those of `__call__`."""
+        """Returns the views after and before masking; arguments, shapes and errors are those of `__call__`."""
         if self.moves_between_recordings and towards is None:
             raise ConfigError("config.augment.geodesic moves recordings towards others, and there are none here")
         keys = split_rows(keys, self.segments * self.num_views).reshape(len(signal), self.segments, self.num_views)
@@ -254,13 +254,18 @@ class Views:
 
 
 def key_of(key: Array, name: str) -> Array:
-    """Returns the key of a row and view for the augmentation of a name."""
+    """Returns the random key of the augmentation `name`, `key[]`, from the key of a row and view, `key[]`."""
     # Python's `hash` of a text is another in every process, so that a resumed run would draw other views.
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def _shown(acting: Sequence[tuple[str, ...]], settings: Mapping[str, Arguments]) -> tuple[Shown, ...]:
-    """Returns what each view shows, from the augmentations that act on it and all their settings."""
+    """Returns the signal that each view shows.
+
+    Args:
+        acting: Names of the augmentations that act on each view.
+        settings: Settings of these augmentations by name, with defaults.
+    """
     changes = [[name for name in names if not _is_idle(name, settings[name])] for names in acting]
     always = [tuple(name for name in names if name in _ACT_OR_NOT and settings[name]["p"] == 1) for names in changes]
     drawn = [set(names).difference(same) for names, same in zip(changes, always, strict=True)]

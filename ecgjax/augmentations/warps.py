@@ -1,4 +1,4 @@
-"""Augmentations that run time at another speed or backwards, and that change the gain or sign of amplitudes."""
+"""Augmentations that warp or reverse time, and that change the gain or sign of amplitudes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Knots = Annotated[int, between(1, 16)]
 
 
 def time_warp(key: Array, ecg: Array, *, sigma: Warp = 0.2, num_knots: Knots = 4) -> Array:
-    """Runs time at a smoothly changing speed: N(1, σ²) at evenly spaced knots, a natural cubic spline between them.
+    """Warps time: its speed is N(1, σ²) at evenly spaced knots, and a natural cubic spline between them.
 
-    The mean speed is taken out, so that the first and the last sample stay where they are. Draws are cut off at 2.25 σ,
-    so that for σ up to .2 time never runs back, which would play beats backwards. All leads are warped alike.
+    The mean extra speed is subtracted, so that the first and the last sample stay where they are. Draws are cut off at
+    2.25 σ, so that for σ up to .2 time never runs back, which would play beats backwards. All leads are warped alike.
 
     Args:
         key: Random key of this row and view.
@@ -59,9 +59,10 @@ def time_warp(key: Array, ecg: Array, *, sigma: Warp = 0.2, num_knots: Knots = 4
 
 @functools.cache
 def _travelled(num_samples: int, num_knots: int) -> np.ndarray:
-    """Returns by how many samples a unit of speed at a knot puts time ahead of an even pace, `f64[time, knot]`.
+    """Returns the matrix from speeds at knots to shifts in time, `f64[time, knot]`.
 
-    The values are rounded to 15 binary digits of the greatest one.
+    Entry [t, k] is the shift at sample t, in samples, for one unit of extra speed at knot k. Entries are rounded to
+    multiples of 2⁻¹⁵ of the greatest one's power of two, so that `time_warp` multiplies them without rounding.
     """
     time = np.arange(num_samples)
     knots = np.linspace(0, num_samples - 1, num_knots + 2)
@@ -72,7 +73,7 @@ def _travelled(num_samples: int, num_knots: int) -> np.ndarray:
 
 
 def time_reversal(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
-    """Runs time backwards with probability `p`: T before QRS before P, which no heart does.
+    """Reverses time with probability `p`: T then comes before QRS and QRS before P, which no heart does.
 
     Args:
         key: Random key of this row and view.
@@ -101,7 +102,7 @@ def amplitude_scale(key: Array, ecg: Array, *, sigma: ZeroOrMore = 0.1) -> Array
 
 
 def polarity(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
-    """Turns all leads upside down with probability `p`: ST elevation becomes depression, every axis its opposite.
+    """Inverts all leads with probability `p`: ST elevation becomes depression, and every axis its opposite.
 
     Args:
         key: Random key of this row and view.
@@ -109,6 +110,6 @@ def polarity(key: Array, ecg: Array, *, p: Probability = 0.5) -> Array:
         p: Probability that the augmentation acts.
 
     Returns:
-        The recording as it was or upside down, `f32[time, lead]`.
+        The recording as it was or inverted, `f32[time, lead]`.
     """
     return sometimes(key, -ecg, ecg, p=p)

@@ -32,16 +32,16 @@ def measure(
     *,
     simulated_format: SignalFormat = SignalFormat(sampling_rate_hz=250, num_samples=2500),  # noqa: B008
 ) -> dict[str, Any]:
-    """Times a random encoder, from stored signals to embeddings, and the fit of a probe with its whole sweep.
+    """Times a random encoder, from stored signals to embeddings, and the fit of a probe over all its L2 strengths.
 
     Args:
         settings: Settings of a pretraining run; if they name no data set, one is simulated.
         simulated_format: Rate and length of the simulated recordings.
 
     Returns:
-        Values for JSON: `ecgs_per_sec` with reading; `read_frac`, the share of the time that reading alone takes; the
-        rate of the encoder's products beside `matrix_product_flops_per_sec` of the same run; and `probe_s`, the seconds
-        of a logistic regression on `NUM_LABELS` embeddings.
+        Values for JSON: `ecgs_per_sec` with reading; `read_frac`, the share of the time that reading alone takes;
+        `flops_per_sec` of the encoder's products, and `matrix_product_flops_per_sec` of the same run to compare with;
+        and `probe_s`, the seconds of a logistic regression on `NUM_LABELS` embeddings.
     """
     with with_data(settings.data, None, simulated_format) as data:
         recordings = open_recordings(data)

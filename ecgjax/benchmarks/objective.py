@@ -1,4 +1,4 @@
-"""Time and memory of objectives over the global batch in every form, as compiled.
+"""Time and memory of compiled losses over the global batch, in every form of `objectives.pairs.tiles`.
 
 Rows are divided among all devices of the run. `JAX_NUM_CPU_DEVICES=8` shows on any machine what eight devices need.
 """

@@ -33,7 +33,7 @@ _PRODUCTS = ("conv_general_dilated", "dot_general")
 
 
 class _Product(TypedDict):
-    """A line of `products`."""
+    """An entry of `products` in the result of `breakdown`."""
 
     product: str
     times: int
@@ -52,8 +52,8 @@ def breakdown(
     Args:
         function: Function of the step before it is compiled, which `jax.make_jaxpr` can trace.
         args: Arguments that the function is traced with, arrays or shapes.
-        product: Plain matrix product that is timed in turn with them, as the rate to compare with; on one device, since
-            programs here run on one.
+        product: Plain matrix product on one device, timed in turn with the step's products, each of which also runs on
+            one device; its rate is the one to compare with.
         step_s: Seconds of the whole step.
         num_devices: Number of devices that the step runs on and divides its products among.
 

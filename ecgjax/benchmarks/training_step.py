@@ -65,7 +65,7 @@ def measure(
         `flops_per_step`, as the run counts it, and `compiler_flops_per_step`, in which additions count, but a loop's
         body only once; `flops_per_sec` beside `matrix_product_flops_per_sec` (at the encoder's precision) and
         `copy_bytes_per_sec` of the same run; `mfu` (None where the device is not in the table of known ones); and
-        memory. Figures of FLOP are None where the step's trace or the compiler does not give them.
+        memory. Counts of FLOP are None where neither the step's trace nor the compiler gives them.
     """
     with with_data(settings.data, settings.column_use, simulated_format) as data:
         return _measure(dataclasses.replace(settings, data=data), steps=steps, by_layer=by_layer)
@@ -73,7 +73,7 @@ def measure(
 
 @contextlib.contextmanager
 def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: SignalFormat) -> Iterator[DataSettings]:
-    """Yields settings of data; where they name no data set, one is simulated and removed afterwards.
+    """Yields the settings of the data; where they name no data set, one is simulated and removed afterwards.
 
     Args:
         data: Settings of the data.
@@ -96,7 +96,7 @@ def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: Signa
 
 
 def describe(encoder: EncoderSettings, recordings: Recordings) -> dict[str, Any]:
-    """Returns the part of a report that tells encoder, recordings and machine, and the peak memory up to now."""
+    """Returns values for JSON that describe encoder, recordings and machine, and the peak memory so far, in bytes."""
     return {
         "encoder": encoder.name,
         "precision": encoder.precision,
@@ -199,7 +199,7 @@ def _compiler_flops(run: Run) -> float | None:
 
 
 def _gradient(run: Run) -> Callable[[TrainState, Batch], Any]:
-    """Returns the function with the products of a step, which computes the loss and its gradient."""
+    """Returns the uncompiled function `(state, batch) → gradient of the loss`, which holds all products of a step."""
 
     def gradient(state: TrainState, batch: Batch) -> Any:
         return jax.grad(run.loss, has_aux=True)(state.params, state.stats, batch, state.step, train=True)

@@ -34,7 +34,7 @@ def check_retired(names: Iterable[str]) -> None:
     """Refuses leaves that configs no longer have.
 
     Args:
-        names: Leaves, with or without `config.` in front.
+        names: Paths of leaves, with or without `config.` in front.
 
     Raises:
         ConfigError: One of them is in `RETIRED`; the message says what to do instead.
@@ -47,11 +47,15 @@ def check_retired(names: Iterable[str]) -> None:
 def translated(tree: Tree) -> dict[str, Value | Tree]:
     """Returns a config in which today's leaves replace earlier ones.
 
-    A question that was never asked may be incomplete, such as a rule whose threshold each evaluation gave: it becomes
-    no question. A pretraining that used it would have ended before its first step.
+    Earlier configs asked a question in three leaves (label, rule and threshold), which become one line. Where they are
+    incomplete, such as a rule whose threshold each evaluation gave, the line is empty: no pretraining used such a
+    question, because it would have ended before its first step.
 
     Args:
         tree: Values of a config that a run was trained with, nested.
+
+    Returns:
+        Values of a config with today's leaves, nested; leaves of `RETIRED` at the top level are left out.
     """
     now = {name: value for name, value in tree.items() if name not in RETIRED}
     for section in ("probe", "columns"):

@@ -11,7 +11,7 @@ _WIDTH = 100
 
 
 def describe_leaves(leaves: Mapping[str, Leaf], values: Mapping[str, Value], *, of: str) -> str:
-    """Returns a list of leaves with their values, section by section.
+    """Returns the text in which `--help` lists leaves with their values, section by section.
 
     Args:
         leaves: Leaves by path.

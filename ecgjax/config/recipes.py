@@ -53,11 +53,12 @@ def load_recipe(config: str) -> ConfigDict:
     """Returns the config that a config file gives.
 
     Args:
-        config: Path of a config file or name of a recipe, with or without `:VARIANT`.
+        config: Path of a config file or name of a recipe, with or without `:VARIANT`, the text that the file's
+            `get_config` takes, such as `small`.
 
     Raises:
-        ConfigError: There is neither a file nor a recipe of that name, the file cannot be read as a config, or its
-            function sets what there is not.
+        ConfigError: There is neither a file nor a recipe of that name, the file cannot be run as Python or has no
+            `get_config`, or `get_config` fails, such as by setting a leaf that the config does not have.
         ValueError: The file has no such variant.
     """
     path, colon, variant = path_of(config).partition(":")
@@ -81,6 +82,9 @@ def load_recipe(config: str) -> ConfigDict:
 def with_paths(arguments: Sequence[str]) -> list[str]:
     """Returns command-line arguments in which the path of its file replaces every recipe that `--config` names.
 
+    Args:
+        arguments: Command line.
+
     Raises:
         ConfigError: There is neither a file nor a recipe of that name.
     """
@@ -96,7 +100,7 @@ def configs_in(arguments: Sequence[str]) -> list[str]:
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yields the place of every config among arguments, the text before it in its argument, and the config."""
+    """Yields, for every `--config`, the index of the argument with the value, the text before it, and the value."""
     for place, argument in enumerate(arguments):
         if argument == "--":
             return

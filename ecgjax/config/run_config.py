@@ -57,7 +57,11 @@ _MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.
 
 
 def define_flags(default: str | None = None) -> None:
-    """Defines `--config` and `--workdir`; unknown keys of the config are errors."""
+    """Defines the required flags `--config` and `--workdir`; unknown keys of the config are errors.
+
+    Args:
+        default: Config file or recipe for `--config`; None for no default.
+    """
     config_flags.DEFINE_config_file(
         "config", default, "Config file or recipe, e.g. configs/simclr.py:small or simclr:small.", lock_config=True
     )
@@ -74,7 +78,7 @@ def _list_in_help(name: str) -> None:
 
 
 def define_config(default: str, words: str) -> None:
-    """Defines `--config` of a command that has a default config.
+    """Defines `--config` of a command that has a default config, and ends the process where a leaf is unknown.
 
     Args:
         default: Recipe that is used where none is given.
@@ -184,8 +188,9 @@ def set_none(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> Non
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Divides a command line into the arguments for a parser, and the leaves that are None in the end: where a leaf is
-    given several times, the last one counts.
+    """Returns the arguments for a parser, and the paths of the leaves that the command line sets to None.
+
+    Where a leaf is given several times, the last one counts.
     """
     rest: list[str] = []
     none: dict[str, None] = {}
@@ -211,7 +216,7 @@ def _takes_one_config() -> bool:
 
 
 def _check_config_flags(arguments: Sequence[str]) -> None:
-    """Refuses a variant that the config file lacks, and settings that its config lacks."""
+    """Raises a `ConfigError` for a variant that the config file lacks, and for a leaf that its config lacks."""
     for config in recipes.configs_in(arguments):
         try:
             found = recipes.load_recipe(config)
@@ -250,14 +255,15 @@ def checkpoint_dir(workdir: str | Path) -> Path:
 
 @contextlib.contextmanager
 def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]:
-    """Locks a workdir, which is made where it is missing, for this run: two that write there would destroy each other's
-    files.
+    """Locks a workdir for this run, and makes it where it is missing.
+
+    Two runs that write to one workdir would destroy each other's files.
 
     The operating system drops the lock when the process ends, however it ends.
 
     Args:
         workdir: Folder of the run.
-        flag: Flag that names it, for messages.
+        flag: Flag that names the folder, for messages.
 
     Raises:
         ConfigError: Another run is writing there, or the folder cannot be written.
@@ -291,7 +297,10 @@ def write_resolved(config: ml_collections.ConfigDict, workdir: str | Path) -> No
 
 
 def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
-    """Reads the config that a run was trained with.
+    """Returns the config that a run was trained with, with today's leaves in place of earlier ones.
+
+    Args:
+        workdir: Folder of the run.
 
     Raises:
         ConfigError: The folder holds no run, or its config is damaged.
@@ -348,7 +357,7 @@ def check_resume(
 
 
 def parse_fractions(texts: Sequence[str]) -> list[float]:
-    """Returns the fractions of `--fractions` in ascending order, each once.
+    """Returns the fractions that `--fractions` gives as texts, in ascending order, each once.
 
     Raises:
         ConfigError: A fraction is no number, or lies outside (0, 1].

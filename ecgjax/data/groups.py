@@ -1,4 +1,4 @@
-"""The groups of patients in a report, made from columns of an index."""
+"""Groups of patients in a report, such as bands of age, made from columns of a data set's index."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_groups(columns: Sequence[str], recordings: Recordings) -> None:
 
 
 def group_columns(columns: Sequence[str], recordings: Recordings, records: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the groups of some records.
+    """Returns the group of each record in every column.
 
     Args:
         columns: Names of columns: `"sex"`, `"age"` (bands), `"dataset"`, or labels of the index, which are scalars, or
@@ -62,7 +62,7 @@ def group_columns(columns: Sequence[str], recordings: Recordings, records: np.nd
         records: Record numbers, `int64[n]`.
 
     Returns:
-        Names of the records' groups, `[n]`, by column, `MISSING` where the value is missing.
+        Names of the records' groups, `str[n]` (object array), by column; `MISSING` where the value is missing.
 
     Raises:
         DataError: `check_groups` refuses a column.
@@ -72,7 +72,7 @@ def group_columns(columns: Sequence[str], recordings: Recordings, records: np.nd
 
 
 def categories(values: np.ndarray) -> np.ndarray:
-    """Returns a column's values as names of groups, `MISSING` where there is no value.
+    """Returns a column's values as names of groups, `str[n]` (object array), `MISSING` where there is no value.
 
     Args:
         values: Values of the column, `[n]`, either text (empty where missing) or numbers (NaN where missing); whole
@@ -87,7 +87,9 @@ def categories(values: np.ndarray) -> np.ndarray:
 
 
 def bands(values: np.ndarray, edges: Sequence[float], *, unit: str = "") -> np.ndarray:
-    """Returns the band of each value as a name such as `"40 to 60"`; a value on an edge belongs to the band above.
+    """Returns the name of each value's band, such as `"40 to 60"`: `str[n]` (object array), `MISSING` for NaN.
+
+    A value on an edge belongs to the band above.
 
     Args:
         values: Numbers, `[n]`, such as ages; NaN where missing.

@@ -1,4 +1,4 @@
-"""Makes labelled train, validation and test records of disjoint patients for a task."""
+"""Labelled training, validation and test records of a task, whose patients are disjoint."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class LabelledRecords:
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Record numbers and labels, which identify a study."""
+        """Record numbers and labels; a study stores their digest to recognise its own results."""
         return self.records, self.labels
 
 
@@ -127,12 +127,13 @@ def common_classes(labels: np.ndarray) -> list[int]:
 
 
 def of_common_classes(data: ProbeData) -> tuple[ProbeData, tuple[str, ...]]:
-    """Leaves out classes that are too rare among the test records, since one of them would leave the mean over all
-    undefined.
+    """Leaves out the classes of a multi-label task that are too rare among the test records.
+
+    A single such class would make the mean over all classes undefined.
 
     Returns:
         The data, reduced for a multi-label task to the classes with `MIN_EVENTS` positive and as many negative test
-        records, where there are any; and what a reader must know of the other classes, one sentence each.
+        records, where there are any; and cautions on the other classes for the report, one sentence each.
     """
     kept = common_classes(data.test.labels) if data.classes else []
     if len(kept) == len(data.classes):

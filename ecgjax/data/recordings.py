@@ -48,7 +48,7 @@ class Recordings:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """Fingerprints of the data sets."""
+        """Fingerprint of each data set, in the order of `datasets`."""
         return tuple(dataset.fingerprint for dataset in self.datasets)
 
     @property
@@ -57,16 +57,16 @@ class Recordings:
         return any(dataset.simulated for dataset in self.datasets)
 
     def dataset_of(self, records: np.ndarray) -> np.ndarray:
-        """Returns the place among `datasets` of the data set of each record, `int64[n]`, in any order of records."""
+        """Returns the index in `datasets` of the data set of each record, `int64[n]`; records are in any order."""
         ends = np.cumsum([dataset.index.num_records for dataset in self.datasets])
         return np.searchsorted(ends, records, side="right")
 
     def by_dataset(self, records: np.ndarray) -> list[np.ndarray]:
-        """Divides ascending record numbers by the data set that they belong to."""
+        """Divides record numbers, `int64[n]`, ascending, into those of each data set, in the order of `datasets`."""
         return np.split(records, np.searchsorted(self.dataset_of(records), np.arange(1, len(self.datasets))))
 
     def numbers_by_dataset(self, records: np.ndarray) -> list[tuple[Dataset, np.ndarray]]:
-        """Returns each data set with the numbers that records have in it, from record numbers in ascending order."""
+        """Returns each data set with the numbers of its records within it, from joint numbers `int64[n]`, ascending."""
         starts = np.cumsum([0, *(dataset.index.num_records for dataset in self.datasets[:-1])])
         parts = zip(self.datasets, self.by_dataset(records), starts, strict=True)
         return [(dataset, own - start) for dataset, own, start in parts]
@@ -79,8 +79,9 @@ def open_recordings(data: DataSettings) -> Recordings:
         data: Settings of the data.
 
     Raises:
-        ConfigError: `dir` names no data set, or folds are given twice or not at all.
-        DataError: A part is missing, unfinished, damaged or stale, the folds do not fit, or data sets cannot be joined.
+        ConfigError: `dir` names no data set, a fold is given twice, or there are no training folds.
+        DataError: A file of a data set is missing, unfinished, damaged or stale, a data set lacks the folds, or data
+            sets cannot be joined.
     """
     directories = [part.strip() for part in data.dir.split(",")]
     if not all(directories):
@@ -106,7 +107,7 @@ def open_recordings(data: DataSettings) -> Recordings:
 
 
 def _check_folds(data: DataSettings) -> None:
-    """Refuses folds that are given twice, and an empty set of folds to train on."""
+    """Raises a `ConfigError` for folds that are given twice, and for an empty set of folds to train on."""
     sides = {f"config.data.{name}_folds": getattr(data, f"{name}_folds") for name in ("train", "val", "test")}
     seen: dict[int, str] = {}
     for name, folds in sides.items():
@@ -134,7 +135,7 @@ def _several(datasets: list[Dataset], links: Links | None, data: DataSettings) -
 
 
 def unit_of(label: str, recordings: Recordings) -> str:
-    """Returns the unit of a quantity from its data sets' cards; it is empty where they have none, or different ones."""
+    """Returns the unit of a label from the data sets' cards; it is empty where these give none, or different ones."""
     if label == "age_years":
         return "years"
     units = {dataset.card["scalars"].get(label, {}).get("unit", "") for dataset in recordings.datasets}

@@ -1,4 +1,6 @@
-"""Columns over all recordings that relations, miners and augmentations use beside patient and signal.
+"""Columns of metadata, one value a recording, that relations, miners, losses and augmentations use.
+
+Patient and signal are always streamed; these columns come beside them.
 
 A column is read, fitted or streamed only if a chosen method needs it, and fitted on training records alone.
 """
@@ -57,7 +59,10 @@ def needed_columns(use: ColumnUse) -> set[str]:
 
 
 def labels_looked_at(use: ColumnUse) -> tuple[str, ...]:
-    """Returns the questions whose answers a pretraining uses, in its columns or for balanced batches."""
+    """Returns the questions (as `config.columns.task` has them) whose answers a pretraining uses, each once.
+
+    The answers are used as labels in its columns, or for balanced batches.
+    """
     labels = [use.settings.task] if "label" in needed_columns(use) else []
     return tuple(dict.fromkeys(filter(None, (*labels, use.balance))))
 
@@ -75,7 +80,7 @@ def row_columns(use: ColumnUse, recordings: Recordings, *, seed: int) -> Columns
         row.
 
     Raises:
-        ConfigError: The section lacks a setting that is needed.
+        ConfigError: A setting of `config.columns` that is needed is missing or does not fit the recordings.
         DataError: A data set has no such label, or its physiology was never measured.
     """
     needed, settings = needed_columns(use), use.settings
@@ -135,7 +140,7 @@ def _question(question: str) -> Task:
 
 
 def _check_two_labels(task: Task, labels: np.ndarray) -> None:
-    """Refuses a question without two labels in training, between which an augmentation could move recordings."""
+    """Raises a `ConfigError` unless training records have both labels, between which `geodesic` moves recordings."""
     if task.kind != "binary":
         raise ConfigError(
             f"config.augment.geodesic moves recordings between two labels, and {TASK}={task.title!r} gives values: ask "
@@ -158,7 +163,7 @@ def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:
-    """Returns standardised vectors, reduced to principal components; NaN for recordings without any measurement."""
+    """Returns standardised physiology or its principal components, `f32[n, features]`; NaN where nothing is known."""
     values, names = _measured(recordings)
     train = recordings.split.train
     # Mean and deviation are those of the training side, so that the other sides tell nothing.
@@ -171,7 +176,7 @@ def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:
 
 
 def _cluster(settings: ColumnSettings, recordings: Recordings, *, seed: int) -> np.ndarray:
-    """Returns the k-means cluster of every recording's wave attributes, −1 where one of them is missing."""
+    """Returns the k-means cluster of every recording's wave attributes, `i32[n]`, −1 where an attribute is missing."""
     from sklearn.cluster import MiniBatchKMeans  # The import takes a second, which other runs should not wait for.
 
     values, names = _measured(recordings)

@@ -1,5 +1,7 @@
-"""The sampler that settings ask for: of records or patients, from one data set, a weighted mixture, or balanced
-answers.
+"""The sampler that settings ask for.
+
+It draws single records, or patients with several records of each. It draws from all records alike, from data sets with
+given weights, or from every answer to a question equally often.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class _Mixture:
 
 
 class SampledSide:
-    """One side of a split and its sampler.
+    """One side of a split (training or validation), and how records are drawn from it.
 
     Args:
         settings: Settings of the sampling.
@@ -86,8 +88,8 @@ class SampledSide:
         """Number of patients with two or more of the records that are drawn from, and number of all patients.
 
         Units of several records come from one component of a mixture: a patient counts in each component that has
-        records of theirs, and only with these. Where records are drawn one by one, any two of a patient may meet in a
-        batch.
+        records of theirs, and only with these. Where records are drawn one by one, any two records of a patient
+        may be in one batch.
         """
         units = self._settings.name == "patients" and self._settings.records_per_patient > 1
         apart = self._mixture.records if self._mixture is not None and units else (self.records,)
@@ -117,7 +119,7 @@ class SampledSide:
         return Sampler(MixtureOrder(orders, weights=weights, block=block, seed=seed), batch_size=batch_size)
 
     def describe(self) -> list[str]:
-        """Returns a line in words for every component and one for what is left out; none where nothing is mixed."""
+        """Returns a printable line for every component and one for what is left out; none where nothing is mixed."""
         if self._mixture is None:
             return []
         titles, weights = self._mixture.titles, np.array(self._mixture.weights or np.ones(len(self._mixture.titles)))

@@ -49,8 +49,10 @@ class LabelColumns(Protocol):
         """Every name that `label` accepts."""
 
     def label(self, name: str) -> np.ndarray:
-        """Returns a label, `f32[records]`, NaN where missing; an unknown name is a `DataError` that lists the known
-        ones.
+        """Returns a label, `f32[records]`, NaN where missing.
+
+        Raises:
+            DataError: The name is unknown; the message lists the known names.
         """
 
 
@@ -63,7 +65,7 @@ class BinaryTask:
             `"superdiagnostic:NORM"`.
         rule: `"below"` or `"above"` the threshold, both strictly; or `"present"` for labels that are 0 or 1.
         threshold: Threshold in the label's unit; None for `"present"`.
-        section: Flag or leaf that asks the question, which messages name.
+        section: Flag or leaf that asks the question, for messages.
     """
 
     kind: ClassVar[Kind] = "binary"
@@ -199,7 +201,7 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
 
     Args:
         text: Line in the form that this module describes, or a key of `PRESETS`.
-        asked_by: Flag or leaf that the line was given to, which messages name.
+        asked_by: Flag or leaf that the line was given to, for messages.
 
     Raises:
         DataError: The line is no task.
@@ -222,7 +224,7 @@ def parse_task(text: str, *, asked_by: str = "--task") -> Task:
 
 
 def file_name(title: str) -> str:
-    """Returns a question's line in characters that every file system accepts, such as `"lvef_below_40"`.
+    """Returns a file name for a question, in characters that every file system accepts, such as `"lvef_below_40"`.
 
     Args:
         title: Title of a task, such as `"lvef<40"`. Where other characters than `:`, `_` and blanks are lost, or the

@@ -22,7 +22,19 @@ class SelfAttention(nnx.Module):
     """Scaled dot-product attention of all tokens to all, in several heads.
 
     Queries, keys and values come from one product. Keys have no bias: it would add the same to all scores of a query,
-    which the softmax takes away again, so that its gradient would be noise.
+    which the softmax cancels, so that its gradient would be noise.
+
+    Args:
+        dim: Width of the tokens, in channels.
+        num_heads: Number of heads, which must divide `dim`.
+        use_bias: Whether queries, values and output have a bias.
+        kernel_init: Initialisation of the product that makes queries, keys and values.
+        out_init: Initialisation of the product that makes the output.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `dim`.
 
     References:
         Vaswani et al., Attention Is All You Need, NeurIPS 2017.
@@ -69,7 +81,7 @@ class SelfAttention(nnx.Module):
 
 
 def _implementation(device: jax.Device, dtype: jnp.dtype, head_dim: int) -> Literal["cudnn", "xla"]:
-    """Returns the name of the fused kernel where device, type and head size allow it; JAX itself never chooses it."""
+    """Returns `"cudnn"`, the fused kernel, where device, type and head size allow it; JAX itself never chooses it."""
     nvidia = device.platform == "gpu" and device.device_kind.startswith("NVIDIA")
     if not nvidia or float(device.compute_capability) < _CUDNN_CAPABILITY:
         return "xla"

@@ -23,13 +23,13 @@ KERNEL, STRIDE, POOL = 7, 3, 2
 
 
 class ClocsCNN(Encoder):
-    """Network of three convolutional blocks and one linear layer over the activations at all places.
+    """Network of three convolutional blocks and one linear layer over the activations at all positions in time.
 
     A block is conv k7 s3 (unpadded), BN, ReLU, max-pool 2 and dropout after the pooling. In CLOCS the network has one
-    channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. These come out as ten places of
-    32 channels, which the linear layer takes side by side: it tells places apart. That fixes the length, so that
-    recordings of another length are interpolated. In CLOCS the network sees every lead by itself (`LeadWise`); with
-    several channels it sees all leads at once.
+    channel, widths 4 / 16 / 32, dropout .1 and 2,500 samples, five seconds at 500 Hz. The blocks' output has ten
+    positions of 32 channels. The linear layer takes these concatenated, and has weights of its own for each position.
+    That fixes the length, so that recordings of another length are interpolated. In CLOCS the network sees every lead
+    by itself (`LeadWise`); with several channels it sees all leads at once.
 
     Args:
         num_leads: Number of channels of the input.
@@ -80,7 +80,7 @@ class ClocsCNN(Encoder):
         self.embedding_dim = embedding_dim
 
     def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
-        """Returns the activations before and after every pooling; arguments are those of `Encoder.maps`."""
+        """Returns the activations before and after every pooling, in order; arguments are those of `Encoder.maps`."""
         x = layers.cast_ecg(ecg, self.dtype, num_samples=self.input_samples)
         layer_keys = None if keys is None else split_rows(keys, len(self.convs))
         maps = []
@@ -93,7 +93,7 @@ class ClocsCNN(Encoder):
         return maps
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look."""
+        """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         grids = [resampled(num_samples, self.input_samples)]
         for _ in self.convs:
             grids.append(grids[-1].windows(KERNEL, stride=STRIDE, padding="VALID"))

@@ -1,4 +1,4 @@
-"""Convolutions over time that XLA has fast programs for only if they are written as ordinary ones."""
+"""Transposed and grouped convolutions over time, computed by dense convolutions where XLA's own kernels are slow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ class DoublingConv(nnx.Module):
     """Transposed convolution over time of kernel 4 and stride 2, without bias.
 
     It computes what `nnx.ConvTranspose` does with `"SAME"`. Half of the kernel makes the even samples and half the odd
-    ones, so that these are two convolutions of kernel 2, whose results are interleaved. The products are the same, but
-    XLA has no fast program on a CPU for the kernel's gradient of a dilated convolution, which took 20 to 30 times as
-    long (docs/speed.md).
+    samples, so that two dense convolutions of kernel 2, whose results are interleaved, compute the same products. On a
+    CPU, XLA's kernel gradient of a dilated convolution took 20 to 30 times as long (docs/speed.md).
+
+    Args:
+        width_in: Number of channels of the input.
+        width: Number of channels of the output.
+        kernel_init: Initialisation of the kernel.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
     """
 
     def __init__(self, width_in: int, width: int, *, kernel_init: nnx.Initializer, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -37,15 +43,15 @@ class DoublingConv(nnx.Module):
 
 
 def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, int], apart: bool | None = None) -> Array:
-    """Returns a convolution over time in which a group of channels sees its own group alone.
+    """Returns a grouped convolution over time: a group of output channels depends on its group of input channels alone.
 
     Args:
         x: Activations, `[batch, time, width_in]`.
         kernel: Kernel, `[time, width_in / groups, width]`, of the same type.
         groups: Number of groups of channels.
         padding: Number of zeros before and after.
-        apart: Whether each group gets a convolution of its own; None for that on CPUs alone, where the kernel's
-            gradient of one grouped convolution took four times as long (docs/speed.md).
+        apart: Whether each group is computed by a dense convolution of its own; None does so on CPUs alone, where the
+            kernel's gradient of one grouped convolution took four times as long (docs/speed.md).
 
     Returns:
         Activations, `[batch, time, width]`.

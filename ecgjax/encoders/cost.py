@@ -48,13 +48,13 @@ def macs_of(function: Callable[..., Any], *args: Any) -> int:
         *args: Trees of arrays, or of `jax.ShapeDtypeStruct`.
 
     Raises:
-        ValueError: The function has a loop whose number of rounds its trace does not tell.
+        ValueError: The function has products in a loop whose number of rounds is not fixed (`while`).
     """
     return macs_of_trace(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def step_flops(trace: core.Jaxpr) -> float | None:
-    """Returns the floating-point operations of a training step on all devices, or None where its trace does not tell.
+    """Returns the floating-point operations of a training step on all devices; None where loops have unknown lengths.
 
     There are two operations for each multiply-accumulate of `macs_of_trace`. These are the operations that the model
     asks for, by which MFU is defined (Chowdhery et al., PaLM, 2022, appendix B). What is computed again to save memory
@@ -83,7 +83,7 @@ def macs_of_trace(trace: core.Jaxpr) -> int:
         trace: Trace of a function, such as `jax.make_jaxpr(function)(*args).jaxpr`.
 
     Raises:
-        ValueError: There are products in a loop whose number of rounds the trace does not tell.
+        ValueError: There are products in a loop whose number of rounds is not fixed (`while`).
     """
     return sum(macs_of_equation(equation) for equation in trace.eqns if not _is_recomputed(equation))
 
@@ -133,7 +133,7 @@ def _devices(params: Mapping[str, Any]) -> int:
     """Returns the number of devices among which a `shard_map` divides its work.
 
     Devices along an axis that no argument is cut along repeat the work. What a forward pass keeps for the backward pass
-    is cut along all axes, whether or not it differs between them: such an array says nothing, as long as there are
+    is cut along all axes, whether or not it differs between them: such an array is ignored, as long as there are
     others.
     """
     manual = frozenset(params["newly_manual_axes"])
@@ -149,7 +149,7 @@ def _names(spec: PartitionSpec) -> Iterator[str]:
 
 
 def _is_recomputed(equation: core.JaxprEqn) -> bool:
-    """Whether a backward pass computes here what the forward pass has computed already.
+    """Returns whether an equation of a backward pass repeats a computation of the forward pass.
 
     JAX marks such equations in its name stack. The gradients of what is computed again stand inside a `transpose(…)`,
     under the same mark.

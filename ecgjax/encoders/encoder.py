@@ -1,4 +1,4 @@
-"""Base class of encoders: tokens, their pool to the features that probes use, and a head that makes embeddings."""
+"""Base class of encoders, which make tokens, pool them to the features that probes use, and embed these by a head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Encoder(nnx.Module):
     Attributes:
         embedding_dim: Dimension of an embedding.
         feature_dim: Number of features, as `features` returns them.
-        pool: Pool that makes features of tokens; `str(pool)` says it in words.
+        pool: Pooling of tokens to features; `str(pool)` describes it in words.
         head: Last layer or layers, which make embeddings of features.
         lead_groups: Number of embeddings of each record: 1, or one of every lead or stream of leads.
         dtype: Type that is computed in.
@@ -39,19 +39,19 @@ class Encoder(nnx.Module):
         Arguments are those of `features`.
 
         Returns:
-            Activations, each `[batch, places, width]` in the type that is computed in; `grids` says where their places
-            look.
+            Activations, each `[batch, positions, width]` in the type that is computed in; `grids` tells time and lead
+            of each position.
         """
         raise NotImplementedError(type(self).__name__)
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look, for recordings of so many samples."""
+        """Returns the positions in time (and leads) of each of `maps`, for recordings of `num_samples` samples."""
         raise NotImplementedError(type(self).__name__)
 
     def feature_maps(
         self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
     ) -> list[FeatureMap]:
-        """Returns the last activations at every stride, from the finest to the tokens, and where their places look.
+        """Returns the last activations at every stride, from the finest to the tokens, with their positions.
 
         Arguments are those of `features`.
         """
@@ -131,5 +131,5 @@ class Encoder(nnx.Module):
 
 
 def linear_head(dim: int, embedding_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """Returns a linear layer in float32, whatever type is computed in."""
+    """Returns a linear layer from `dim` to `embedding_dim`, which computes in float32 whatever the encoder's type."""
     return nnx.Linear(dim, embedding_dim, dtype=layers.PARAM_DTYPE, param_dtype=layers.PARAM_DTYPE, rngs=rngs)

@@ -16,7 +16,7 @@ from ecgjax.encoders.layers import BatchNorm
 
 
 def freeze(encoder: encoders.Split[encoders.Encoder], frozen: Collection[str]) -> encoders.Split[encoders.Encoder]:
-    """Returns the encoder whose frozen modules have no dropout, and normalise by running statistics that stay.
+    """Returns the encoder with a graph whose frozen modules have no dropout and do not update running statistics.
 
     Args:
         encoder: Encoder to freeze parts of; its arrays stay the same.

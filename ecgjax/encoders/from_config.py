@@ -9,7 +9,7 @@ from ecgjax.errors import ConfigError
 
 
 def create_split(settings: EncoderSettings, *, seed: int) -> Split[Encoder]:
-    """Initialises an encoder.
+    """Initialises the encoder that settings name.
 
     Args:
         settings: Settings of the encoder.
@@ -19,7 +19,7 @@ def create_split(settings: EncoderSettings, *, seed: int) -> Split[Encoder]:
         The encoder's graph definition, parameters and running statistics.
 
     Raises:
-        ConfigError: The encoder's name, precision or a setting is unknown.
+        ConfigError: The encoder has no name, or its name, its precision or a setting is unknown.
     """
     if settings.name is None:
         raise ConfigError("config.encoder.name is needed: the name of an encoder, as docs/encoders.md lists them")

@@ -1,4 +1,4 @@
-"""Where in time, and on which leads, the places of a feature map look: from an encoder's layers alone, without data."""
+"""Positions of feature maps: the time and the leads that each activation stands for, from an encoder's layers alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax import Array
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Places of a feature map.
+    """Positions (places) of a feature map along time, and along leads where these are embedded one by one.
 
     A place sees samples directly before and after its centre, through convolutions, poolings and patches. What it sees
     beyond these through attention, or a normalisation by the whole recording, does not move its centre.
@@ -52,7 +52,7 @@ class Grid:
 
     @property
     def time_index(self) -> np.ndarray:
-        """Number of each place along time, `i64[places]`, which begins anew with every lead."""
+        """Number of each place along time, `i64[places]`; it starts at 0 for every lead."""
         return np.tile(np.arange(self.number), max(len(self.leads), 1))
 
     def times(self, *, rate_hz: float) -> np.ndarray:
@@ -67,7 +67,7 @@ class Grid:
         return np.repeat(np.array(self.leads, np.int32), self.number) if self.leads else None
 
     def mask(self, recorded: Array) -> Array:
-        """Returns which places stand for a part of the recording, and not for its padding alone: `bool[batch, places]`.
+        """Returns which places stand for a part of the recording, and not for padding alone, `bool[batch, places]`.
 
         A place stands for a stride of samples about its centre.
 
@@ -83,7 +83,7 @@ class FeatureMap(NamedTuple):
 
     Attributes:
         values: Activations, `[batch, places, width]`, in the type that is computed in.
-        grid: Places, in time and on leads.
+        grid: Positions of the values in time and on leads.
     """
 
     values: Array
@@ -91,7 +91,7 @@ class FeatureMap(NamedTuple):
 
 
 def resampled(num_samples: int, number: int) -> Grid:
-    """Returns the grid of `number` samples from the first of `num_samples` to the last, as `resample_linear` has it."""
+    """Returns the grid of `number` samples spread evenly over `num_samples`, from the first to the last."""
     return Grid(number, stride=(num_samples - 1) / max(number - 1, 1))
 
 

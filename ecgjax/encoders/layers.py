@@ -73,6 +73,9 @@ def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) ->
         ecg: Recordings, `f32[batch, time, lead]`, in mV.
         dtype: Type that is computed in.
         num_samples: Number of samples to interpolate to; None leaves the length.
+
+    Returns:
+        Recordings in `dtype`, `[batch, num_samples, lead]`.
     """
     if dtype == jnp.bfloat16:
         ecg = ecg - jnp.median(ecg, axis=1, keepdims=True)
@@ -82,7 +85,7 @@ def cast_ecg(ecg: Array, dtype: jnp.dtype, *, num_samples: int | None = None) ->
 
 
 def resample_linear(ecg: Array, num_samples: int) -> Array:
-    """Interpolates linearly between the first and the last sample, which stay what they are.
+    """Resamples recordings linearly to another length; the first and the last sample do not change.
 
     Args:
         ecg: Recordings, `f32[batch, time, lead]`.
@@ -106,6 +109,12 @@ class BatchNorm(nnx.Module):
     Arrays are those of the global batch, so that the sums run over all devices and the layer is synchronised by
     construction. Rows are summed over time first and weighted afterwards, which costs nothing; the mask of
     `nnx.BatchNorm` makes that layer three times as slow (measured on a CPU).
+
+    Args:
+        features: Number of channels.
+        dtype: Type of the normalised activations.
+        momentum: Share of the running statistics that an update keeps.
+        epsilon: Number that is added to the variance.
 
     References:
         Ioffe and Szegedy, Batch Normalization, ICML 2015.
@@ -202,10 +211,10 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _moments(x: Array, weight: Array) -> tuple[Array, Array]:
-    """Returns mean and biased variance of every channel, with all digits whatever the mean is.
+    """Returns mean and biased variance of every channel, accurate even where the mean is large.
 
     E[x²] − E[x]² would lose the variance where the mean is large beside the deviation. So each row is summed over time
-    about a sample of its own, in one pass over the activations, and rows are joined by their means and squared
+    about its middle sample, in one pass over the activations, and rows are joined by their means and squared
     deviations, which are a few numbers a row.
 
     Args:

@@ -1,4 +1,4 @@
-"""One network for every lead: all leads share its weights, and the leads of a record become rows of the batch."""
+"""An encoder that embeds every lead by itself: one network for all leads, which become rows of the batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ class LeadWise(Encoder):
     """Applies an encoder of one channel to every lead of a record by itself.
 
     All leads go through it as one batch, `[batch · lead, time, 1]`, so that a layer is one convolution, and the
-    statistics of batch norm are those of all leads together. Dropout draws anew for every lead.
+    statistics of batch norm are those of all leads together. Dropout is drawn for every lead separately.
+
+    Args:
+        encoder: Encoder of one channel.
+        num_leads: Number of leads of a record.
+
+    Raises:
+        ConfigError: The encoder makes several embeddings of a record already.
 
     Attributes:
         encoder: Encoder of one channel.
@@ -36,7 +43,7 @@ class LeadWise(Encoder):
         self.pool = dataclasses.replace(encoder.pool, leads=num_leads)
 
     def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
-        """Returns the activations of all leads, one lead's places after the other's: `[batch, lead · places, width]`.
+        """Returns the activations of all leads, each `[batch, lead · positions, width]`, one lead after the other.
 
         Arguments are those of `Encoder.maps`.
         """
@@ -45,14 +52,14 @@ class LeadWise(Encoder):
         return [x.reshape(ecg.shape[0], ecg.shape[2] * x.shape[1], x.shape[2]) for x in maps]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look."""
+        """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         leads = tuple(range(self.lead_groups))
         return [dataclasses.replace(grid, leads=leads) for grid in self.encoder.grids(num_samples)]
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the mean over the leads of each lead's features; arguments are those of `Encoder.features`.
+        """Returns the mean over leads of each lead's features, `f32[batch, feature_dim]`.
 
-        The leads' tokens are pooled as rows, before they stand next to each other.
+        Arguments are those of `Encoder.features`. Each lead's tokens are pooled by themselves.
         """
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder.features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)

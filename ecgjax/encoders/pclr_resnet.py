@@ -52,7 +52,10 @@ class ResidualUnit(nnx.Module):
     def __call__(
         self, x: Array, skip: Array, *, train: bool, keys: tuple[Array | None, Array | None], valid: Array | None
     ) -> tuple[Array, Array]:
-        """Maps both paths, `[batch, time, width_in]`, to `[batch, ceil(time / stride), width]`."""
+        """Maps both paths, each `[batch, time, width_in]`, to `[batch, ceil(time / stride), width]`.
+
+        Arguments are those of `Encoder.features`, with two `keys`, one for each dropout.
+        """
         x = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
         x = self.conv2(layers.row_dropout(x, keys[0], self.dropout))
         skip = max_pool(skip, window=self.stride, stride=self.stride, padding="SAME")
@@ -67,8 +70,8 @@ class PCLRResNet(Encoder):
     """Network of a stem, four residual units, a global average pool and a head.
 
     The stem is conv k16, BN and ReLU, and each unit divides the rate by four. The convolutions of the skips are 1×1,
-    whatever `kernel` is. In PCLR the network takes ten seconds of 12 leads, interpolated to 4,096 samples, to 1,024 /
-    256 / 64 / 16 samples of 128 / 196 / 256 / 320 channels. PCLR probes the 320 features; the head for
+    whatever `kernel` is. In PCLR the input is ten seconds of 12 leads, interpolated to 4,096 samples; the units reduce
+    it to 1,024 / 256 / 64 / 16 samples of 128 / 196 / 256 / 320 channels. PCLR probes the 320 features; the head for
     pretraining is 320-ReLU-320. There are 6.39 M parameters before the head. Batch norm is this library's (ε 1e-5,
     momentum .9), not that of Keras.
 
@@ -126,7 +129,7 @@ class PCLRResNet(Encoder):
         return maps
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look; even kernels see one place more behind than before."""
+        """Returns the positions in time of each of `maps`; even kernels see one position more after than before."""
         grids = [resampled(num_samples, self.input_samples or num_samples).windows(self.kernel, padding="SAME")]
         for unit in self.units:
             first = grids[-1].windows(self.kernel, padding="SAME")

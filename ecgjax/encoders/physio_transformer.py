@@ -1,4 +1,4 @@
-"""Convolutional stem and transformer with a decoder, the encoder of Maghsoodi et al. 2025 (PhysioCLR)."""
+"""Transformer on a convolutional stem, with an optional decoder: the encoder of Maghsoodi et al. 2025 (PhysioCLR)."""
 
 from __future__ import annotations
 
@@ -103,15 +103,16 @@ class ConvPositions(nnx.Module):
 
 
 def _length(weight: Array) -> Array:
-    """Returns the Euclidean length of the weights at each place of a kernel, `f32[kernel]`."""
+    """Returns the Euclidean length of the weights at each position of a kernel, `[kernel, in, out]` → `f32[kernel]`."""
     return jnp.sqrt((weight * weight).sum((1, 2)))
 
 
 class Decoder(nnx.Module):
     """Decoder of a transposed convolution with GELU for each convolution of the stem, and a last convolution to leads.
 
-    The transposed convolutions have kernel 4 and stride 2. PhysioCLR's code has two of them, of widths 256 and 128,
-    which bring back a quarter of the stem's stride. The two that are missing are given the second's width.
+    The transposed convolutions have kernel 4, stride 2 and `widths` channels. PhysioCLR's code has two of them, of
+    widths 256 and 128, which undo a quarter of the stem's stride of 16. The two that are missing are given the second's
+    width.
     """
 
     def __init__(self, dim: int, num_leads: int, *, widths: Sequence[int], dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -145,7 +146,7 @@ class PhysioTransformer(Encoder):
     """Transformer on a convolutional stem of stride 16, with convolutional positions and the mean over its tokens.
 
     The stem is followed by a projection, the convolutional positions and a post-norm transformer. The published form is
-    wav2vec 2.0 as fairseq-signals has it for ECGs: 256 channels, 12 layers of 768 channels and 3,072 hidden ones,
+    wav2vec 2.0 in fairseq-signals' version for ECGs: 256 channels, 12 layers of 768 channels and 3,072 hidden ones,
     dropout .1. Its authors' configuration has 8 heads, fairseq-signals 12; the parameters are the same.
 
     This implementation differs in four points. Attention weights are not dropped, because fused attention cannot do so
@@ -153,9 +154,9 @@ class PhysioTransformer(Encoder):
     divide have their last sample repeated instead of being cut. The embedding is made from all tokens and not from the
     first one.
 
-    The group norm of the first convolution takes away each channel's mean and its deviation over the recording. So
-    nothing after it knows the voltage of a recording: neither a probe for voltage criteria nor a reconstruction in mV
-    can work.
+    The group norm of the first convolution removes each channel's mean and its deviation over the recording. So
+    no later layer has the amplitude of a recording: neither a probe for voltage criteria nor a reconstruction in mV can
+    work.
 
     Args:
         num_leads: Number of channels of the input.
@@ -245,7 +246,7 @@ class PhysioTransformer(Encoder):
         return [*finer, self.blocks(x, block_keys)]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the samples lie of which the stem's convolutions make one; the positions do not count."""
+        """Returns the positions in time of each of `maps`; the convolution that encodes positions does not count."""
         padded = patches(num_samples, _STRIDE).number * _STRIDE
         return [patches(padded, 2 ** (i + 1)) for i in range(_NUM_HALVINGS)]
 

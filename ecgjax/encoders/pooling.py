@@ -14,7 +14,7 @@ _LONGEST_WINDOW = 128
 
 
 def max_pool(x: Array, *, window: int, stride: int, padding: str | tuple[int, int] = "VALID") -> Array:
-    """Returns the greatest sample of every window, `[batch, time, channel]` → `[batch, windows, channel]`.
+    """Returns the greatest sample of every window: `[batch, time, channel]` → `[batch, windows, channel]`.
 
     The result and its gradient are those of `nnx.max_pool`: the gradient goes to the first of a window's greatest
     samples, of which there are often several after a ReLU. XLA computes that gradient one sample after the other on a
@@ -31,7 +31,7 @@ def max_pool(x: Array, *, window: int, stride: int, padding: str | tuple[int, in
         padding: Padding `"VALID"` or `"SAME"`, or numbers of samples before and after, which are never the greatest.
 
     Raises:
-        ValueError: The window is longer than its places can be noted.
+        ValueError: The window is longer than 128 samples.
     """
     if window > _LONGEST_WINDOW:
         raise ValueError(f"max_pool: window={window} samples, at most {_LONGEST_WINDOW} are possible")
@@ -47,7 +47,9 @@ def _max_pool(x: Array, window: int, stride: int, padding: tuple[int, int]) -> A
 
 
 def _forward(x: Array, window: int, stride: int, padding: tuple[int, int]) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the maxima, and as residuals their places, `i8[batch, windows, channel]`, and an empty array like `x`."""
+    """Returns the maxima, and as residuals their places in the windows, `i8[batch, windows, channel]`, and an array
+    `[0, time]` that keeps length and type of `x`.
+    """
     batch, length, channels = x.shape
     windows = (sum(padding) + length - window) // stride + 1
     padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*padding, 0), (0, 0, 0)))

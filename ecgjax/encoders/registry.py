@@ -77,17 +77,17 @@ NOT_LEAVES = ("self", "rngs", "dtype", "return")
 
 Arrays = dict[str, Any]
 
-#: Class of a module: an encoder's, or that of what stands on one.
+#: Class of a module: an encoder, or a head on an encoder.
 M = TypeVar("M", bound=nnx.Module)
 
 
 class Split(NamedTuple, Generic[M]):
-    """An encoder, or what stands on one, as graph definition and pure dictionaries of arrays.
+    """A module (an encoder, or a head on one) as graph definition, parameters and running statistics.
 
     Attributes:
-        graph: Graph definition, the static structure; it is hashable, and compiled into the step.
-        params: Parameters that the optimiser updates, float32.
-        stats: Running statistics of batch norm, float32.
+        graph: Graph definition of flax, the structure without arrays; it is hashable, and static in compiled functions.
+        params: Parameters that the optimiser updates, a nested dictionary of float32 arrays.
+        stats: Running statistics of batch norm, a nested dictionary of float32 arrays.
     """
 
     graph: nnx.GraphDef[M]
@@ -142,7 +142,7 @@ def _module(name: str, *, seed: int, precision: str, **settings: Value) -> Encod
 
 
 def split(module: M) -> Split[M]:
-    """Splits a module, of an encoder or of what stands on one, into graph definition and arrays."""
+    """Splits a module (an encoder, or a head on one) into graph definition and arrays."""
     graph, params, *others = nnx.split(module, nnx.Param, nnx.BatchStat)
     (stats,) = others
     return Split(graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
@@ -194,6 +194,10 @@ def reconstruct(
 
     Returns:
         Embeddings and signals, `(f32[batch, dim], f32[batch, time, lead])`, and the statistics after the call.
+
+    Raises:
+        ConfigError: The encoder was made without a decoder.
+        NotImplementedError: Encoders of its class have no decoder.
     """
     module = merge(encoder)
     out = module.reconstruct(ecg, train=train, keys=keys, valid=valid)

@@ -34,7 +34,7 @@ class BasicBlock(nnx.Module):
         self.stride, self.dropout = stride, dropout
 
     def __call__(self, x: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
-        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`."""
+        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`; see `Encoder.features`."""
         y = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
         y = layers.row_dropout(y, keys, self.dropout)
         y = self.norm2(self.conv2(y), train=train, valid=valid)
@@ -106,5 +106,5 @@ class ResNet18(Encoder):
         return [*maps, x]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look."""
+        """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         return halvings(num_samples, 1 + len(self.blocks) // _BLOCKS_A_STAGE)

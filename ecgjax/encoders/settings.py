@@ -1,4 +1,4 @@
-"""Settings of an encoder: its name, what all encoders take, and the arguments of the one that is chosen."""
+"""Settings of an encoder: its name, the settings of all encoders, and the arguments of the chosen encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OF_ALL = ("name", "precision", "num_leads", "embedding_dim", "lead_wise")
 
 
 def argument_leaves() -> dict[str, Leaf]:
-    """Returns the arguments of all encoders by name; None leaves one to the encoder's own, published default."""
+    """Returns the leaves of all encoders' arguments by name; None, their default, means the encoder's own default."""
     found: dict[str, Leaf] = {}
     for cls, _ in ENCODERS.values():
         for name, own in arguments_of(cls, without=(*NOT_LEAVES, *_OF_ALL)).items():

@@ -46,7 +46,7 @@ class ResidualBlock(nnx.Module):
         self.dropout = dropout
 
     def __call__(self, x: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
-        """Maps `[batch, time, width_in]` to `[batch, time, width]`."""
+        """Maps `[batch, time, width_in]` to `[batch, time, width]`; see `Encoder.features`."""
         y = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
         y = layers.row_dropout(self.norm2(self.conv2(y), train=train, valid=valid), keys, self.dropout)
         if self.projects:
@@ -58,9 +58,9 @@ class TemporalNet(Encoder):
     """Network of a stem, two parallel branches of residual blocks at a quarter of the rate, and a merging convolution.
 
     The stem is conv k7, BN, ReLU and max-pool 4. The branches have kernels 3 and 7 and four blocks each. They are
-    merged side by side by conv k3, BN, dropout, ReLU and a global average pool. The head for pretraining has two linear
-    layers without a nonlinearity. `widths` are the channels of the stem, and of each block of a branch; dropout stands
-    in every block and in the merge.
+    concatenated, and merged by conv k3, BN, dropout, ReLU and a global average pool. The head for pretraining has two
+    linear layers without a nonlinearity. `widths` are the channels of the stem, and of each block of a branch; every
+    block and the merge have dropout.
 
     In Dade et al. 2026 the network has one channel, widths 32 / 64 / 128 / 256 / 256, dropout .5, features of 512 and
     an embedding of 128 through 256: 2.84 M parameters before the head and 14 GMAC for eight leads of 2,500 samples. It
@@ -131,7 +131,7 @@ class TemporalNet(Encoder):
         return [stem, jax.nn.relu(layers.row_dropout(x, next(layer_keys), self.dropout))]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look."""
+        """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         stem = Grid(num_samples)
         return [stem, stem.windows(_POOL, stride=_POOL, padding="VALID")]
 
@@ -143,9 +143,10 @@ class TemporalNet(Encoder):
 
 
 class DualTemporalNet(Encoder):
-    """Two TemporalNets, one for the leads I, II, V5, V6 and one for V1–V4; a stream is the mean of its leads.
+    """Two TemporalNets, one for the stream of leads I, II, V5, V6 and one for V1–V4.
 
-    With twelve leads the four that follow from I and II are left out.
+    Each network takes every lead of its stream by itself, and the stream's features are the mean over its leads. With
+    twelve leads the four that follow from I and II are left out.
 
     Args:
         num_leads: Number of leads: 8 for the stored ones, or 12.
@@ -162,7 +163,7 @@ class DualTemporalNet(Encoder):
         lead_groups: Number of streams, 2, each with an embedding of its own.
 
     Raises:
-        ConfigError: The number of leads is another one.
+        ConfigError: The number of leads is neither 8 nor 12.
     """
 
     def __init__(
@@ -208,12 +209,12 @@ class DualTemporalNet(Encoder):
         return [jnp.concatenate(maps, axis=1) for maps in zip(*of_streams, strict=True)]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look."""
+        """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         leads = tuple(itertools.chain.from_iterable(self.stream_leads))
         return [dataclasses.replace(grid, leads=leads) for grid in self.streams[0].grids(num_samples)]
 
     def features(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns the mean of both streams' features, `f32[batch, feature_dim]`; arguments are those of a stream."""
+        """Returns the mean of both streams' features, `f32[batch, feature_dim]`; arguments as in `Encoder.features`."""
         return jnp.mean(self._streams(ecg, train=train, keys=keys, valid=valid), axis=1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
@@ -229,7 +230,7 @@ class DualTemporalNet(Encoder):
         return jnp.stack(out, axis=1)
 
     def _inputs(self, ecg: Array, keys: Array | None) -> Iterator[tuple[LeadWise, Array, Array | None]]:
-        """Yields each stream with its leads and its keys."""
+        """Yields each stream's encoder, its leads, `f32[batch, time, 4]`, and its keys, `key[batch]` or None."""
         stream_keys = [None] * 2 if keys is None else jnp.unstack(split_rows(keys, 2), axis=1)
         for stream, leads, key in zip(self.streams, self.stream_leads, stream_keys, strict=True):
             yield stream, ecg[:, :, np.array(leads)], key

@@ -1,4 +1,4 @@
-"""Pools: how an encoder makes the features of a record of its tokens."""
+"""Pooling of an encoder's tokens to the features of a record."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _POOLS: Mapping[str, Callable[[Array, Array | None], Array]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Pool of tokens; `str` of it says it in words.
+    """Pooling of tokens over time and leads; `str(pool)` describes it in words.
 
     Attributes:
         name: Name of the pool over time: `mean`; `max and mean`, side by side; or `flatten`, all tokens side by side.
@@ -59,7 +59,7 @@ class Pool:
         Args:
             tokens: Tokens, `f32[batch, tokens, dim]`, as `Encoder.tokens` returns them.
             token_mask: Mask of the tokens that count, `bool[batch, tokens]`; None for all. `flatten` puts zeros in the
-                place of the others. The mean of no token at all is 0.
+                place of the others. The mean of no token is 0.
 
         Returns:
             Features, `f32[batch, feature_dim]`.

@@ -45,8 +45,8 @@ class LayerNorm(nnx.Module):
 class Block(nnx.Module):
     """Self-attention and a two-layer perceptron with GELU, each with a skip, a normalisation and dropout.
 
-    With `norm_first` the normalisation stands before attention and perceptron, and otherwise after the sum with the
-    skip.
+    With `norm_first` the normalisation comes before attention and perceptron, and otherwise after the sum with the
+    skip. `out_init` initialises the last linear layer before each sum.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Block(nnx.Module):
 
 
 class Blocks(nnx.Module):
-    """Transformer blocks one after the other, each of whose parameters is one array with the layer as first axis.
+    """A sequence of transformer blocks (layers), compiled once.
 
-    A scan over that axis is compiled once for all layers.
+    Each parameter is one array over all layers, with the layer as first axis, and the forward pass scans over it.
 
     Args:
         depth: Number of layers.
@@ -115,7 +115,7 @@ class Blocks(nnx.Module):
             skip.
         use_bias: Whether linear layers and normalisations have a bias.
         residual_std: Initial standard deviation of the last linear layer before each sum with a skip.
-        dropout: Share of the activations that dropout takes before each sum with a skip.
+        dropout: Share of the activations that dropout sets to zero before each sum with a skip.
         remat: Whether each layer is computed again in the backward pass, which then keeps the layer's input alone.
         dtype: Type that is computed in.
         rngs: Random numbers of the initialisation.
@@ -171,12 +171,12 @@ class Blocks(nnx.Module):
 
 
 def pad_to_multiple(ecg: Array, multiple: int) -> Array:
-    """Repeats the last sample of `[batch, time, lead]` until `multiple` divides the time, so that none is cut off."""
+    """Pads `[batch, time, lead]` at the end with its last sample until `multiple` divides the number of samples."""
     return jnp.pad(ecg, ((0, 0), (0, -ecg.shape[1] % multiple), (0, 0)), mode="edge")
 
 
 def sincos_positions(num_tokens: int, dim: int) -> Array:
-    """Returns sines (even channels) and cosines (odd) of each token's place, with wavelengths of 2π to 20,000π tokens.
+    """Returns sines (even channels) and cosines (odd) of each token's number, of wavelengths 2π to 20,000π tokens.
 
     Returns:
         Encodings, `f32[num_tokens, dim]`; `dim` must be even.

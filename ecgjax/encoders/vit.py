@@ -19,12 +19,12 @@ from ecgjax.settings.bounds import BelowOne, Count
 class ViT1D(Encoder):
     """Pre-norm vision transformer over patches of all leads, whose tokens are averaged.
 
-    The places of patches are encoded by sines, and one register token is added. A patch is 25 samples, 50 ms at the
-    500 Hz of ECG-JEPA; at another rate set `patch` to as long a time. ECG-JEPA's forms have no biases: ViT-S
+    Positions of patches are encoded by sines and cosines, and one register token is added. A patch is 25 samples, 50 ms
+    at the 500 Hz of ECG-JEPA; at another rate set `patch` to as long a time. ECG-JEPA's forms have no biases: ViT-S
     (384 × 8 layers, 6 heads) has 14,277,888 parameters before the last layer, ViT-B (768 × 12, 12 heads) 85,185,024.
-    They have no dropout. The register takes part in attention and is left out of the mean (ECG-JEPA fine-tunes on
-    that mean or on an attention pool, which is a head and no encoder). Lengths that the patch does not divide have
-    their last sample repeated.
+    They have no dropout. The register takes part in attention and is left out of the mean (ECG-JEPA fine-tunes on that
+    mean or on an attention pool, which is a head and no encoder). Lengths that the patch does not divide have their
+    last sample repeated.
 
     Args:
         num_leads: Number of channels of the input.
@@ -102,5 +102,5 @@ class ViT1D(Encoder):
         return [self.norm(x[:, 1:])]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the patches lie, without those tokens that attention mixes in."""
+        """Returns the positions in time of the patches; what attention mixes in does not count."""
         return [patches(num_samples, self.patch)]

@@ -18,7 +18,7 @@ _EXPANSION = 4
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, batch norm, and ReLU where `relu`."""
+    """A convolution without bias, batch norm and, where `relu` is true, ReLU."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ConvNorm(nnx.Module):
         self.relu = relu
 
     def __call__(self, x: Array, *, train: bool, valid: Array | None) -> Array:
-        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`."""
+        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`; see `Encoder.features`."""
         x = self.norm(self.conv(x), train=train, valid=valid)
         return jax.nn.relu(x) if self.relu else x
 
@@ -44,8 +44,9 @@ class ConvNorm(nnx.Module):
 class Bottleneck(nnx.Module):
     """A block of 1×1, wide and 1×1 convolutions plus skip, ReLU.
 
-    The skip averages pairs of samples where the block strides, then widens with a 1×1 convolution where widths differ.
-    The scale of the last normalisation begins at zero, so that a new block passes on its skip.
+    `width` is that of the inner convolutions, and the output has 4 · `width` channels. The skip averages pairs of
+    samples where the block has stride 2, then widens with a 1×1 convolution where widths differ. The scale of the last
+    normalisation begins at zero, so that a new block passes on its skip.
 
     References:
         He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019.
@@ -62,7 +63,7 @@ class Bottleneck(nnx.Module):
             self.skip = ConvNorm(width_in, out, kernel=1, relu=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool, valid: Array | None) -> Array:
-        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), 4 · width]`."""
+        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), 4 · width]`; see `Encoder.features`."""
         y = self.reduce(x, train=train, valid=valid)
         y = self.wide(y, train=train, valid=valid)
         y = self.expand(y, train=train, valid=valid)
@@ -74,7 +75,7 @@ class Bottleneck(nnx.Module):
 
 
 def _average_pairs(x: Array) -> Array:
-    """Halves the time of `[batch, time, channel]`; a last sample without a partner stays as it is."""
+    """Averages pairs of samples of `[batch, time, channel]`, which halves the time; an odd last sample stays."""
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0)), mode="edge")
     return x.reshape(x.shape[0], -1, 2, x.shape[2]).mean(2)
 
@@ -138,7 +139,7 @@ class XResNet1d(Encoder):
     def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
         """Returns the activations after the stem and every stage; arguments are those of `Encoder.maps`.
 
-        `keys` make no difference here, because dropout stands in the head.
+        `keys` make no difference here, because only the head has dropout.
         """
         del keys
         x = layers.cast_ecg(ecg, self.dtype)
@@ -153,7 +154,7 @@ class XResNet1d(Encoder):
         return [*maps, x]
 
     def grids(self, num_samples: int) -> list[Grid]:
-        """Returns where the places of each of `maps` look."""
+        """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         return halvings(num_samples, 1 + self.num_stages)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:

@@ -1,1 +1,1 @@
-"""The firewall between pretraining and evaluation: which records, or whose, an encoder has seen."""
+"""Detection of leaks: which records of an evaluation, or records of which patients, an encoder was pretrained on."""

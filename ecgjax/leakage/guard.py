@@ -24,10 +24,10 @@ DROPPED = "seen_in_pretraining"
 
 
 def check_overlaps(overlaps: str) -> None:
-    """Refuses a value that `config.probe.overlaps` cannot have.
+    """Checks a value of `config.probe.overlaps`.
 
     Raises:
-        ConfigError: The value is unknown.
+        ConfigError: The value is not `"refuse"`, `"mark"` or `"drop"`.
     """
     check_known(overlaps, OVERLAPS, setting="config.probe.overlaps")
 
@@ -46,11 +46,12 @@ def guard(
         recordings: Recordings of the evaluation.
         trained_on: List of the encoder's pretraining records.
         records: Numbers of the records of the evaluation that are validated and tested on, `int64[n]`.
-        overlaps: Value of `OVERLAPS` that says what is done.
+        overlaps: Treatment of overlapping records: `"refuse"` raises an error, `"mark"` keeps them and returns a
+            caution, `"drop"` takes them out of validation and test.
         directories: Folders in which data sets that were trained on may lie.
 
     Returns:
-        The recordings, with another split where records were dropped, and what a reader must know, one sentence each.
+        The recordings, with another split where records were dropped, and cautions for the report, one sentence each.
 
     Raises:
         ConfigError: There are overlaps, and `overlaps` is `"refuse"`.
@@ -113,10 +114,12 @@ def unlinked(
 
 
 def labelled(labels: Sequence[str], *, name: str = "The encoder") -> tuple[str, ...]:
-    """Returns a caution on the labels that a pretraining used, since learning from few labels is not given only those.
+    """Returns a caution for the report where a pretraining used labels, and otherwise nothing.
+
+    An evaluation with few labels then does not show what can be learnt from few labels alone.
 
     Args:
-        labels: Questions whose answers the pretraining knew, as `row_metadata.labels_looked_at` returns them.
+        labels: Questions whose answers the pretraining used, as `row_metadata.labels_looked_at` returns them.
         name: Name of the encoder at the start of a sentence.
     """
     if not labels:

@@ -1,4 +1,4 @@
-"""The signals of records that were trained on, from those of their data sets that are still available."""
+"""Signals of records that an encoder was pretrained on, read from those of their data sets that can still be opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ecgjax.leakage.trained_on import PretrainingRecords, Source
 
 
 class KnownSignals:
-    """Reads the bands of records that were trained on, from the data sets that are available.
+    """Reads the bands (signals between 3 and 20 Hz) of pretraining records from the data sets that could be opened.
+
+    The argument `places` of all methods holds indices into the list of pretraining records, `int64[n]`.
 
     Args:
         trained_on: List of the encoder's pretraining records.
@@ -27,16 +29,16 @@ class KnownSignals:
         self._stores: dict[str, Store] = {}
 
     def here(self, places: np.ndarray) -> np.ndarray:
-        """Returns whether the signal of each record is available, `bool[n]`."""
+        """Returns whether the data set of each pretraining record could be opened, `bool[n]`."""
         there = np.array([each.fingerprint in self._datasets for each in self._trained_on.sources])
         return there[self._source(places)]
 
     def names(self, places: np.ndarray) -> list[str]:
-        """Returns the names of the data sets that the records belong to."""
+        """Returns the names of the data sets that the pretraining records belong to, each once."""
         return list(dict.fromkeys(self._trained_on.sources[which].name for which in self._source(places)))
 
     def bands(self, places: np.ndarray) -> list[np.ndarray]:
-        """Returns `signature.band_of` of records, given by their places in the list."""
+        """Returns the band of each pretraining record, `f32[8, samples]`, as `signature.band_of` computes it."""
         # Signals are read data set by data set, and each is put where it was asked for.
         bands: list[np.ndarray] = [np.empty(0)] * len(places)
         of_source = self._source(places)
@@ -57,7 +59,7 @@ class KnownSignals:
 
 
 def reachable(trained_on: PretrainingRecords, recordings: Recordings, directories: Sequence[str]) -> dict[str, Dataset]:
-    """Returns the available data sets that were trained on, by fingerprint.
+    """Returns, by fingerprint, the data sets that were trained on and can be opened.
 
     Args:
         trained_on: List of the encoder's pretraining records.
@@ -76,7 +78,7 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
 
 
 def bands_of(store: Store, of: Dataset | Recordings, records: np.ndarray) -> list[np.ndarray]:
-    """Returns `signature.band_of` of records, each from its recorded samples alone.
+    """Returns the band of each record, `f32[8, samples]`, as `signature.band_of` computes it from the recorded samples.
 
     Args:
         store: Store that holds the signals.

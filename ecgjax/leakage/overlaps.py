@@ -1,4 +1,4 @@
-"""Finds records that an encoder has seen in pretraining, and records of patients that it has seen.
+"""Search for records of an evaluation that an encoder was pretrained on, and for other records of their patients.
 
 A record is compared with the list of pretraining records beside the checkpoint (`trained_on.py`). Three kinds of
 overlap are looked for: an equal content; a copy, whether rescaled, resampled, filtered, shifted, cut or with its leads
@@ -40,8 +40,8 @@ class Overlap:
     Attributes:
         record: Number of the record.
         kind: Kind of overlap, a key of `KINDS`.
-        known: Place of the overlapping pretraining record in their list.
-        detail: Description of how the two differ; may be empty.
+        known: Index of the overlapping record in the list of pretraining records.
+        detail: Description of how the two records differ, for messages; may be empty.
     """
 
     record: int
@@ -57,7 +57,7 @@ class Overlaps:
     Attributes:
         found: Overlaps, one for each record that overlaps, in the order of their numbers.
         looked_at: Number of records that were compared.
-        cautions: Descriptions of what could not be looked for, one sentence each.
+        cautions: Sentences on overlaps that could not be looked for or decided.
     """
 
     found: tuple[Overlap, ...]
@@ -77,7 +77,7 @@ class Overlaps:
 
 
 def describe(result: Overlaps, recordings: Recordings, trained_on: PretrainingRecords) -> str:
-    """Returns a sentence on how many records overlap, by kind and with examples."""
+    """Returns a clause without a full stop, for messages, on how many records overlap, by kind and with examples."""
     kinds = []
     for kind, count in result.counts.items():
         examples = [each for each in result.found if each.kind == kind][:_EXAMPLES]
@@ -137,7 +137,7 @@ def _rank(overlap: Overlap) -> int:
 
 
 def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns the place of each key among known ones, −1 where it is not there: `int64[n]` for `uint8[n, 16]`."""
+    """Returns the index of each of `keys`, `uint8[n, 16]`, in `known`, `uint8[m, 16]`: `int64[n]`, −1 where missing."""
     # The bytes of a key are one value, so that whole keys are sorted and compared.
     words, ordered = (np.ascontiguousarray(each).view(f"V{each.shape[1]}").ravel() for each in (keys, known))
     unique, first = np.unique(ordered, return_index=True)
@@ -149,7 +149,7 @@ def _places(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _of_known_patients(
     recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray
 ) -> list[tuple[int, int]]:
-    """Returns the records whose patients were trained on, each with a pretraining record of that patient.
+    """Returns the records whose patients were trained on, each with the index of a pretraining record of that patient.
 
     Patients who share a recording or are joined by a link count as one.
 
@@ -174,7 +174,14 @@ def _of_known_patients(
 def _copies(
     recordings: Recordings, trained_on: PretrainingRecords, records: np.ndarray, *, directories: Sequence[str]
 ) -> tuple[list[Overlap], list[str]]:
-    """Returns the copies among records, and cautions on what could not be decided."""
+    """Returns the overlaps of records that are copies of pretraining records, and cautions on undecided ones.
+
+    Args:
+        recordings: Recordings of the evaluation.
+        trained_on: List of the encoder's pretraining records.
+        records: Numbers of the records to compare, `int64[n]`.
+        directories: Folders in which data sets that were trained on may lie.
+    """
     if not len(records):
         return [], []
     parts = [traces_of(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)]

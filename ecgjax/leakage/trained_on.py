@@ -4,11 +4,11 @@
 
 - the hash of its content, by which an equal recording is recognised in any data set;
 - a hash of its patient. The list holds no plain ids, because a checkpoint is passed on further than recordings are, and
-  a list of ids would tell who is in a hospital's data. The hash keeps an id from being read, not from being guessed:
-  whoever has an id and the data set's name can still find out whether it is in the list;
+  a list of ids would disclose who is in a hospital's data. The hash keeps an id from being read, but not from being
+  guessed: whoever has an id and the data set's name can still find out whether it is in the list;
 - the order-free signature and the envelope from the data set's index (`data_pipelines/duplicates/order_free.py`), by
-  which copies are found. They are copied into the list and not referred to, because an encoder must know what it has
-  seen where the data are not available;
+  which copies are found. They are copied into the list, so that copies are found where the data sets themselves are not
+  available;
 - its number in its data set, by which its signal is read where the data are available.
 """
 
@@ -50,7 +50,7 @@ class Source:
     Attributes:
         name: Name of the data set.
         fingerprint: Fingerprint of the data set.
-        num_records: Number of its records that were trained on.
+        num_records: Number of records of the data set that were trained on.
         traced: Whether its index has the signatures and envelopes by which copies are found.
     """
 
@@ -145,18 +145,21 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
 
 
 def is_traced(dataset: Dataset) -> bool:
-    """Returns whether the index of a data set has signatures and envelopes, by which copies are found; older ones have
-    none.
+    """Returns whether the index of a data set has the signatures and envelopes by which copies are found.
+
+    Data sets that earlier versions built have none.
     """
     return dataset.index.order_free_signature is not None and dataset.index.envelope is not None
 
 
 def traces_of(dataset: Dataset, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns order-free signatures and envelopes of records of a data set, or empty ones where its index has none.
+    """Returns order-free signatures, `int8[n, 192]`, and envelopes, `int8[n, 256]`, of records of a data set.
+
+    Where the index has none, signatures are zero and envelopes hold `NO_SAMPLE`.
 
     Args:
         dataset: Data set of the records.
-        numbers: Numbers of the records in it, `int64[n]`.
+        numbers: Numbers of the records in the data set, `int64[n]`.
     """
     signature, envelope = dataset.index.order_free_signature, dataset.index.envelope
     if signature is not None and envelope is not None:
@@ -175,7 +178,7 @@ def patient_keys(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
 
     Args:
         dataset: Data set of the records.
-        numbers: Numbers of the records in it, `int64[n]`.
+        numbers: Numbers of the records in the data set, `int64[n]`.
     """
     name = dataset.card["name"]
     identity = f"{name} {dataset.fingerprint}" if name == NO_NAME else name
@@ -196,7 +199,7 @@ def open_pretraining_records(workdir: str | Path, *, run: str, digest: str | Non
         digest: Digest of the list that the checkpoint stores; None for a checkpoint saved before there were lists.
 
     Raises:
-        CheckpointError: The list is missing, damaged, or of another run.
+        CheckpointError: The list is missing, damaged, of another run, or has another digest.
     """
     path = Path(workdir) / RECORDS_FILE
     remedy = (

@@ -1,4 +1,4 @@
-"""Objectives over the global batch: relations define pairs, miners choose among them, losses add them up in tiles."""
+"""Losses over all pairs of the global batch; relations tell positive from negative pairs, miners choose triplets."""
 
 from ecgjax.objectives.losses.clip import clip_loss
 from ecgjax.objectives.losses.clocs import clocs

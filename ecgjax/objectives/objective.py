@@ -1,8 +1,8 @@
-"""A loss, its relation and its miner as settings name them, and what the loss learns itself.
+"""A loss with its relation and miner, as settings name them, and the parameters that the loss itself learns.
 
-Every setting of every loss, relation and miner is a leaf of the config, where None stands for its own default. So
-`--config.objective.name=triplet --config.miner.name=semi_hard` changes one method into another. A leaf that the chosen
-loss, relation or miner does not take must stay None.
+Every setting of every loss, relation and miner is a leaf of the config, where None stands for the function's default.
+So `--config.objective.name=triplet --config.miner.name=semi_hard` changes one method into another. A leaf that the
+chosen loss, relation or miner does not take must stay None.
 """
 
 from __future__ import annotations
@@ -44,22 +44,23 @@ SCHEDULE = ("first_hardness", "last_hardness", "over_steps")
 
 
 class Objective:
-    """The loss that settings name.
+    """The loss that settings name, with its relation and miner.
 
     Args:
         settings: Settings of the loss.
         relation: Settings of the relation.
         miner: Settings of the miner.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         num_views: Number of rows of each record.
-        projected: Dimensions of the partners' embeddings and of the ECGs', where the loss compares with another
-            modality.
+        projected: Dimension of the partners' embeddings, and that of the ECGs', where the loss compares ECGs with
+            another modality; None elsewhere.
 
     Attributes:
         weight: Weight of the loss beside others, `config.objective.weight`.
 
     Raises:
-        ConfigError: A name is unknown, or what is chosen does not take a setting.
+        ConfigError: A name is unknown, a needed setting is missing, or the chosen loss, relation or miner does not take
+            a setting that is given.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Objective:
         return miner_of_loss
 
     def init(self, *, seed: int = 0) -> dict[str, Array]:
-        """Returns what the loss learns, at its first values.
+        """Returns the first values of the parameters that the loss learns.
 
         Args:
             seed: Seed of the projection of partners.
@@ -158,13 +159,13 @@ class Objective:
         Args:
             params: Learnt values, as `init` returned them or after some training.
             embeddings: Embeddings, `[rows, dim]`.
-            rows: Metadata of the rows.
+            rows: Metadata of the embedding rows.
             key: Random key of the run's seed and this step, for miners that draw.
             step: Number of the training step, for miners with a schedule.
             paired: Embeddings of the partners, `f32[rows, partners' dim]`, for losses of paired modalities.
 
         Returns:
-            The loss, whose statistics include what is learnt.
+            The loss, whose statistics include the learnt scalars.
         """
         settings = dict(self._settings)
         learnt = {
@@ -193,7 +194,7 @@ class Objective:
 
 @jax.custom_vjp
 def _at_least_minimum(temperature: Array) -> Array:
-    """Returns the temperature, or the lowest one; from below that a gradient passes only if it leads back up.
+    """Returns the temperature, at least `MIN_TEMPERATURE`; below it a gradient passes only if it leads back up.
 
     The gradient of a plain maximum is 0 there: a temperature that a step took too low would never come back.
     """
@@ -213,7 +214,7 @@ def _relation(relation: RelationSettings) -> Relation:
 
 
 def _refuse(settings: RelationSettings | MinerSettings, section: str, loss: str | None) -> None:
-    """Refuses a relation or miner beside a loss that takes none."""
+    """Raises a `ConfigError` where a relation or miner is set for a loss that takes none."""
     names = ("name", *(SCHEDULE if isinstance(settings, MinerSettings) else ()))
     every = {name: getattr(settings, name) for name in names} | dict(settings.arguments)
     chosen = {name: value for name, value in every.items() if value is not None}
@@ -247,7 +248,17 @@ def _learnt(names: tuple[str, ...], takes: Mapping[str, inspect.Parameter], loss
 def _settings(
     function: Callable[..., object], arguments: Arguments, section: str, name: str | None
 ) -> dict[str, object]:
-    """Returns arguments, looked up where they are names of functions."""
+    """Returns the arguments of a loss, relation or miner by name, with functions in place of their names.
+
+    Args:
+        function: Loss, relation or miner.
+        arguments: Arguments as the config has them, such as `distance="cosine"`.
+        section: Section of the config, for messages.
+        name: Name of the function in the config, for messages.
+
+    Raises:
+        ConfigError: The function does not take an argument, or one without a default is missing.
+    """
     possible = list(leaves_of_functions([function]))
     if unknown := sorted(set(arguments) - set(possible)):
         raise ConfigError(

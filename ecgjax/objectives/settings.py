@@ -1,4 +1,4 @@
-"""Settings of a loss, its relation and its miner: the names, and the arguments of what is chosen."""
+"""Settings of a loss, its relation and its miner: their names, and the arguments of the chosen functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOT_LEAVES = (
 
 
 def leaves_of_functions(functions: Collection[Callable[..., object]]) -> dict[str, Leaf]:
-    """Returns the leaves of functions' arguments by name; where several functions have one, the last one's counts."""
+    """Returns the leaves of functions' arguments by name; where several functions share a name, the last one counts."""
     found: dict[str, Leaf] = {}
     for function in functions:
         named = {name: Leaf(str, None, None, True, _choice(name)) for name in BY_NAME}
@@ -78,7 +78,7 @@ class RelationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MinerSettings:
-    """`config.miner`: which positives and negatives a triplet loss looks at.
+    """`config.miner`: which positives and negatives a triplet loss uses.
 
     Attributes:
         arguments: Arguments of the miner that differ from its defaults.

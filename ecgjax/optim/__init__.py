@@ -1,4 +1,4 @@
-"""Optimisers, their schedules and their settings."""
+"""Optimisers, learning-rate schedules, their settings, and averaged weights."""
 
 from ecgjax.optim.averaging import average
 from ecgjax.optim.optimizers import (

@@ -2,6 +2,9 @@
 
 The chosen optimiser runs at the schedule's shape, from 0 to 1, and every parameter's update is multiplied by its own
 peak learning rate. That is the config's, scaled with the batch and lowered by depth, or one of the parameter's own.
+
+An optimiser is a function `(shape, known, *, decay, …)`: `shape` is the schedule from 0 to 1, `known` holds the
+properties of all parameters by name, `decay` is the transformation that adds weight decay, and the others are settings.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ def adamw(
 def adam(
     shape: optax.Schedule, known: Known, *, decay: Decay, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Returns Adam with an L2 term in the gradient, as `torch.optim.Adam` takes `weight_decay`.
+    """Returns Adam with an L2 term in the gradient, which `torch.optim.Adam` calls `weight_decay`.
 
     References:
         Kingma and Ba, Adam, ICLR 2015.
@@ -105,7 +108,7 @@ _NOT_SETTINGS = ("shape", "known", "decay")
 
 
 def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
-    """Returns the share of the peak learning rate at each step, 0 to 1.
+    """Returns the schedule: a function from a step to the share of the peak learning rate, 0 to 1.
 
     `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`.
     `warmup_constant` rises in the same way and stays at 1. `constant` is 1, after a warm-up where a fraction is given.
@@ -152,8 +155,8 @@ def create(
         params: Parameters to optimise, arrays or shapes, with the encoder's under `encoder`.
 
     Raises:
-        ConfigError: A name is unknown, the optimiser does not take a setting, a pattern is found nowhere, or nothing is
-            left to train.
+        ConfigError: A name is unknown, the optimiser does not take a setting, a pattern of `rates` or `frozen` is found
+            in no parameter, or every parameter is frozen.
     """
     known = parameters(params)
     function = chosen(OPTIMIZERS, settings.name, setting="config.optimizer.name")
@@ -185,7 +188,7 @@ def create(
 
 
 def frozen_parameters(settings: OptimizerSettings, params: Any) -> frozenset[str]:
-    """Returns the names of the parameters that `config.optimizer.frozen` means; arguments as for `create`."""
+    """Returns the names of the parameters that match `config.optimizer.frozen`; arguments are those of `create`."""
     return frozenset(matching(settings.frozen, parameters(params), setting="config.optimizer.frozen"))
 
 
@@ -196,7 +199,7 @@ def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) ->
 
     Args:
         settings: Settings of the optimiser.
-        known: Parameters by name.
+        known: Properties of the parameters by name.
         batch_size: Number of recordings of the global batch.
 
     Returns:
@@ -204,7 +207,8 @@ def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) ->
         multiplied with the parameter.
 
     Raises:
-        ConfigError: The scaling is unknown, a pattern is found nowhere, or there are no blocks to tell depths by.
+        ConfigError: The scaling is unknown, a pattern is found in no parameter, or `layer_decay` is set and the encoder
+            has no blocks.
     """
     scaling = chosen(SCALINGS, settings.scaling, setting="config.optimizer.scaling")
     peak = settings.learning_rate * scaling(batch_size / BASE_BATCH)
@@ -233,7 +237,7 @@ def _settings(function: Callable[..., Any]) -> list[str]:
 
 
 def _by_parameter(function: Callable[[str, Array, Array], Array]) -> optax.GradientTransformation:
-    """Returns a transformation without state: (name, update, parameter) → update."""
+    """Returns a stateless transformation from a function `(name, update, parameter) → update` of one parameter."""
     return optax.stateless(
         lambda updates, params: jax.tree_util.tree_map_with_path(
             lambda path, update, param: function(name_of(path), update, param), updates, params
@@ -250,7 +254,7 @@ def _decay(known: Known, rate: float, decayed: Callable[[Parameter], bool]) -> D
 def _trust_ratio(known: Known, coefficient: float) -> optax.GradientTransformation:
     """Scales a layer's update to its parameters' norm times a coefficient; where either norm is 0 it stays as it is.
 
-    Unlike `optax.scale_by_trust_ratio` it takes stacked layers one by one.
+    Unlike `optax.scale_by_trust_ratio` it scales stacked layers one by one.
     """
 
     def scale(name: str, update: Array, param: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Parameters by name: whether they are kernels, how deep they lie, and which of them a pattern means.
+"""Properties of parameters by name: whether they are kernels, their depth, and which of them a pattern matches.
 
 A parameter's name is its path in the tree, such as `encoder/blocks/3/conv1/kernel`. Layers whose parameters are stacked
 along the first axis, as a scan over them needs, carry no number there: `encoder/blocks/attention/kernel`.
@@ -48,7 +48,7 @@ class Parameter:
     kernel: bool
 
     def spread(self, by_layer: Sequence[float]) -> np.ndarray:
-        """Returns one number a stacked layer, `f32[layers, 1, …]`, to be multiplied with the parameter."""
+        """Returns one number for each stacked layer, to be multiplied with the parameter: `f32[layers, 1, …]`."""
         return np.asarray(by_layer, np.float32).reshape(-1, *(1,) * (len(self.shape) - 1))
 
 
@@ -58,7 +58,7 @@ def name_of(path: Any) -> str:
 
 
 def parameters(params: Any) -> dict[str, Parameter]:
-    """Returns every parameter of a tree by name.
+    """Returns the properties of every parameter of a tree by name.
 
     Args:
         params: Parameters, arrays or their shapes, with the encoder's under `encoder`.
@@ -75,7 +75,13 @@ def _parameter(name: str, shape: tuple[int, ...]) -> Parameter:
 
 
 def _place(parts: Sequence[str], shape: tuple[int, ...]) -> tuple[int | None, int]:
-    """Returns depth and number of stacked layers, by the first part of the name that says something of it."""
+    """Returns depth and number of stacked layers of a parameter, as `Parameter` defines them.
+
+    Args:
+        parts: Parts of the parameter's name after `encoder`; the first that names a stem, a list of blocks, or a head
+            decides.
+        shape: Shape of the parameter.
+    """
     for i, part in enumerate(parts):
         if part.startswith(_LAST):
             return None, 0
@@ -89,7 +95,7 @@ def _place(parts: Sequence[str], shape: tuple[int, ...]) -> tuple[int | None, in
 
 
 def hold(params: Any, names: Collection[str]) -> Any:
-    """Returns the parameters, with no gradient flowing into those that are named."""
+    """Returns a tree of parameters, in which no gradient flows into those of the given names."""
     if not names:
         return params
     return jax.tree_util.tree_map_with_path(
@@ -98,7 +104,7 @@ def hold(params: Any, names: Collection[str]) -> Any:
 
 
 def matching(patterns: Sequence[str], known: Mapping[str, Any], *, setting: str) -> dict[str, str]:
-    """Finds the parameters that patterns mean.
+    """Finds the parameters whose names match patterns.
 
     Args:
         patterns: Regular expressions, which are found anywhere in a name; `^` and `$` tie them to its ends.
@@ -106,10 +112,10 @@ def matching(patterns: Sequence[str], known: Mapping[str, Any], *, setting: str)
         setting: Leaf of the config that the patterns come from, for messages.
 
     Returns:
-        First pattern that is found in a name, by name; names in which none is found are left out.
+        The first pattern that is found in a parameter's name, by that name; other parameters are left out.
 
     Raises:
-        ConfigError: A pattern is no regular expression, or is found nowhere.
+        ConfigError: A pattern is no regular expression, or is found in no name.
     """
     for pattern in patterns:
         try:
@@ -129,11 +135,11 @@ def layer_factors(known: Mapping[str, Parameter], decay: float) -> dict[str, flo
     block (Bao et al., BEiT, ICLR 2022).
 
     Args:
-        known: Parameters by name.
+        known: Properties of the parameters by name.
         decay: Factor of the learning rate from one layer to the one below.
 
     Returns:
-        Factors by name; where layers are stacked, one factor for each layer.
+        Factors by name of the parameter; where layers are stacked, one factor for each layer, `f32[layers, 1, …]`.
 
     Raises:
         ConfigError: There are no blocks.

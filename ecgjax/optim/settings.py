@@ -10,7 +10,7 @@ from ecgjax.settings.leaf import leaf
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """`config.optimizer`. Settings that only some optimisers take are None for their own defaults."""
+    """`config.optimizer`: optimiser and schedule. Settings of only some optimisers are None for these' defaults."""
 
     name: str = leaf("adamw", 'Optimiser; "adam" has L2 in the gradient.', choices=("adamw", "adam", "lars", "lamb"))
     learning_rate: float = leaf(1e-3, "Learning rate at its peak.", bound=POSITIVE)

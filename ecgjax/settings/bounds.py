@@ -1,4 +1,4 @@
-"""Bounds of settings, which are declared beside the defaults that they bound."""
+"""Bounds of numeric settings, which a setting names beside its default."""
 
 from __future__ import annotations
 

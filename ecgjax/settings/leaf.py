@@ -53,7 +53,7 @@ class Leaf:
 
 
 def leaf(default: T, meaning: str, *, bound: Bound | None = None, choices: tuple[str, ...] = ()) -> T:
-    """Returns a field of a settings class.
+    """Returns a field of a settings dataclass, with default and metadata.
 
     Args:
         default: Value where nothing else is given.
@@ -65,7 +65,7 @@ def leaf(default: T, meaning: str, *, bound: Bound | None = None, choices: tuple
 
 
 def section(settings: Callable[[], S]) -> S:
-    """Returns a field that is a section with its own settings, at their defaults."""
+    """Returns a field that is a section with settings of its own; `settings` makes them at their defaults."""
     return dataclasses.field(default_factory=settings)
 
 
@@ -79,7 +79,8 @@ def leaf_of(hint: object, *, default: Value, meaning: str = "", bound: Bound | N
         bound: Bound that holds unless the hint is annotated with one.
 
     Raises:
-        TypeError: No setting can have such a type.
+        TypeError: The hint is none of `bool`, `int`, `float`, `str`, a sequence or literal of these, or one of them or
+            None.
     """
     optional, element = False, None
     while not isinstance(hint, type) or typing.get_origin(hint) is not None:
@@ -106,7 +107,7 @@ def leaf_of(hint: object, *, default: Value, meaning: str = "", bound: Bound | N
 
 
 def arguments_of(function: Callable[..., object], *, without: Collection[str]) -> dict[str, Leaf]:
-    """Returns the leaves of the arguments of a function or class.
+    """Returns the leaves of the arguments of a function or class, by the arguments' names.
 
     Args:
         function: Function or class with a docstring in Google's style.
@@ -128,7 +129,7 @@ def _called(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def described(function: Callable[..., object]) -> dict[str, str]:
-    """Returns the meanings of arguments from the `Args` section of a docstring."""
+    """Returns the description of each argument by name, from the `Args` section of the function's docstring."""
     _, _, after = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
     meanings: dict[str, str] = {}
     name = ""

@@ -13,7 +13,7 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricSettings:
-    """`….metric`: metric learning on the features in addition to the task."""
+    """`config.probe.supervised.metric` and `….finetune.metric`: metric learning on the features beside the task."""
 
     weight: float = leaf(
         0.0, "Weight of a triplet loss beside the task's; published 1, for a quantity 3.", bound=ZERO_OR_MORE
@@ -29,7 +29,7 @@ class MetricSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuneSettings:
-    """A training with labels; the defaults are those of a training from random initialisation."""
+    """`config.probe.supervised` and `….finetune`: a training with labels; the defaults are those of `supervised`."""
 
     steps: int = leaf(300, "Steps of training.", bound=ONE_OR_MORE)
     batch_size: int = leaf(64, "Recordings of a batch.", bound=ONE_OR_MORE)

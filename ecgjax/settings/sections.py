@@ -29,11 +29,12 @@ _OF_MANY = {bool: "True or False", int: "whole numbers", float: "numbers", str: 
 
 
 def arguments(leaves: Callable[[], Mapping[str, Leaf]]) -> Arguments:
-    """Returns a field for the arguments of the method that a section chooses by name; its leaves are in the section
-    itself.
+    """Returns a field for the arguments of the method that a section chooses by name.
+
+    The leaves of these arguments stand in the section itself.
 
     Args:
-        leaves: Function that returns the leaves by name; settings leave out those whose value is None.
+        leaves: Function that returns the leaves by name. The field holds those whose value is not None.
     """
     return dataclasses.field(default_factory=dict, metadata={"arguments": leaves})
 
@@ -54,7 +55,7 @@ def _defaults(leaves: Mapping[str, Leaf]) -> Arguments:
 
 
 def leaves_of(settings: Callable[[], object], prefix: str = "") -> dict[str, Leaf]:
-    """Returns every leaf of a settings class by its path, such as `probe.task`.
+    """Returns every leaf of a settings class, and of its sections, by its path, such as `probe.task`.
 
     Args:
         settings: Settings class, or a function that returns settings at their defaults.
@@ -76,8 +77,9 @@ def _leaves(defaults: object, prefix: str) -> dict[str, Leaf]:
 
 
 def _parts(defaults: object) -> Iterator[tuple[str, Leaf | object | Mapping[str, Leaf]]]:
-    """Yields the name and content of every field: a leaf, a section at its defaults, or leaves of arguments, which have
-    an empty name if they are in the section itself.
+    """Yields the name and content of every field: a leaf, a section at its defaults, or leaves of arguments by name.
+
+    Arguments whose leaves stand in the section itself have an empty name.
     """
     hints = typing.get_type_hints(type(defaults), include_extras=True)
     for field in dataclasses.fields(defaults):  # type: ignore[arg-type]  # Settings are instances of a dataclass.
@@ -118,7 +120,8 @@ def read(settings: Callable[[], S], config: ConfigDict | Tree, *, path: str = "c
         path: Path of the section, which messages name.
 
     Raises:
-        ConfigError: A value has another type or is out of its bound, or there is no such setting.
+        ConfigError: A value has another type, is none of the choices, or is out of its bound.
+        UnknownSettingError: There is no such setting.
     """
     return _read(settings(), config.to_dict() if isinstance(config, ConfigDict) else config, path=path)
 
@@ -175,7 +178,7 @@ def _unknown(name: str, known: Iterable[str], *, path: str) -> UnknownSettingErr
 
 
 def conform(value: object, leaf: Leaf, *, path: str) -> Value:
-    """Returns a value in the type of its leaf.
+    """Returns a value, converted to the type of its leaf and checked against the leaf's choices and bound.
 
     Args:
         value: Value as it was given.
@@ -183,7 +186,7 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
         path: Path of the leaf, which messages name.
 
     Raises:
-        ConfigError: The value has another type, or is out of the leaf's bound.
+        ConfigError: The value has another type, is none of the leaf's choices, or is out of its bound.
     """
     if value is None and leaf.optional:
         return None
@@ -229,8 +232,9 @@ def _plain(value: object, kind: type) -> Plain | None:
 
 
 def _elements(value: object, kind: type | None) -> tuple[Plain | tuple[Plain, ...], ...] | None:
-    """Returns a tuple of elements of one type, or of any type and at most one level deeper; None where the value is
-    none.
+    """Returns a value as a tuple of elements of type `kind`; None where it is no such tuple or list.
+
+    With `kind` None, elements are plain values of any type, or tuples of these.
     """
     if not isinstance(value, tuple | list):
         return None

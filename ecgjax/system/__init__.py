@@ -1,1 +1,1 @@
-"""The machine that a run uses: files that appear complete or not at all, memory, versions."""
+"""Access to the machine that a run uses: atomically written files, memory, versions."""

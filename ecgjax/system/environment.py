@@ -27,8 +27,9 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, str]:
-    """Returns descriptions of devices, system and packages by name, without anything that names the machine or its
-    user.
+    """Returns descriptions of devices and system, and versions of packages, by name.
+
+    Nothing in them identifies the machine or its user.
     """
     kinds = Counter(device.device_kind for device in jax.devices())
     return {

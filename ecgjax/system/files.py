@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Atomic writing: files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which replaces `path` when the block ends without an error."""
+    """Yields the path of a temporary file, which replaces `path` when the block ends without an error."""
     # The temporary file lies beside the other: only within a file system is the replacement atomic.
     temporary = path.with_name(f".{path.name}.tmp")
     yield temporary

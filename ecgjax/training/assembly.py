@@ -34,8 +34,8 @@ class Assembly(NamedTuple):
 
     Attributes:
         encoder: Encoder at initialisation; its frozen parts normalise by running statistics.
-        params: Parameters of the encoder and of what stands on it, as `steps.TrainState` holds them.
-        stats: Running statistics of the encoder and of what stands on it, as `steps.TrainState` holds them.
+        params: Parameters under `encoder`, `objective` and, with a task, `task`, as `steps.TrainState` holds them.
+        stats: Running statistics under `encoder` and, with a task, `task`, as `steps.TrainState` holds them.
         frozen: Names of the parameters that stay as they are.
         layout: Rows of embeddings that a recording becomes.
         loss: Loss as `steps.pretraining_loss` returns it.
@@ -50,16 +50,16 @@ class Assembly(NamedTuple):
 
 
 def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: Columns, mesh: Mesh) -> Assembly:
-    """Initialises what settings name.
+    """Initialises encoder, heads and loss as settings name them.
 
     Args:
         settings: Settings of the run.
         recordings: Recordings of the run.
-        columns: Columns that `row_columns` gives.
+        columns: Columns over all recordings that `row_columns` returned.
         mesh: Mesh of the run.
 
     Raises:
-        ConfigError: The config asks for something that does not exist or does not fit.
+        ConfigError: A setting names something that does not exist, or settings do not fit each other.
     """
     if not (settings.objective.weight or settings.task.name or settings.reconstruction.weight):
         raise ConfigError(
@@ -129,13 +129,13 @@ def make_views(augment: Mapping[str, Arguments], settings: ViewSettings, *, num_
         rate_hz: Sampling rate of the recordings, in samples per second.
 
     Raises:
-        ConfigError: There can be no such views.
+        ConfigError: `Views` refuses the settings.
     """
     return Views(augment, num_views=settings.num, segments=settings.segments, num_leads=num_leads, rate_hz=rate_hz)
 
 
 def make_overlay(views: Views, *, tiling: Tiling) -> Overlay | None:
-    """Returns what lays partners over the recordings that move towards them, or None where no view needs it."""
+    """Returns the overlay of partners' beats over recordings, or None where no view moves towards a partner."""
     if not views.moves_between_recordings:
         return None
     return Overlay(rate_hz=views.rate_hz, take=functools.partial(take, tiling=tiling))

@@ -33,11 +33,14 @@ class Checkpoints:
     """The checkpoints of one run, as a context manager.
 
     Args:
-        directory: Directory of this run's checkpoints, which is made where it is missing. What a killed save left
-            behind is removed.
+        directory: Directory of this run's checkpoints, which is made where it is missing. Files of a save that
+            was killed are removed.
         keep_last: Number of the latest checkpoints that are kept.
         keep_every: Number of steps whose multiples are kept for good; None for none.
         read_only: Whether nothing is made or removed, so that a run still writing there is not disturbed.
+
+    Raises:
+        CheckpointError: `read_only` is set and there is no such directory.
     """
 
     def __init__(
@@ -76,9 +79,9 @@ class Checkpoints:
             self._orbax.close()
 
     def save(self, step: int, parts: Mapping[str, PyTree], *, metadata: Mapping[str, Any]) -> None:
-        """Starts writing a checkpoint; it appears under its name only when it is whole.
+        """Starts writing a checkpoint, which appears under its name only when it is complete.
 
-        Returns once the arrays are copied, so that the caller may donate them at once.
+        The call returns once the arrays are copied, so that the caller may donate them at once.
 
         Args:
             step: Number of finished updates.
@@ -133,7 +136,11 @@ class Checkpoints:
         return steps[-1] if steps else None
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """Returns what `save` was given as `metadata`."""
+        """Returns the `metadata` that `save` stored with the checkpoint of a step.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read, or ecgjax did not write it.
+        """
         return self._custom(step)["metadata"]
 
     def restore(self, templates: Mapping[str, PyTree], *, step: int | None = None) -> tuple[int, dict[str, PyTree]]:
@@ -214,7 +221,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Orbax, which otherwise reports at length what an error of ours then says in one line."""
+    """Silences the log of Orbax, since errors of ours report its failures in one line."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

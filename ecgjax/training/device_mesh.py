@@ -1,4 +1,4 @@
-"""Mesh, shardings and start of processes: they decide where arrays and rows of the global batch lie."""
+"""Mesh and shardings, which place arrays and rows of the global batch on devices, and the start of processes."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ def start_processes() -> None:
     The launchers set `ECGJAX_COORDINATOR` (host:port), `ECGJAX_NUM_PROCESSES` and `ECGJAX_PROCESS_ID`.
     `ECGJAX_CLUSTER=1` asks JAX to find its neighbours in a TPU pod, Slurm or Kubernetes by itself. Without either this
     is a run of one process, and nothing happens. Call this function before any other use of JAX.
+
+    Raises:
+        ConfigError: `ECGJAX_COORDINATOR` is set without the other two.
     """
     if coordinator := os.environ.get("ECGJAX_COORDINATOR"):
         missing = [name for name in ("ECGJAX_NUM_PROCESSES", "ECGJAX_PROCESS_ID") if name not in os.environ]
@@ -149,7 +152,7 @@ def put_batch(
     """Puts this process's rows on its devices as arrays of the global batch.
 
     Args:
-        batch: Columns by name, `[local, ...]`, in the order of `rows`.
+        batch: Columns of this process's rows by name, `[local, ...]`, in the order of `rows`.
         sharding: Sharding of the global batch.
         rows: Row numbers that `local_rows` returned.
         batch_size: Number of rows of the global batch.
@@ -170,7 +173,7 @@ def put_batch(
 
 
 def check_alike(digest: str, *, what: str) -> None:
-    """Raises an error where processes differ in something that must be alike in all.
+    """Raises an error where processes differ in something that must be the same in all of them.
 
     A machine with an old copy of the data would fill its rows with other recordings, and nobody would notice.
 
@@ -193,10 +196,10 @@ def check_alike(digest: str, *, what: str) -> None:
 
 
 def put_votes(valid: np.ndarray, *, mesh: Mesh, rows: np.ndarray, batch_size: int) -> Array:
-    """Puts on every device which of its rows its process could read; `unanimous` makes one verdict of them.
+    """Puts on every device a mask of its rows that its process could read; `unanimous` combines the masks.
 
     Devices along the `model` axis hold the same rows, and may belong to different processes, of which one may have a
-    damaged copy of a shard. So every device has a vote of its own.
+    damaged copy of a shard. So every device has its own mask (vote).
 
     Args:
         valid: Mask of the rows that this process could read, `bool[local]`, in the order of `rows`.

@@ -28,14 +28,14 @@ PEAK_BF16_FLOPS: dict[str, float] = {
 
 
 def peak_flops() -> float | None:
-    """Returns dense bf16 FLOP/s of all devices of the run together, or None where the device is not in the table."""
+    """Returns the peak dense bf16 FLOP/s of all devices of the run together; None where the table lacks the device."""
     kind = jax.devices()[0].device_kind
     matches = [name for name in PEAK_BF16_FLOPS if kind.startswith(name)]
     return PEAK_BF16_FLOPS[max(matches, key=len)] * jax.device_count() if matches else None
 
 
 def memory_metrics() -> dict[str, float]:
-    """Returns peak memory in bytes, of the host process and, where devices tell theirs, of its fullest device."""
+    """Returns peak memory in bytes: `mem/host_peak_bytes`, and `mem/peak_bytes` of the fullest device where known."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     return {

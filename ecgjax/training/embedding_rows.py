@@ -25,15 +25,16 @@ WITHOUT_RELATION = {"vicreg": "same_record"}
 
 
 class Layout(NamedTuple):
-    """Rows of embeddings that each recording becomes, by parts of its time, views of each, and groups of leads of each.
+    """Numbers of embedding rows that each recording becomes, by time segment, view and group of leads.
 
     The rows of a recording stand next to each other, leads fastest, then views, then segments.
 
     Attributes:
-        segments: Number of adjacent parts of the time.
+        segments: Number of adjacent parts (segments) of the recording's time.
         views: Number of views of each segment.
         lead_groups: Number of embeddings of each view, one of every lead or group of leads (`ecgjax.encoders`).
-        shown: What each view of a segment shows, as `Views.shown` says; None where something is drawn for all of them.
+        shown: Signal that each view of a segment shows (`Views.shown`); None where augmentations are drawn for every
+            view.
     """
 
     segments: int = 1
@@ -43,7 +44,7 @@ class Layout(NamedTuple):
 
     @property
     def signals(self) -> int:
-        """Number of signals that a recording becomes."""
+        """Number of signals that are encoded for each recording."""
         return self.segments * self.views
 
     @property
@@ -53,13 +54,13 @@ class Layout(NamedTuple):
 
 
 def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
-    """Returns metadata of the rows of `f32[batch · layout.rows, dim]`.
+    """Returns the metadata of the embedding rows that a batch of recordings becomes.
 
     Args:
         batch: Columns `row`, `record` and `patient`, `i32[batch]`, `valid`, `bool[batch]`, and any other of `Rows`.
             Where views are moved towards other recordings, `moved`, `bool[batch]`, says which recordings are. Where
-            segments of a recording with padding may be the same, `signal`, `[batch, time, 8]`, and `valid_start` and
-            `valid_samples`, `i32[batch]`, tell.
+            recordings have padding, `signal`, `[batch, time, 8]`, `valid_start` and `valid_samples`, `i32[batch]`, say
+            which of their segments are the same.
         layout: Layout of every recording; `view` of a row counts through all rows of its recording.
 
     Returns:
@@ -92,7 +93,7 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
 
 
 def _segments_alike(batch: Mapping[str, Array], segments: int) -> Array:
-    """Returns the first segment that shows what a segment of a recording does, `i32[1 or batch, segments]`."""
+    """Returns, for each segment, the first that shows the same samples: `i32[1 or batch, segments]`."""
     if segments == 1 or "valid_start" not in batch:
         return jnp.arange(segments, dtype=jnp.int32)[None, :]
     recorded = Recorded(batch["valid_start"], batch["valid_samples"])
@@ -139,14 +140,14 @@ def _equal_pairs(ids: Array, valid: Array) -> Array:
 
 
 def check_positives(method: MethodSettings, layout: Layout) -> None:
-    """Raises an error where a relation finds no positive among the rows of a recording: its loss would stay 0.
+    """Raises an error where a relation within recordings finds no positive, so that the loss would stay 0.
 
     Args:
         method: Settings of loss, relation and miner.
         layout: Layout of every recording.
 
     Raises:
-        ConfigError: The relation finds no positive; the message names what a recording becomes.
+        ConfigError: The relation finds no positive; the message gives the numbers of segments, views and lead groups.
     """
     name, loss = method.relation.name, method.objective.name
     within = name if loss is None else WITHOUT_RELATION.get(loss, name)
@@ -166,7 +167,7 @@ def check_positives(method: MethodSettings, layout: Layout) -> None:
 
 
 def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSettings, layout: Layout) -> bool:
-    """Whether a row can only have other recordings of its patient for positives.
+    """Returns whether only other recordings of its patient can be positives of a row.
 
     This holds with `same_patient` where a recording becomes one row and nothing is drawn for it.
 
@@ -186,7 +187,7 @@ def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSet
 
 
 def _finds_positives(relation: str, layout: Layout, *, drawn: int = 1) -> bool:
-    """Whether there is a positive among the rows of one recording, drawn so many times in one batch."""
+    """Returns whether there is a positive among the rows of one recording that a batch holds `drawn` times."""
     one = jnp.zeros(drawn, jnp.int32)
     known = {"record": one, "patient": one, "valid": jnp.ones(drawn, bool), "moved": jnp.ones(drawn, bool)}
     rows = embedding_rows({"row": jnp.arange(drawn, dtype=jnp.int32), **known}, layout)

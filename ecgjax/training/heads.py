@@ -1,4 +1,4 @@
-"""Heads that predict a label from the embedding or the features, and the task of a config (Jeong et al. 2023)."""
+"""Heads that predict a label from embeddings or features, and the supervised task of a pretraining."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TaskHead(nnx.Module):
     Args:
         dim: Dimension of the embedding.
         hidden: Width between the two linear layers.
-        dropout: Share of the activations that dropout takes.
+        dropout: Share of the activations that dropout sets to zero.
         outputs: Number of outputs of each row.
         location: Number that is added to the scaled outputs, the mean of a regression's labels, so that training need
             not first find the unit. It is kept with the running statistics.
@@ -73,7 +73,7 @@ class TaskHead(nnx.Module):
 
 
 class LinearHead(nnx.Module):
-    """A linear layer whose weights are 0 at first, so that random weights do not disturb the encoder's features.
+    """A linear layer whose weights start at 0, so that random weights do not disturb the encoder's features.
 
     Args:
         dim: Dimension of the features.
@@ -104,8 +104,13 @@ class SupervisedTask:
         labels: Labels of the training records, `f32[n]`; NaN where unknown.
         seed: Seed of the head's initialisation.
 
+    Attributes:
+        weight: Weight of the task's loss beside the objective.
+        head: Head at initialisation.
+
     Raises:
-        ConfigError: The task is unknown, there are too few labels, or labels of a binary task are not 0 and 1.
+        ConfigError: The task is unknown, the labels have fewer than two values, or labels of a binary task are not 0
+            and 1.
     """
 
     def __init__(self, settings: TaskSettings, *, embedding_dim: int, labels: np.ndarray, seed: int):
@@ -150,7 +155,7 @@ class SupervisedTask:
             params: Parameters of the head.
             stats: Running statistics of the head.
             embeddings: Embeddings, `f32[rows, dim]`.
-            rows: Metadata of the rows, with `label`.
+            rows: Metadata of the embedding rows, with `label`.
             train: Whether the batch's statistics are used and the running ones updated, instead of using the running
                 ones.
             keys: Random key of each row for dropout, `key[rows]`; None switches dropout off.

@@ -1,8 +1,8 @@
 """The training loop.
 
-At a step s it evaluates if that is due, saves if that is due, fetches the next batch, takes the step, and logs metrics
-one interval late. Before a save it logs everything up to it: a run killed after the save resumes there and would not
-log it again.
+At a step s the loop evaluates if that is due, saves if that is due, fetches the next batch, takes the step, and logs
+metrics one interval late. Before a save it logs all metrics up to the save: a run killed after the save resumes there
+and would not log them again.
 
 Finished updates decide what is due, so that a run that stops after s updates and one that resumes there see the same
 evaluations and saves. Metrics stay on the device until the next interval is logged, so that reading them never waits
@@ -28,7 +28,7 @@ from ecgjax.training.telemetry import Telemetry
 
 
 class StopRequest:
-    """Turns SIGTERM (a cluster taking the machine back) into a save and an orderly end.
+    """Context manager that turns SIGTERM (a cluster taking the machine back) into a request to save and end.
 
     With several processes JAX's own preemption service makes all of them stop at the same step.
     """
@@ -51,7 +51,7 @@ class StopRequest:
         self._event.set()
 
     def requested(self, step: int) -> bool:
-        """Whether the run is to stop before `step`; every process gets the same answer."""
+        """Returns whether the run is to stop before `step`; every process gets the same answer."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._event.is_set()
@@ -78,8 +78,8 @@ def train(
         step: Compiled step, which donates its state.
         batches: Batches of the steps from `state.step` on, on the devices.
         num_steps: Number of steps of the whole run.
-        telemetry: Telemetry that takes the metrics.
-        checkpoints: Checkpoints that take the states.
+        telemetry: Telemetry that the metrics are logged to.
+        checkpoints: Checkpoints that the states are saved to.
         metadata: Metadata stored with every checkpoint.
         log_every: Number of steps between metrics.
         save_every: Number of steps between checkpoints; the last step is always saved.

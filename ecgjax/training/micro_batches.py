@@ -1,7 +1,7 @@
-"""Encoding of a batch part by part, and of each part again in the backward pass, which takes little memory.
+"""Encoding of a batch in parts, each of which is computed again in the backward pass to save memory.
 
-The loss sees the embeddings of the whole batch and its gradient is exact, unlike that of gradient accumulation, whose
-parts know no negatives but their own. Only one part's activations exist at a time.
+The loss sees the embeddings of the whole batch and its gradient is exact, unlike that of gradient accumulation, in
+which a part has no negatives but its own rows. Only one part's activations exist at a time.
 
 References:
     Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (GradCache), RepL4NLP 2021.
@@ -23,7 +23,7 @@ Tree = Any
 
 
 def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool, batch_norm: str) -> None:
-    """Raises an error where a batch cannot be encoded in parts, or where parts would quietly change its meaning.
+    """Raises an error where a batch cannot be encoded in parts, or where parts would change batch statistics unasked.
 
     Args:
         parts: Number of parts, `config.micro_batch.parts`.
@@ -33,7 +33,8 @@ def check_parts(parts: int, *, batch_size: int, mesh: Mesh, has_batch_norm: bool
         batch_norm: Treatment of batch norm, `config.micro_batch.batch_norm`: `"refuse"` or `"per_part"`.
 
     Raises:
-        ConfigError: Parts are not whole on every device, or batch norm would be taken by part without being asked for.
+        ConfigError: The parts do not divide the rows of every device, `batch_norm` is unknown, or batch norm would
+            normalise by part while `batch_norm` is `"refuse"`.
     """
     check_known(batch_norm, ("refuse", "per_part"), setting="config.micro_batch.batch_norm")
     if parts == 1:

@@ -50,8 +50,8 @@ class Run:
     Attributes:
         settings: Settings of the run.
         recordings: Recordings, opened and divided.
-        side: Training side, and how it is drawn from.
-        columns: Columns that relation and miner look at beside patient and signal, by name, `[n, …]` over all
+        side: Training side of the split, and how records are drawn from it.
+        columns: Columns of metadata beside patient and signal that the method uses, by name, `[n, …]` over all
             recordings.
         fingerprint: Digest of all that decides which rows and views a step gets.
         mesh: Mesh of all devices of the run.
@@ -62,8 +62,8 @@ class Run:
         state: State before the first step, on the mesh.
         step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
         loss: Loss as `steps.pretraining_loss` returns it.
-        flops_per_step: FLOP of a step on all devices together, from `cost.step_flops`; None where the step's trace does
-            not tell.
+        flops_per_step: FLOP of a step on all devices together, from `cost.step_flops`; None where the step has
+            loops of unknown length.
     """
 
     settings: PretrainingSettings
@@ -87,7 +87,12 @@ class Run:
         return self.settings.batch_size
 
     def batches(self, sampler: Sampler, *, start_step: int = 0) -> Generator[Batch, None, None]:
-        """Yields global batches on the mesh, from `start_step` on, without end."""
+        """Yields global batches on the mesh, columns by name, from `start_step` on, without end.
+
+        Args:
+            sampler: Sampler that says which records a step's rows hold.
+            start_step: Step of the first batch.
+        """
         sharding = device_mesh.batch_sharding(self.mesh)
         rows = device_mesh.local_rows(sharding, self.batch_size)
         columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()} | self.columns
@@ -109,7 +114,7 @@ class Run:
             }
 
     def _chosen(self, sampler: Sampler) -> dict[str, Choice]:
-        """Returns the columns of a batch that follow from its step and rows and are no columns over all recordings."""
+        """Returns functions `(step, rows) → column` by name of the column, for columns that depend on the step."""
         augment = self.settings.augment
         if not partners.needs(augment):
             return {}
@@ -135,7 +140,7 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
         mesh: Mesh of the run; None for one over all devices.
 
     Raises:
-        ConfigError: The settings ask for what does not exist or does not fit.
+        ConfigError: A setting names something that does not exist, or settings do not fit each other or the data.
         DataError: The data set is missing, unfinished or damaged.
     """
     recordings = open_recordings(settings.data)
@@ -180,7 +185,7 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
 
 
 def records_of(run: Run) -> PretrainingRecords:
-    """Lists the records that a run may draw."""
+    """Returns the list of the records that a run may draw, to keep with its checkpoints."""
     return pretraining_records(run.recordings, run.side.records, run=run.fingerprint)
 
 
@@ -188,12 +193,13 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
     """Returns the latest checkpoint's state, or the run's first state where there is no checkpoint.
 
     Args:
-        run: Run that begins or goes on.
-        checkpoints: Checkpoints of its workdir.
-        metadata: Metadata that the run saves, which those of the checkpoint must equal in fingerprint and records.
+        run: Run that begins or resumes.
+        checkpoints: Checkpoints of the run's workdir.
+        metadata: Metadata that the run saves; `fingerprint` and `records` must equal those of the checkpoint.
 
     Raises:
         ConfigError: The checkpoint comes from other data, another seed, sampler or batch size.
+        CheckpointError: The checkpoint is damaged, or belongs to another model.
     """
     latest = checkpoints.latest_step()
     if latest is None:
@@ -245,7 +251,7 @@ def _check_other_recordings(side: SampledSide, settings: PretrainingSettings) ->
 
 
 def describe_positives(run: Run) -> list[str]:
-    """Returns lines for people where only other recordings of a patient are positives, and none where views are too."""
+    """Returns printable lines on patients with several recordings, where only these give positives; otherwise none."""
     settings, recordings = run.settings, run.recordings
     if not positives_are_other_recordings(settings.method, settings.sampling, run.layout):
         return []
@@ -266,7 +272,7 @@ def describe_positives(run: Run) -> list[str]:
 
 
 def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch: int) -> int:
-    """Returns the steps of a run whose length is given in steps, epochs or examples.
+    """Returns the number of steps of a run whose length is given in steps, epochs or examples.
 
     Args:
         duration: Settings of the length.
@@ -289,7 +295,7 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
 
 def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
-    """Returns a digest of all that decides which rows and views a step gets."""
+    """Returns a digest, in hexadecimal, of all that decides which rows and views a step gets."""
     # Columns are sorted, because the order in which they were made is not part of the data. Partners are read row by
     # row, so that their file's digest stands for them.
     digests = [
@@ -318,7 +324,7 @@ def abstract_batch(
     Args:
         settings: Settings of the run.
         recordings: Recordings of the run.
-        columns: Columns that `row_columns` gives.
+        columns: Columns over all recordings that `row_columns` returned.
         mesh: Mesh of the run.
 
     Raises:

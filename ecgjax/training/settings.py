@@ -25,7 +25,7 @@ class DurationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewSettings:
-    """`config.views`: what every recording becomes."""
+    """`config.views`: numbers of segments and views that every recording becomes."""
 
     num: int = leaf(2, "Views of each segment.", bound=between(1, 256))
     segments: int = leaf(1, "Adjacent parts that a recording is cut into.", bound=between(1, 3600))
@@ -33,7 +33,7 @@ class ViewSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TilingSettings:
-    """`config.tiling`: how the pairs of the global batch are gone through."""
+    """`config.tiling`: split of the pairs of the global batch into tiles and over devices."""
 
     form: str = leaf("gathered", "Form of the pass.", choices=("gathered", "dense", "ring"))
     chunk: int | None = leaf(None, "Keys of a tile; None chooses by backend.", bound=ONE_OR_MORE)
@@ -51,7 +51,7 @@ class TaskSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReconstructionSettings:
-    """`config.reconstruction`: the views before they were masked, reconstructed beside the objective."""
+    """`config.reconstruction`: weights of reconstructing the views before masking, beside the objective."""
 
     weight: float = leaf(0.0, "Weight of the squared error.", bound=ZERO_OR_MORE)
     peak_weight: float = leaf(0.0, "Weight of the squared error about R peaks.", bound=ZERO_OR_MORE)
@@ -59,7 +59,7 @@ class ReconstructionSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MicroBatchSettings:
-    """`config.micro_batch`: a step in less memory."""
+    """`config.micro_batch`: encoding of a batch in parts, which takes less memory."""
 
     parts: int = leaf(
         1, "Parts of a batch, encoded one after the other and again for the gradient: exact.", bound=ONE_OR_MORE
@@ -69,7 +69,7 @@ class MicroBatchSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshSettings:
-    """`config.mesh`: the devices."""
+    """`config.mesh`: layout of batch and parameters on the devices."""
 
     model: int = leaf(1, "Devices that share every row of the batch; the others divide its rows.", bound=ONE_OR_MORE)
     sharding: str = leaf(
@@ -84,7 +84,7 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """`config.checkpoint`."""
+    """`config.checkpoint`: how often the state is saved, and how many checkpoints are kept."""
 
     every: int = leaf(100, "Steps between checkpoints.", bound=ONE_OR_MORE)
     keep: int = leaf(2, "Checkpoints that are kept.", bound=ONE_OR_MORE)
@@ -92,12 +92,12 @@ class CheckpointSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """The sections that together name a loss.
+    """The sections of a config that together name a loss.
 
     Attributes:
         objective: Settings of the loss.
-        relation: Settings of its relation.
-        miner: Settings of its miner.
+        relation: Settings of the loss's relation.
+        miner: Settings of the loss's miner.
     """
 
     objective: ObjectiveSettings
@@ -112,7 +112,7 @@ class MethodSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingSettings:
-    """All that decides a pretraining, and how it is watched and saved."""
+    """All settings of a pretraining, with those of its logging, evaluation and checkpoints."""
 
     seed: int = leaf(0, "Seed of initialisation, order and augmentation.", bound=SEED)
     data: DataSettings = section(DataSettings)
@@ -144,7 +144,7 @@ class PretrainingSettings:
 
     @property
     def column_use(self) -> ColumnUse:
-        """Use of the columns that are looked at beside patient and signal."""
+        """Columns of metadata that the run uses beside patient and signal, and the methods that use them."""
         return ColumnUse(
             settings=self.columns,
             methods=self.method.names,

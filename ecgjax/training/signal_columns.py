@@ -1,4 +1,4 @@
-"""Recordings of a batch that are near and far in signal space, as columns of its embedding rows."""
+"""Columns of embedding rows that hold the nearest and farthest recordings of the batch in signal space."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class SignalNeighbours:
 
     Args:
         columns: Settings, of which `signal_distance` is a key of `SIGNAL_DISTANCES`.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
 
     Raises:
-        ConfigError: The distance is unknown, or there is a radius where there is no band.
+        ConfigError: The distance is unknown, `"dtw"` has no radius, or another distance has one.
     """
 
     def __init__(self, columns: ColumnSettings, *, tiling: Tiling):

@@ -1,4 +1,4 @@
-"""The steps that are jitted: they take int16 rows of the global batch and return a new state and metrics."""
+"""The training and evaluation steps that are jitted, and the loss that they compute from a batch of int16 signals."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: Number of finished updates, `i32[]`.
-        params: Parameters that the optimiser updates, float32: a nested dictionary under `"encoder"`, and those of what
-            stands on the encoder by name.
-        stats: Running statistics, under the same names as the parameters.
+        params: Parameters that the optimiser updates, float32, as nested dictionaries under `"encoder"`, `"objective"`
+            and the names of heads, such as `"task"`.
+        stats: Running statistics, under the names of the encoder and the heads.
         opt_state: State of the optax optimiser.
         ema: Moving average of parameters and statistics, or None where none is kept.
     """
@@ -65,12 +65,12 @@ class TrainState(NamedTuple):
         return Weights(self.params, self.stats) if self.ema is None else self.ema
 
     def parts(self) -> dict[str, Any]:
-        """Returns the parts of a checkpoint, so that an encoder can be read without knowing what stood on it."""
+        """Returns the parts of a checkpoint by name; the encoder can be read without heads and optimiser."""
         parts = {"step": self.step, "opt_state": self.opt_state, **_parts(Weights(self.params, self.stats))}
         return parts if self.ema is None else parts | _parts(self.ema, prefix=EMA)
 
     def with_parts(self, parts: Mapping[str, Any]) -> TrainState:
-        """Returns the state that `parts` of this one's structure make up."""
+        """Returns the state that is made up of `parts`, which have the structure of this state's."""
         own = Weights(self.params, self.stats)
         return TrainState(
             parts["step"],
@@ -102,7 +102,7 @@ def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation,
 
 
 class _Drawn(NamedTuple):
-    """Data and random keys that the rows of a batch are encoded from, each leaf with an axis of rows."""
+    """Data and random keys that the rows of a batch are encoded from; the first axis of every leaf is the rows."""
 
     dropout: Array
     recorded: Recorded
@@ -141,11 +141,11 @@ def pretraining_loss(
         reconstruction: Weights of the reconstruction of the views before they were masked, whose loss is added to the
             objective's; the encoder must have a decoder.
         overlay: Overlay of partners over recordings, where views are moved between recordings.
-        neighbours: Search for neighbours in signal space, where relation or miner look at them.
+        neighbours: Search for neighbours in signal space, where relation or miner use them.
         mesh: Mesh of the run; needed for more than one part.
         parts: Number of parts that the batch is encoded in, as `micro_batches` does it.
-        statistics_every: Number of updates between metrics that are looked at: only these have alignment, uniformity
-            and effective rank, and the others NaN in their place. None computes them every time, as in evaluation.
+        statistics_every: Number of updates between metrics that are logged. Only the logged ones have alignment,
+            uniformity and effective rank; the others have NaN. None computes them every time, as in evaluation.
     """
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
@@ -255,7 +255,7 @@ def train_step(
     frozen: Collection[str] = (),
     ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the function of one update, to be jitted with the state donated.
+    """Returns the function `(state, batch) → (state, metrics)` of one update, to be jitted with the state donated.
 
     Args:
         loss: Loss `(params, stats, batch, step, train=True) → (loss, (stats, metrics))`.
@@ -284,7 +284,7 @@ def train_step(
 
 
 def eval_step(loss: Callable[..., tuple[Array, tuple[Any, Metrics]]]) -> Callable[[TrainState, Batch], Metrics]:
-    """Returns the function that gives the metrics of a batch under running statistics.
+    """Returns a function `(state, batch) → metrics`, which uses running statistics and no dropout.
 
     Views are those of step 0, so that evaluations can be compared.
     """

@@ -1,4 +1,4 @@
-"""Metrics of a run: TensorBoard, `metrics.jsonl`, a progress bar, and the clock behind `perf/…`."""
+"""Metrics of a run: TensorBoard, `metrics.jsonl`, a progress bar, and the speed in `perf/…`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TENSORBOARD_DIR = "tensorboard"
 
 
 class Telemetry:
-    """Output of a run's metrics, as a context manager; only the first process writes.
+    """Context manager that writes a run's metrics; only the first process writes.
 
     `metrics.jsonl` has one strict JSON object a line, with `step`; a value that is not finite is `null`. A run that
     resumes at step s first drops the lines after s, and one that starts at 0 drops all, so that the file reads as an
@@ -36,7 +36,8 @@ class Telemetry:
         workdir: Directory of the run.
         total_steps: Number of steps of the whole run.
         examples_per_step: Number of recordings of the global batch.
-        flops_per_step: FLOP of a step on all devices together; None where unknown.
+        flops_per_step: FLOP of a step on all devices together; None where unknown, without which there is no
+            `perf/flops_per_sec` and no `perf/mfu`.
         start_step: Number of updates already done.
         progress: Whether a progress bar is drawn (only ever on a terminal).
     """
@@ -91,15 +92,15 @@ class Telemetry:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves the time spent inside out of the speed of steps.
+        """Excludes the time spent inside from the speed of steps.
 
-        It is for evaluation and saving, which wait for every step dispatched.
+        Evaluation and saving run inside, which wait for every step dispatched.
         """
         yield
         self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
     def step(self) -> None:
-        """Notes that one more step has been dispatched."""
+        """Counts one more dispatched step, and moves the progress bar."""
         self._dispatched += 1
         if self._writes:
             self._bar.update()
@@ -173,7 +174,7 @@ class Telemetry:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`; a last line torn by a killed process is left out."""
+    """Returns the lines of `metrics.jsonl` as dictionaries; an incomplete last line of a killed process is left out."""
     return [json.loads(line) for line in _whole_lines(Path(workdir) / METRICS_FILE)]
 
 

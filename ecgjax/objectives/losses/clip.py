@@ -1,4 +1,4 @@
-"""Contrast of ECGs with precomputed embeddings of another modality: reports, echocardiograms, cardiac MR."""
+"""Contrastive loss of ECGs and precomputed embeddings of another modality: reports, echocardiograms, cardiac MR."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ecgjax.settings.bounds import Positive
 
 
 def same_pair(anchors: Rows, keys: Rows) -> Pairs:
-    """Pairs rows by their partners of another modality.
+    """Pairs ECGs (anchors) with partners of another modality (keys); a relation as in `pairs.relations`.
 
-    Rows of one pair group are positives, a row and its own partner among them. Rows of other groups are negatives where
+    Rows of one `pair_group` are positives, a row and its own partner among them. Rows of other groups are negatives if
     they belong to other patients. Rows without a partner (`pair_group` −1) are left out.
     """
     of_anchors, of_keys = _pair_groups(anchors), _pair_groups(keys)
@@ -51,13 +51,16 @@ def clip_loss(
 
     Args:
         embeddings: Embeddings of the ECGs, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows, with `pair_group`.
+        rows: Metadata of the embedding rows, with `pair_group`.
         paired: Embeddings of each row's partner, `[rows, dim]`, already projected to the ECGs' dimensions but not yet
-            normalised. Values of rows without a partner are not looked at, as long as they are finite.
+            normalised. Values of rows without a partner have no effect, as long as they are finite.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
         ConfigError: The rows carry no `pair_group`, or the shapes of ECGs and partners differ.

@@ -1,4 +1,4 @@
-"""CLOCS: every view of a recording against every other, over all view pairs in one pass."""
+"""The loss of CLOCS, which contrasts every view of a recording with every other view, in one pass over all pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecgjax.settings.bounds import Positive
 
 
 class _Running(NamedTuple):
-    """What is known so far of each anchor and key view; every leaf but `stats` is `f32[anchors, views]`.
+    """Running values for each anchor and view of the keys; every leaf but `stats` is `f32[anchors, views]`.
 
     Attributes:
         denominator: Log-sum of the logits with the keys of that view.
@@ -57,7 +57,7 @@ def clocs(
       + mean_i −log S_ii / Σ_k S_ki                 + mean_{i > j of one patient} −log S_ij / Σ_k S_kj
 
     divided by the number of terms: two where no patient has two recordings in the batch, otherwise four. Entries of one
-    patient stay in the denominators, as the method says. Seen from an anchor (i, v), the left terms are −log of its own
+    patient stay in the denominators, as published. Seen from an anchor (i, v), the left terms are −log of its own
     recording in view w over the sum of all recordings in w, and the right terms are the same for later recordings of
     its patient. The lower line is the upper one with v and w exchanged. So one pass that keeps a log-sum for each
     anchor and key view gives everything, for any number of views.
@@ -69,17 +69,21 @@ def clocs(
     Args:
         embeddings: Embeddings, `[recordings · views, dim]`, with the views of a recording next to each other; not yet
             normalised.
-        rows: Metadata of the rows. `row` is the position in the global batch, and tells a recording that was drawn
-            twice apart.
+        rows: Metadata of the embedding rows. `row` is the position in the global batch, and tells a recording that was
+            drawn twice apart.
         relation: Rule that says which view pairs of a recording count.
         views: Number of views of each recording.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         reducer: Reduction of the rows' shares of the loss, which are scaled so that their mean is the published
             average.
-        tiling: Way that the pairs are gone through; tiles hold whole recordings.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result; tiles hold whole
+            recordings.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
-        ConfigError: Rows do not come in whole recordings on every device.
+        ConfigError: `views` is below 2, or rows do not come in whole recordings on every device.
 
     References:
         Kiyasseh, Zhu and Clifton, CLOCS, ICML 2021 (arXiv 2005.13249), § 3; Dade et al., Heart Rhythm O2, 2026. The

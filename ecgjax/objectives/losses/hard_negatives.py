@@ -41,13 +41,16 @@ def hcl(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         concentration: Concentration β, at least 0: the larger it is, the more near negatives weigh.
         positive_prior: Share τ⁺ of the negatives that are positives in truth, at least 0 and below 1.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
         ConfigError: `positive_prior` is out of its range.
@@ -122,12 +125,15 @@ def debiased(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         positive_prior: Share τ⁺ of the negatives that are positives in truth, at least 0 and below 1.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
         ConfigError: `positive_prior` is out of its range.
@@ -148,7 +154,17 @@ def debiased(
 
 
 def _log_ratio(positive: Array, log_r: Array, log_count: Array, highest: Array, prior: float) -> Array:
-    """Returns log(N_g / p). It is computed in logarithms throughout: e^{1/τ} overflows float32 from τ = .011 down."""
+    """Returns log(N_g / p) of `hcl`, `f32[anchors, keys]`.
+
+    It is computed in logarithms throughout, because e^{1/τ} overflows float32 from τ = .011 down.
+
+    Args:
+        positive: Logits s_p/τ, `f32[anchors, keys]`.
+        log_r: Logarithm of R, `f32[anchors, 1]`.
+        log_count: Logarithm of the number N of negatives, `f32[anchors, 1]`.
+        highest: Highest possible logit 1/τ, `f32[anchors, 1]`.
+        prior: Share τ⁺ of the negatives that are positives in truth.
+    """
     lowest = log_count - highest - positive
     ratio = log_r - positive
     if not prior:

@@ -26,7 +26,7 @@ def binary_cross_entropy(predictions: Array, labels: Array, *, valid: Array) -> 
         valid: Rows that hold a recording, `bool[rows]`; the others do not count.
 
     Returns:
-        The mean over the rows that count, and the statistic `accuracy`.
+        The mean over the rows that count, in nats, and the statistic `accuracy`, from 0 to 1.
     """
     counts, labels = _counted(labels, valid)
     per_row = optax.sigmoid_binary_cross_entropy(predictions, labels)

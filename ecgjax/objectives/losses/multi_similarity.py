@@ -16,7 +16,7 @@ from ecgjax.objectives.pairs.tiles import Tiling
 
 
 class _Mined(NamedTuple):
-    """What is known so far of each anchor's mined pairs.
+    """Running values of each anchor's mined pairs.
 
     Attributes:
         pull: Log-sum over the mined positives.
@@ -55,7 +55,7 @@ def multi_similarity(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         positive_scale: Scale α of the positives: the larger it is, the more the farthest positives dominate.
         negative_scale: Scale β of the negatives: the larger it is, the more the nearest negatives dominate.
@@ -63,7 +63,10 @@ def multi_similarity(
             authors' code.
         slack: Slack ε of the mining of pairs, in cosine similarity: the larger it is, the more pairs are kept.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     References:
         Wang et al., Multi-Similarity Loss with General Pair Weighting, CVPR 2019 (arXiv 1904.06627), eq. 10-13.
@@ -123,5 +126,5 @@ def multi_similarity(
 
 
 def _softplus_of(log_sum: LogSum) -> Array:
-    """Returns log(1 + Σ e^x), which is 0 without a term."""
+    """Returns log(1 + Σ e^x), `f32[anchors]`, which is 0 without a term."""
     return jnp.where(log_sum.any, jax.nn.softplus(log_sum.value()), 0.0)

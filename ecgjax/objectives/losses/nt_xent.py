@@ -1,7 +1,8 @@
-"""Contrastive losses that are sums over positives and negatives of a relation, over the global batch.
+"""Contrastive losses: sums over the positives and negatives that each row has in the global batch.
 
 Every loss takes `(embeddings, rows)` and settings, and returns a `LossOutput`. The temperature may be a number, or an
-array where it is learnt: logits are scaled by scaling the anchors, so that its gradient comes with theirs.
+array where it is learnt: logits are scaled by scaling the anchors, so that the temperature gets its gradient
+through them.
 """
 
 from __future__ import annotations
@@ -48,12 +49,15 @@ def nt_xent(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     Raises:
         ConfigError: `positives` is neither `"outside"` nor `"inside"`.
@@ -77,17 +81,17 @@ def cross_entropies(
     tiling: Tiling,
     keys: Array | None = None,
 ) -> tuple[Array, PairStats]:
-    """Returns what `nt_xent` costs every row, `f32[rows]`, and the counts and extremes of its pairs.
+    """Returns the loss of every row by `nt_xent`, `f32[rows]`, and the counts and extremes of its pairs.
 
-    The cost of a row without a positive has no meaning.
+    The loss of a row without a positive has no meaning.
 
     Args:
         embeddings: Embeddings of the anchors, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
             themselves.
 
@@ -140,12 +144,15 @@ def three_kg(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative; published with `relations.same_patient`.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         reducer: Reduction of the losses of the rows, each the mean over its positives, to one number. None, as
             published, takes the mean over all ordered pairs, in which a row counts as often as it has positives.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     References:
         Gopal et al., 3KG, ML4H 2021 (arXiv 2106.04452).
@@ -206,12 +213,15 @@ def sigmoid(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         log_scale: Logarithm of the scale t, which multiplies cosine similarities.
         bias: Bias b, which is added to every logit.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
 
     References:
         Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023 (arXiv 2303.15343), eq. in § 3.2.

@@ -49,7 +49,7 @@ def squared_errors(found: Array, target: Array, peaks: Array, *, rate_hz: float)
     """Compares reconstructions with signals in units of each signal's own standard deviation over time and leads.
 
     In mV a few recordings of high voltage would make up the loss. Besides, encoders that normalise their first layer by
-    recording, as PhysioCLR's does, cannot know the voltage.
+    recording, as PhysioCLR's does, cannot reconstruct the amplitude.
 
     Args:
         found: Reconstructed signals, `f32[signals, time, lead]`.
@@ -58,7 +58,7 @@ def squared_errors(found: Array, target: Array, peaks: Array, *, rate_hz: float)
         rate_hz: Samples per second.
 
     Returns:
-        The errors.
+        The errors, in units of the signals' variance.
     """
     centred = target - target.mean(1, keepdims=True)
     deviation = jnp.sqrt((centred * centred).mean((1, 2), keepdims=True))
@@ -75,7 +75,7 @@ def squared_errors(found: Array, target: Array, peaks: Array, *, rate_hz: float)
 
 
 def mean_errors(errors: SquaredErrors, *, valid: Array) -> tuple[Array, Array]:
-    """Returns the mean square error over the valid signals, and over their samples about R peaks; 0 without any.
+    """Returns the mean square error of the valid signals, and that about their R peaks, each `f32[]`; 0 without any.
 
     Args:
         errors: Errors of the signals of the global batch.

@@ -1,4 +1,4 @@
-"""How embeddings lie on the sphere: alignment, uniformity, effective rank, and whether they have collapsed.
+"""Statistics of a batch's embeddings: alignment and uniformity on the unit sphere, and effective rank.
 
 References:
     Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity, ICML 2020.
@@ -76,7 +76,7 @@ def effective_rank(z: Array, valid: Array) -> Array:
 
 
 def statistics(embeddings: Array, valid: Array, *, num_views: int) -> Stats:
-    """Returns alignment, uniformity and effective rank of a batch, for telemetry.
+    """Returns `alignment`, `uniformity` and `effective_rank` of a batch by name, each `f32[]` without gradient.
 
     Args:
         embeddings: Embeddings, `[records · num_views, dim]`, with the views of a record next to each other.

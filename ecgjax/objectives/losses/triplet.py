@@ -1,6 +1,7 @@
 """Losses of triplets: an anchor, a positive and a negative that a miner chose over the global batch.
 
-A loss has a distance, and a miner has one of its own: bind it with the miner's other settings by `functools.partial`.
+A loss and its miner may measure by different distances: the miner's distance is bound with its other settings by
+`functools.partial`.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ def triplet(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         miner: Miner that chooses the triplets.
         distance: Distance d; by default the squared Euclidean one of unscaled embeddings, as in Jeong et al. 2023.
         form: Form of the loss: `"hinge"`, or `"soft"` for the soft margin.
         margin: Width of the hinge, in the unit of `distance`; None for .2.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, for the miner.
 
     Returns:
@@ -70,7 +71,7 @@ def triplet(
         anchors) and `active_frac`: the share of triplets within the margin, or, if that is soft, in the wrong order.
 
     Raises:
-        ConfigError: There is no such form, or a soft margin is given a width.
+        ConfigError: `form` is unknown, or `margin` is given with the soft form.
 
     References:
         Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 1; the soft margin is of Hermans, Beyer and Leibe,
@@ -110,7 +111,7 @@ def margin(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows; with `label`, 0 up to the number of classes, where each class has a β of its own.
+        rows: Metadata of the rows; with `label`, 0 up to the number of classes, where β is given for each class.
         relation: Rule that says which pairs are positive and which negative.
         miner: Miner that chooses the triplets.
         distance: Distance d; β = 1.2 presumes unsquared distances on the unit sphere.
@@ -118,7 +119,7 @@ def margin(
         beta: Boundary β between the distances of positives and negatives: one for all, `f32[]`, or one for each class
             of the anchor, `f32[classes]`, where anchors without a class do not count. It is learnt where it is
             differentiated.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, for the miner.
 
     Returns:
@@ -126,7 +127,7 @@ def margin(
         `triplet`, with `active_frac` as the share of terms above 0, and `beta`, the mean over the anchors that count.
 
     Raises:
-        ConfigError: Each class has a β of its own, and the rows carry no labels.
+        ConfigError: β is given for each class, and the rows carry no labels.
 
     References:
         Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 5–6.
@@ -173,7 +174,7 @@ def angular(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         degrees: Largest angle α at the negative that costs little, in degrees.
         angular_weight: Weight w of the angular loss beside the N-pair loss.
@@ -181,7 +182,7 @@ def angular(
         l2_form: Form of the penalty: `"squared_norm"`, λ ‖x_a‖², or `"norm"`, λ ‖x_a‖, which is how the code of Jeong
             et al. regularises.
         reducer: Reduction of the losses of the rows to one number.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, by which positives are drawn.
 
     Returns:
@@ -190,7 +191,7 @@ def angular(
         negative that makes a wider angle than α.
 
     Raises:
-        ConfigError: There is no such form.
+        ConfigError: `l2_form` is unknown.
 
     References:
         Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, eq. 6–8; Sohn, N-pair Loss, NeurIPS 2016;
@@ -252,7 +253,7 @@ class _Distances(NamedTuple):
     Attributes:
         of_positive: Distances from anchor to positive, `f32[anchors, triplets]`.
         of_negative: Distances from anchor to negative, `f32[anchors, triplets]`.
-        found: Mask of the triplets that there are, `bool[anchors, triplets]`.
+        found: Mask of the triplets that exist, `bool[anchors, triplets]`.
         stats: Statistics of the miner.
     """
 
@@ -285,7 +286,7 @@ def _mean_of_found(values: Array, found: Array) -> tuple[Array, Array]:
 
 
 def _boundary(beta: Array, rows: Rows) -> tuple[Array, Array]:
-    """Returns β of each anchor, and which anchors have one."""
+    """Returns β of each anchor, `f32[anchors]`, and which anchors have one, `bool[anchors]`."""
     if beta.ndim == 0:
         return jnp.broadcast_to(beta, rows.valid.shape), rows.valid
     if rows.label is None:

@@ -1,4 +1,4 @@
-"""Objectives without negatives: views of a recording agree, and the batch keeps its variance."""
+"""VICReg, a loss without negatives: views of a recording shall agree, and the batch shall keep its variance."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def vicreg(
     Args:
         embeddings: Embeddings, `[recordings · views, dim]`, with the views of a recording next to each other; taken as
             they are, not normalised.
-        rows: Metadata of the rows. A recording counts if all its views are valid and no two of them are the same, which
-            would agree whatever the encoder does.
+        rows: Metadata of the embedding rows. A recording counts if all its views are valid and no two of them are the
+            same, which would agree whatever the encoder does.
         views: Number of views of each recording.
         invariance_weight: Weight λ of the invariance term, the squared distance between views of a recording.
         variance_weight: Weight μ of the variance term, which keeps every dimension's deviation at `target_std` or
@@ -52,8 +52,11 @@ def vicreg(
         reducer: Reduction of the losses of the rows to one number. A row's loss is its recording's invariance plus the
             batch's variance and covariance terms, which are 0 as long as there are fewer than two recordings.
 
+    Returns:
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
+
     Raises:
-        ConfigError: Rows do not come in whole recordings.
+        ConfigError: `views` is below 2, or rows do not come in whole recordings.
 
     References:
         Bardes, Ponce and LeCun, VICReg, ICLR 2022 (arXiv 2105.04906), eq. 1-6 and algorithm 1.
@@ -101,9 +104,9 @@ def vicreg(
 
 
 def _repeats_a_view(rows: Rows, views: int) -> Array:
-    """Returns which recordings show the same in two of their views, `bool[recordings]`, or `bool[]` where none can.
+    """Returns which recordings have two views of the same signal, `bool[recordings]`, or `bool[]` where none can.
 
-    Parts of a recording that is mostly padding do.
+    Segments of a recording that is mostly padding may show the same samples.
     """
     if rows.shown is None:
         return jnp.zeros((), bool)

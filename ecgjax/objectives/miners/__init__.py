@@ -1,1 +1,1 @@
-"""Miners: which positives and negatives of an anchor a loss looks at."""
+"""Miners, which choose the positives and negatives of each anchor that a loss uses."""

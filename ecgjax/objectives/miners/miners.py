@@ -1,12 +1,12 @@
-"""Miners: they choose the positive and the negatives of an anchor that the loss looks at, over the global batch.
+"""Miners, which choose triplets (anchor, positive, negative) from the global batch for a loss.
 
 A miner is `(embeddings, rows, *, relation, tiling, key) → Mined`, with its own settings bound by `functools.partial`.
-It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best so far of every anchor, and returns
-their positions; the loss takes those embeddings by `tiles.take`. The relation decides which rows may be chosen: rows of
-one patient are never negatives of each other, and rows that are not valid are never chosen.
+It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best candidates so far of every anchor, and
+returns their positions; the loss takes those embeddings by `tiles.take`. The relation decides which rows may be chosen:
+rows of one patient are never negatives of each other, and rows that are not valid are never chosen.
 
-Every miner that looks at embeddings has a distance by which it chooses. It need not be that of the loss: Jeong et al.
-2023 mine by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
+Every miner that uses embeddings has a distance by which it chooses. The loss may have another: Jeong et al. 2023 mine
+by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
 row number. So the choice is the same for any tile size, form, number of devices and order of rows, except for pairs so
 near to a tie that the rounding of an inner product decides.
 """
@@ -40,15 +40,15 @@ _SEMI_HARD_FALLBACKS = {"farthest": Tile.farthest_negative, "random": Tile.any_n
 def random(
     embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array, triplets: Count = 1
 ) -> Mined:
-    """Chooses a random positive and a random negative.
+    """Chooses a random positive and a random negative for every anchor.
 
     With labels (relation `same_label`) this is the miner that publications call npair.
 
     Args:
         embeddings: Embeddings, `[rows, dim]`; only their number matters.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
             as there are enough of them.
@@ -60,14 +60,14 @@ def random(
 def batch_hard(
     embeddings: Array, rows: Rows, *, relation: Relation, distance: Distance, tiling: Tiling, key: Array | None = None
 ) -> Mined:
-    """Chooses the farthest positive and the nearest negative.
+    """Chooses the farthest positive and the nearest negative of every anchor.
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which far and near are told.
-        tiling: Way that the pairs are gone through.
+        distance: Distance that decides which pairs are far and which near.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key, which this miner does not use.
 
     References:
@@ -89,16 +89,16 @@ def semi_hard(
     choice: str = "nearest",
     fallback: str = "farthest",
 ) -> Mined:
-    """Chooses a random positive, and a negative that is farther than it by less than the margin.
+    """Chooses a random positive, and a negative that is farther than the positive by less than the margin.
 
     By default the nearest such negative is chosen.
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         distance: Distance d of the rule d_ap < d_an < d_ap + margin.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         margin: Width of the band behind the positive in which a semi-hard negative lies, in the unit of `distance`.
         choice: Choice among the semi-hard negatives: the `"nearest"`, or a `"random"` one, as in the code of Jeong et
@@ -106,7 +106,7 @@ def semi_hard(
         fallback: Negative of anchors without a semi-hard one: the `"farthest"` or a `"random"` one.
 
     Raises:
-        ConfigError: There is no such choice or fallback.
+        ConfigError: `choice` or `fallback` is unknown.
 
     References:
         Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, eq. 4; random choice and random fallback are of Jeong,
@@ -132,7 +132,7 @@ def semi_hard(
 def soft_hard(
     embeddings: Array, rows: Rows, *, relation: Relation, distance: Distance, tiling: Tiling, key: Array
 ) -> Mined:
-    """Chooses a random hard positive and a random hard negative.
+    """Chooses a random hard positive and a random hard negative for every anchor.
 
     A positive is hard if it is farther than the nearest negative, and a negative if it is nearer than the farthest
     positive. An anchor all of whose positives are nearer than its negatives has neither, and gets a random positive and
@@ -140,10 +140,10 @@ def soft_hard(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which far and near are told.
-        tiling: Way that the pairs are gone through.
+        distance: Distance that decides which pairs are far and which near.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
 
     References:
@@ -195,16 +195,16 @@ def distance_weighted(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         distance: Distance by which negatives are drawn; it must be `euclidean_on_sphere`, for which the density holds.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
             as there are enough of them.
 
     Raises:
-        ConfigError: The distance is another one.
+        ConfigError: The distance is not `euclidean_on_sphere`.
 
     References:
         Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 3–4.
@@ -245,10 +245,11 @@ def hardest(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which near is told; it must be one on the sphere, where the ceiling has a meaning.
-        tiling: Way that the pairs are gone through.
+        distance: Distance that decides which pairs are near; it must be one on the sphere, where the ceiling has a
+            meaning.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         ceiling: Ceiling of a negative's cosine similarity: pairs that are as near or nearer are not chosen.
         triplets: Number of triplets of each anchor. The negatives of an anchor are different, and its positives as far
@@ -286,10 +287,10 @@ def scheduled(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         distance: Distance d of a negative.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         step: Number of the training step, `i32[]`.
         schedule: Function from a step to the hardness γ, which is at least 0.

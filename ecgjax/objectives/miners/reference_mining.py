@@ -1,4 +1,4 @@
-"""Miners that choose by signals or by labels instead of by embeddings."""
+"""Miners that choose by distances of signals or of labels, instead of embeddings."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def signal_distance(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`; only their number matters.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: The relation `nearest_signal`, whose column `nearest` `signal_space.nearest_and_farthest` finds.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
         among_farthest: Whether negatives are drawn from the farthest recordings in signal space alone.
 
@@ -58,9 +58,9 @@ def label_distance(
 
     Args:
         embeddings: Embeddings, `[rows, dim]`; only their number matters.
-        rows: Metadata of the rows, with `label`.
+        rows: Metadata of the embedding rows, with `label`.
         relation: Rule that says which pairs are negative, such as `same_record`.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         key: Random key, which this miner does not use.
 
     Raises:

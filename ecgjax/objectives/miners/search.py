@@ -26,7 +26,7 @@ class Mined(NamedTuple):
     Attributes:
         positive: Position of the positive in the global batch, `i32[anchors, triplets]`.
         negative: Position of the negative in the global batch, `i32[anchors, triplets]`.
-        found: Mask of the triplets that there are, `bool[anchors, triplets]`; elsewhere the positions mean nothing.
+        found: Mask of the triplets that exist, `bool[anchors, triplets]`; elsewhere the positions mean nothing.
         stats: Statistics by name: `valid_negatives_per_anchor`; `anchors_without_positive`, the number of valid rows
             for which there is no positive to choose; `found_frac`, the share of valid rows with a triplet;
             `fallback_frac`, the share of triplets that are a miner's second choice (of miners that have one);
@@ -44,14 +44,14 @@ class Miner(Protocol):
     """A miner whose own settings are bound."""
 
     def __call__(self, embeddings: Array, rows: Rows, *, relation: Relation, tiling: Tiling, key: Array) -> Mined:
-        """Chooses triplets."""
+        """Chooses triplets; `key` is the random key of the run's seed and step."""
 
 
 def given(values: T | None) -> T:
-    """Returns what a choice looks at, which the search was given.
+    """Returns an array that the scores of a tile need, after a check that the search has it.
 
     Raises:
-        ValueError: The search was not given it.
+        ValueError: The search was made without it, so that it is None.
     """
     if values is None:
         raise ValueError("a choice looks at what its search was not given")
@@ -59,19 +59,22 @@ def given(values: T | None) -> T:
 
 
 def candidates(where: Array, score: Array) -> Array:
-    """Returns scores with −∞ for keys that are no candidates, among them those whose score is NaN."""
+    """Returns scores, `f32[anchors, keys]`, with −∞ for keys outside `where` and for keys whose score is NaN."""
     return jnp.where(where & (score >= -jnp.inf), score, -jnp.inf)
 
 
 class Tile(NamedTuple):
-    """One tile of pairs, as a choice sees it.
+    """One tile of pairs, from which a miner's functions make scores.
+
+    The methods return scores, `f32[anchors, keys]`: of an anchor's keys the one with the highest score is chosen, and
+    −∞ marks keys that are no candidates. `where`, `bool[anchors, keys]`, masks the candidates.
 
     Attributes:
         anchors: Metadata of the anchors.
         keys: Metadata of the keys.
         pairs: Pairs that the relation calls positive and negative.
-        columns: Further arrays of the anchors, such as what an earlier pass found.
-        distance: Distances, `f32[anchors, keys]`; None for miners that look at none.
+        columns: Further arrays of the anchors, such as the results of an earlier pass.
+        distance: Distances, `f32[anchors, keys]`; None for miners that use none.
         points: Embeddings of anchors and of keys, as `Search` has them.
         words: Words that the anchors' draws are hashed from, `u32[anchors, 2]`; None for miners that draw nothing.
     """
@@ -93,14 +96,20 @@ class Tile(NamedTuple):
         return candidates(where, given(self.distance))
 
     def draw(self, stream: str, where: Array, log_weight: Array | None = None) -> Array:
-        """Returns scores by which one candidate wins at random, uniformly or by its weight."""
+        """Returns scores by which one candidate wins at random.
+
+        Args:
+            stream: Name of the draw's purpose; draws of different names are independent.
+            where: Mask of the candidates, `bool[anchors, keys]`.
+            log_weight: Logarithms of the candidates' weights, `f32[anchors, keys]`; None for equal weights.
+        """
         words = given(self.words)
         if log_weight is None:
             return candidates(where, -hashing.uniforms(words, self.keys.row, stream=stream))
         return candidates(where, log_weight + hashing.gumbels(words, self.keys.row, stream=stream))
 
     def cosine_distances(self) -> Array:
-        """Returns 1 − cosine for distances on the sphere; XLA shares the inner products with the distance itself."""
+        """Returns 1 − cosine, for distances on the sphere; XLA shares the inner products with the distance itself."""
         anchors, keys = self.points
         return DISTANCES["cosine"].matrix(given(anchors), given(keys))
 
@@ -138,10 +147,10 @@ class Search:
 
     Attributes:
         z: Embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
-        distance: Distance by which pairs are compared; None for miners that look at none.
-        tiling: Way that the pairs are gone through.
+        distance: Distance by which pairs are compared; None for miners that use none.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         words: Words that draws are hashed from, `u32[rows, 2]`; None for miners that draw nothing.
     """
 
@@ -163,13 +172,13 @@ class Search:
         tiling: Tiling,
         key: Array | None,
     ) -> Search:
-        """Returns a search with its embeddings and draws prepared."""
+        """Returns the search of a batch, with embeddings and draws prepared; arguments are those of a miner."""
         z = None if distance is None else distance.points(jax.lax.stop_gradient(embeddings), rows.valid)
         words = None if key is None else hashing.anchor_words(key, rows.row)
         return cls(z, rows, relation, distance, tiling, words)
 
     def __call__(self, choose: Mapping[str, Callable[[Tile], Array]], *, num: int = 1, columns: Any = None) -> Found:
-        """Goes once through all pairs.
+        """Goes once through all pairs, and returns the winners of each function and the numbers of negatives.
 
         Args:
             choose: Functions by name that give the scores of a tile, `f32[anchors, keys]`, with −∞ where a key is no
@@ -218,9 +227,9 @@ class Search:
         """Returns triplets and their statistics, with the other winners for anchors that have no winner.
 
         Args:
-            first: Pass over the pairs that counted the negatives.
-            positive: Winners to take for positives; None for those that `first` calls so.
-            negative: Winners to take for negatives; None for those that `first` calls so.
+            first: Result of a pass over the pairs, which counted the negatives.
+            positive: Winners to take for positives; None for those of the name `positive` in `first`.
+            negative: Winners to take for negatives; None for those of the name `negative` in `first`.
             other_positive: Winners that take the place of missing positives.
             other_negative: Winners that take the place of missing negatives.
         """
@@ -253,6 +262,6 @@ class Search:
 
 
 def _or_else(winners: Winners, others: Winners) -> tuple[Winners, Array]:
-    """Returns the winners, with the others for anchors without any, and which anchors those are, `bool[anchors, 1]`."""
+    """Returns the winners, with `others` for anchors that have none, and the mask of those, `bool[anchors, 1]`."""
     missing = ~winners.found.any(1, keepdims=True)
     return jax.tree.map(lambda a, b: jnp.where(missing, b, a), winners, others), missing

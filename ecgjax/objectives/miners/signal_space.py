@@ -85,7 +85,7 @@ def l2(anchors: Array, keys: Array) -> Array:
     """Returns the root of the mean squared difference over time and leads, in the unit of the signals.
 
     It is computed by inner products, which lose digits between signals much nearer to each other than to zero.
-    Therefore `nearest_and_farthest` first subtracts what all signals have in common.
+    Therefore `nearest_and_farthest` first subtracts a common signal (`distances.centred`).
 
     Args:
         anchors: Signals of the anchors, `f32[anchors, time, lead]`.
@@ -168,7 +168,7 @@ def dtw(anchors: Array, keys: Array, *, radius: int) -> Array:
 
     # 3. Extend the cheapest of the three paths that lead to a cell by its cost.
     def advance(cells: Array, beside: Array, cost: Array) -> Array:
-        """Returns the next cell of each offset; a cell outside the signals leaves the offset as it was."""
+        """Returns the next cell of each offset, `f32[offsets, keys]`; where the cost is ∞ the cell stays."""
         if beside.shape[0] < cells.shape[0]:  # The band ends with these offsets on both sides.
             beside = jnp.pad(beside, ((1, 1), (0, 0)), constant_values=jnp.inf)
         best = jnp.minimum(jnp.minimum(beside[:-1], beside[1:]), cells)
@@ -205,9 +205,9 @@ def nearest_and_farthest(
 
     Args:
         signals: Signals, `f32[rows, time, lead]`, one for each row.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         distance: Distance between signals, such as `l1`.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
         num_farthest: Number of farthest rows to find.
 
     References:
@@ -244,6 +244,6 @@ def _row_or_none(winners: Winners) -> Array:
 
 
 def _by_anchors(row: Callable[[Array], Array], anchors: Array, *, state: int) -> Array:
-    """Maps over as many anchors at a time as keep their running sums, of `state` elements each, within bounds."""
+    """Maps `row` over the anchors, at a time as many as fit a block with `state` elements of running sums each."""
     limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _ACCELERATOR_BLOCK
     return jax.lax.map(row, anchors, batch_size=min(max(limit // state, 1), anchors.shape[0]))

@@ -1,4 +1,4 @@
-"""The best few keys of every anchor, kept while tiles of keys go by."""
+"""The keys with the highest scores for every anchor, updated tile by tile."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Winners(NamedTuple):
 
     @property
     def found(self) -> Array:
-        """Mask of the winners that there are, `bool[anchors, num]`."""
+        """Mask of the winners that exist, `bool[anchors, num]`."""
         return self.score > _NONE
 
     def add(self, score: Array, row: Array, position: Array, value: Array | None = None) -> Winners:
-        """Takes a tile of candidates into account.
+        """Returns the winners after a further tile of candidates.
 
         Args:
             score: Scores of the pairs, `f32[anchors, keys]`; −∞ where a key is no candidate.
@@ -61,7 +61,7 @@ class Winners(NamedTuple):
 
 
 def _best(num: int, score: Array, row: Array, position: Array, value: Array | None) -> Winners:
-    """Returns the best keys by one pass for each winner: a sort would cost more than the inner products of the tile."""
+    """Returns the `num` best keys, by one pass for each: a sort would cost more than the tile's inner products."""
     found = []
     key = jax.lax.broadcasted_iota(jnp.int32, score.shape, 1)
     for _ in range(num):
@@ -80,18 +80,18 @@ def _best(num: int, score: Array, row: Array, position: Array, value: Array | No
 
 
 def _highest(score: Array, row: Array, key: Array) -> tuple[Array, Array, Array]:
-    """Finds the highest score of every anchor, and its row and place; of equal scores the lowest row counts.
+    """Finds the highest score of every anchor, its row number and its column; of equal scores the lowest row counts.
 
-    The place is carried along with the maximum. Looking for the score that equals it afterwards may find none: XLA may
+    The column is carried along with the maximum. Looking for the score that equals it afterwards may find none: XLA may
     compute the scores a second time for the comparison, and then a last bit can differ.
 
     Args:
         score: Scores, `f32[anchors, keys]`.
         row: Row numbers, `i32[anchors, keys]`.
-        key: Places along the second axis, `i32[anchors, keys]`.
+        key: Column numbers, `i32[anchors, keys]`.
 
     Returns:
-        Score, row and place of each anchor's best key, each `[anchors]`.
+        Score, row number and column of each anchor's best key, each `[anchors]`.
     """
 
     def better(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -103,7 +103,7 @@ def _highest(score: Array, row: Array, key: Array) -> tuple[Array, Array, Array]
 
 
 def _at(values: Array, order: Array) -> Array:
-    """Returns the values at one place for every anchor, `[anchors, 1]`, from a row for each anchor or one for all."""
+    """Returns the values in column `order`, `i32[anchors, 1]`, of `[anchors, keys]` or `[1, keys]`: `[anchors, 1]`."""
     if values.shape[0] == 1 < order.shape[0]:
         return values[0][order]
     return jnp.take_along_axis(values, order, axis=1)

@@ -1,1 +1,1 @@
-"""Pairs of rows of the global batch: which belong together, how far apart they are, how they are gone through."""
+"""Pairs of rows of the global batch: relations, distances, and folds over them in tiles."""

@@ -34,7 +34,7 @@ def inner_products(anchors: Array, keys: Array) -> Array:
 
 
 def centred(x: Array, valid: Array) -> Array:
-    """Subtracts from rows what they have in common: distances do not change, and inner products keep their digits.
+    """Subtracts one common vector from all rows: distances do not change, and inner products keep their digits.
 
     |a|² + |k|² − 2 a·k of rows that all lie about 1,000 from the origin keeps no digit of a distance of 1. The shift is
     the mean of the valid rows, rounded to multiples of a power of two near their root mean square distance from it (a
@@ -44,7 +44,7 @@ def centred(x: Array, valid: Array) -> Array:
 
     Args:
         x: Rows of the whole batch, `f32[rows, dim]`.
-        valid: Rows that count, `bool[rows]`; the others, whatever they hold, have no say, and are shifted all the same.
+        valid: Rows that the shift is computed from, `bool[rows]`; the other rows are shifted too.
 
     Returns:
         Shifted rows, `f32[rows, dim]`.
@@ -66,8 +66,8 @@ class Points(NamedTuple):
 
     Attributes:
         place: Vectors, `f32[rows, dim]`, from all of which `centred` has subtracted one vector.
-        zero: Mask of the rows that were zeros and have no direction, `bool[rows]`; None off the sphere, where none is
-            needed.
+        zero: Mask of the rows of zeros, which have no direction, `bool[rows]`; None for distances that are not on the
+            sphere.
     """
 
     place: Array
@@ -120,18 +120,18 @@ class Distance(NamedTuple):
 
 
 def _is_zero(x: Array) -> Array:
-    """Returns which vectors along the last axis are all zeros."""
+    """Returns which vectors along the last axis are all zeros, `[..., dim]` → `bool[...]`."""
     return ~jnp.any(jnp.abs(x) > 0, axis=-1)
 
 
 def squared_euclidean_matrix(anchors: Array, keys: Array) -> Array:
-    """Returns ‖a − k‖² of all pairs, never below 0."""
+    """Returns ‖a − k‖² of all pairs, never below 0: `f32[anchors, dim]`, `f32[keys, dim]` → `f32[anchors, keys]`."""
     squares = jnp.sum(anchors * anchors, -1)[:, None] + jnp.sum(keys * keys, -1)[None, :]
     return jnp.maximum(squares - 2 * inner_products(anchors, keys), jnp.float32(0))
 
 
 def squared_euclidean(a: Array, b: Array) -> Array:
-    """Returns ‖a − b‖² along the last axis."""
+    """Returns ‖a − b‖² along the last axis, `f32[...]`."""
     return jnp.sum((a - b) ** 2, axis=-1)
 
 
@@ -142,12 +142,12 @@ def safe_sqrt(x: Array) -> Array:
 
 
 def euclidean_matrix(anchors: Array, keys: Array) -> Array:
-    """Returns ‖a − k‖ of all pairs."""
+    """Returns ‖a − k‖ of all pairs: `f32[anchors, dim]`, `f32[keys, dim]` → `f32[anchors, keys]`."""
     return safe_sqrt(squared_euclidean_matrix(anchors, keys))
 
 
 def euclidean(a: Array, b: Array) -> Array:
-    """Returns ‖a − b‖ along the last axis; where they are equal its gradient is 0."""
+    """Returns ‖a − b‖ along the last axis, `f32[...]`; where `a` equals `b` the gradient is 0."""
     return safe_sqrt(squared_euclidean(a, b))
 
 

@@ -1,7 +1,8 @@
 """Random numbers of pairs of rows, the same for any tile size, form, number of devices and order of the rows.
 
-An anchor has a key, which threefry draws from the run's key and the anchor's row number; the number of a pair is a hash
-of that key and of the other row's number. So a device draws numbers only for the pairs that it looks at.
+Rows are numbered in the global batch. An anchor has a key, which threefry draws from the step's key and the anchor's
+row number; the random number of a pair is a hash of that key and of the other row's number. So a device draws numbers
+only for the pairs that it computes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from ecgjax.keys import hash_bits
 
 
 def anchor_words(key: Array, row: Array) -> Array:
-    """Returns the words that the numbers of an anchor's pairs are hashed from.
+    """Returns the key of every anchor as two words, from which the random numbers of its pairs are hashed.
 
     Args:
         key: Random key of the run's seed and step, `key<threefry2x32>[]`.
-        row: Row numbers of the anchors, `i32[rows]`.
+        row: Row numbers of the anchors in the global batch, `i32[rows]`.
 
     Returns:
         Two words for each anchor, `u32[rows, 2]`.
@@ -29,11 +30,11 @@ def anchor_words(key: Array, row: Array) -> Array:
 
 
 def uniforms(words: Array, row: Array, *, stream: str) -> Array:
-    """Returns uniform numbers between 0 and 1, as fine near 0 as 31 bits allow.
+    """Returns a uniform random number between 0 and 1 for every pair, as fine near 0 as 31 bits allow.
 
     Args:
         words: Words of the anchors, as `anchor_words` returns them, `u32[anchors, 2]`.
-        row: Row numbers of the keys, `i32[keys]`.
+        row: Row numbers of the keys in the global batch, `i32[keys]`.
         stream: Name of the numbers' purpose; streams of different names are independent.
 
     Returns:
@@ -49,11 +50,11 @@ def uniforms(words: Array, row: Array, *, stream: str) -> Array:
 
 
 def gumbels(words: Array, row: Array, *, stream: str) -> Array:
-    """Returns standard Gumbel numbers; the largest of `log_weight + gumbels` is a draw with those weights.
+    """Returns a standard Gumbel number for every pair; the largest of `log_weight + gumbels` is a draw by the weights.
 
     Args:
         words: Words of the anchors, as `anchor_words` returns them, `u32[anchors, 2]`.
-        row: Row numbers of the keys, `i32[keys]`.
+        row: Row numbers of the keys in the global batch, `i32[keys]`.
         stream: Name of the numbers' purpose; streams of different names are independent.
 
     Returns:

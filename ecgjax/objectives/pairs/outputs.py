@@ -15,7 +15,7 @@ Stats = dict[str, Array]
 #: negatives of others but no anchors: what they cost does not count, unless every pair counts by itself (`sigmoid`).
 ANCHORS_WITHOUT_POSITIVE = "anchors_without_positive"
 
-#: `(per row, which count) → f32[]`.
+#: `(loss of each row, f32[rows]; mask of the rows that count, bool[rows]) → f32[]`.
 Reducer = Callable[[Array, Array], Array]
 
 
@@ -36,17 +36,17 @@ class LossOutput(NamedTuple):
 
 
 def mean_of_counted(per_row: Array, counts: Array) -> Array:
-    """Returns the mean over the rows that count, by their number in the global batch; 0 without any."""
+    """Returns the mean of `per_row`, `f32[rows]`, over the rows of the mask `counts`, `bool[rows]`; 0 without any."""
     return jnp.where(counts, per_row, jnp.float32(0)).sum() / _number(counts)
 
 
 def mean_of_active(per_row: Array, counts: Array) -> Array:
-    """Returns the mean over the rows that count and whose loss is above 0 (Wu et al. 2017); 0 without any."""
+    """Returns the mean over the rows of `counts` whose loss is above 0 (Wu et al. 2017); 0 without any."""
     return mean_of_counted(per_row, counts & (per_row > 0))
 
 
 def total(per_row: Array, counts: Array) -> Array:
-    """Returns the sum over the rows that count."""
+    """Returns the sum of `per_row` over the rows of the mask `counts`."""
     return jnp.where(counts, per_row, jnp.float32(0)).sum()
 
 
@@ -55,18 +55,25 @@ REDUCERS: Mapping[str, Reducer] = {"mean": mean_of_counted, "mean_active": mean_
 
 
 def output(per_row: Array, counts: Array, stats: Mapping[str, Array], *, reducer: Reducer) -> LossOutput:
-    """Reduces the losses of rows to one; rows that do not count are set to 0 and get no gradient."""
+    """Returns the output of a loss, in which rows that do not count are set to 0 and get no gradient.
+
+    Args:
+        per_row: Loss of each row, `f32[rows]`.
+        counts: Mask of the rows that count, `bool[rows]`.
+        stats: Statistics by name, each `f32[]`; their gradient is cut.
+        reducer: Reduction of the losses of the rows to one number.
+    """
     per_row = jnp.where(counts, per_row, jnp.float32(0))
     return LossOutput(reducer(per_row, counts), per_row, counts, jax.lax.stop_gradient(dict(stats)))
 
 
 def mean_where(values: Array, where: Array) -> Array:
-    """Returns the mean of some rows, for telemetry; 0 without any."""
+    """Returns the mean of `values`, `f32[rows]`, over the rows of the mask `where`, for telemetry; 0 without any."""
     return mean_of_counted(values, where)
 
 
 def count_where(where: Array) -> Array:
-    """Returns the number of some rows of the global batch, for telemetry, `f32[]`."""
+    """Returns the number of rows of the mask `where`, `bool[rows]`, for telemetry: `f32[]`."""
     return where.sum(dtype=jnp.float32)
 
 

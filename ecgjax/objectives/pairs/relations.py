@@ -1,4 +1,4 @@
-"""Rules for positive pairs, as relations on row metadata.
+"""Relations: rules on the metadata of rows that tell positive from negative pairs.
 
 Every embedding row carries ids. A relation takes the metadata of anchors and keys and says of each pair whether it is
 positive, negative or neither. Rows of one patient are never negatives of each other, and a row is never paired with
@@ -19,7 +19,7 @@ from ecgjax.settings.bounds import ZeroOrMore
 
 
 class Rows(NamedTuple):
-    """Metadata of embedding rows; what a run's relation does not look at is None.
+    """Metadata of embedding rows; columns that neither relation nor miner of a run uses are None.
 
     Attributes:
         row: Number of the embedding row in the global batch, `i32[rows]`; it is unique, and the row's position there.
@@ -29,9 +29,9 @@ class Rows(NamedTuple):
         valid: Mask of the rows that hold a recording, `bool[rows]`; a row that is not valid takes part in no pair.
         segment: Number of the part of the recording's time that the view shows, `i32[rows]`.
         lead: Number of the lead, or group of leads, that the row shows, `i32[rows]`.
-        shown: Number of what the row shows of its record, `i32[rows]`: rows of one record with the same number are the
-            same signal. −1 where something was drawn for this row alone, as augmentations are, so that no other row
-            shows what it does; None where that holds of every row.
+        shown: Number of the signal that the row shows of its record, `i32[rows]`: rows of one record with the same
+            number show the same signal. −1 where an augmentation was drawn for this row, so that no other row shows the
+            same; None where that holds of every row.
         label: Class or value of the record, `f32[rows]`; NaN where it is unknown.
         cluster: Cluster of the record's wave attributes, `i32[rows]`; −1 where it is unknown.
         sex: Sex of the patient as stored, `i32[rows]`; −1 where it is unknown.
@@ -104,7 +104,7 @@ def other_lead(anchors: Rows, keys: Rows) -> Pairs:
 
 
 def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """Makes whatever else is shown of the same recording a positive (CMSMLC, Kiyasseh et al. 2021)."""
+    """Makes all other parts and leads of the same recording positives (CMSMLC, Kiyasseh et al. 2021)."""
     same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
     return _pairs(anchors, keys, positive=same & ~(segment & lead))
 
@@ -214,7 +214,14 @@ def _unit(x: Array) -> Array:
 
 
 def _matched(anchors: Rows, keys: Rows, *, same: Array, known: Array) -> Pairs:
-    """Applies a rule to records for which it may be unknown; views of one record match in any case."""
+    """Returns pairs by a rule whose answer may be unknown; views of one record are positives in any case.
+
+    Args:
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        same: Answer of the rule, `bool[anchors, keys]`, where it is known.
+        known: Mask of the pairs for which the rule is known, `bool[anchors, keys]`; the others are left out.
+    """
     own = _equal(anchors.record, keys.record)
     pairs = _pairs(anchors, keys, positive=own | (same & known))
     return pairs._replace(negative=pairs.negative & known)

@@ -35,7 +35,7 @@ class LogSum(NamedTuple):
         return cls(jnp.full(shape, _LOW, jnp.float32), jnp.zeros(shape, jnp.float32))
 
     def add(self, x: Array, where: Array) -> LogSum:
-        """Adds the terms of a tile: `x` and `where` are `[..., terms]`."""
+        """Returns the running sum after the terms e^x of a tile; `x` and the mask `where` are `[..., terms]`."""
         tile_max = jnp.max(jnp.where(where, x, _LOW), axis=-1)
         maximum = jax.lax.stop_gradient(jnp.maximum(self.maximum, tile_max))
         # Before the first term the maximum is −∞; subtracting it would give NaN, and so would its gradient.
@@ -50,13 +50,20 @@ class LogSum(NamedTuple):
         return self.maximum > _LOW
 
     def value(self) -> Array:
-        """Returns log Σ e^x. A sum without a term is 0, with zero gradient; `any` tells them apart."""
+        """Returns log Σ e^x; 0 with zero gradient where there is no term, which `any` shows."""
         some = self.any
         return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
 
 
 class PairStats(NamedTuple):
-    """Running counts and extremes of an anchor's similarities, for telemetry; every leaf is `f32[anchors]`."""
+    """Running counts and extremes of an anchor's similarities, for telemetry; every leaf is `f32[anchors]`.
+
+    Attributes:
+        positives: Number of positives.
+        negatives: Number of negatives.
+        best_positive: Highest cosine similarity of a positive; −∞ without any.
+        best_negative: Highest cosine similarity of a negative; −∞ without any.
+    """
 
     positives: Array
     negatives: Array
@@ -70,7 +77,7 @@ class PairStats(NamedTuple):
         return cls(zero, zero, low, low)
 
     def add(self, similarity: Array, pairs: Pairs) -> PairStats:
-        """Takes a tile of cosine similarities into account."""
+        """Returns the statistics after a further tile of cosine similarities, `f32[anchors, keys]`."""
         frozen = jax.lax.stop_gradient(similarity)
         return PairStats(
             positives=self.positives + pairs.positive.sum(1, dtype=jnp.float32),
@@ -115,13 +122,16 @@ def fold_logits(
         init: Function from the number of anchors to the carry before the first tile.
         update: Step of the fold, `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ; logits are cosine / τ.
-        tiling: Way that the pairs are gone through.
-        columns: Tree of `[rows, ...]`, such as what an earlier pass found, of which `update` gets the anchors' part.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+        columns: Tree of `[rows, ...]`, such as results of an earlier pass, of which `update` gets the anchors' part.
         keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
             themselves.
+
+    Returns:
+        The carry after the last tile.
     """
     z = normalise(embeddings)
     others = z if keys is None else normalise(keys)
@@ -152,17 +162,17 @@ def sum_terms(
     tiling: Tiling,
     columns: Any = None,
 ) -> tuple[Array, PairStats]:
-    """Adds up what every pair costs its anchor, and counts pairs on the way.
+    """Sums the loss terms of every anchor's pairs, and counts the pairs.
 
     Args:
-        terms: Cost of each pair, `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair costs
-            nothing.
+        terms: Loss term of each pair, `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair
+            has none.
         embeddings: Embeddings, `[rows, dim]`, not yet normalised.
-        rows: Metadata of the rows.
+        rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ; logits are cosine / τ.
-        tiling: Way that the pairs are gone through.
-        columns: Tree of `[rows, ...]`, such as what an earlier pass found, of which `terms` gets the anchors' part.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
+        columns: Tree of `[rows, ...]`, such as results of an earlier pass, of which `terms` gets the anchors' part.
 
     Returns:
         The sums, `f32[rows]`, and the counts and extremes of the pairs.

@@ -1,7 +1,7 @@
 """Folds over the pairs of the global batch, a tile of keys at a time, in memory linear in the batch.
 
-`fold` is the one way an objective sees pairs: anchors are the rows of this device, keys are all rows, and what is known
-of an anchor after some keys is its carry. Three forms of it give the same numbers:
+Every objective computes its pairs by `fold`: anchors are the rows of this device, keys are all rows, and the carry
+holds the running values of each anchor after some of the keys. Three forms of it give the same numbers:
 
 * dense: all pairs are one tile; the tests compare the other forms with it.
 * gathered: every device gathers the keys and scans them in chunks. The backward pass computes each chunk again; in
@@ -9,7 +9,7 @@ of an anchor after some keys is its carry. Three forms of it give the same numbe
 * ring: every device passes its keys on to its neighbour, and no device ever holds all of them. The backward pass sends
   them round once more the other way.
 
-Objectives that need several passes over the pairs call `fold` once for each, and hand what the first found to the
+Objectives that need several passes over the pairs call `fold` once for each, and hand results of the first pass to the
 second among the anchors' (or keys') arrays.
 
 References:
@@ -52,13 +52,13 @@ _KEPT_PAIRS = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """Way that the pairs of the global batch are gone through; the numbers are the same in any way.
+    """Split of the pairs of the global batch into tiles and over devices; it does not change the results.
 
     Attributes:
         form: Form of the pass, one of `FORMS`.
         mesh: Mesh whose `axis` the rows are sharded over; None where one device has all rows.
         chunk: Keys of a tile; None chooses by backend. It need not divide the number of keys.
-        multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that look at several keys
+        multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that process several keys
             together.
         axis: Name of the mesh's axis that the rows are sharded over.
     """
@@ -73,7 +73,7 @@ class Tiling:
         """Checks the form.
 
         Raises:
-            ConfigError: There is no such form.
+            ConfigError: `form` is not one of `FORMS`.
         """
         check_known(self.form, FORMS, setting="config.tiling.form")
 
@@ -83,7 +83,7 @@ class Tiling:
         return 1 if self.mesh is None else self.mesh.shape[self.axis]
 
     def chunk_of(self, num_anchors: int, num_keys: int) -> int:
-        """Returns the number of keys of a tile, for so many anchors on a device."""
+        """Returns the number of keys of a tile, for `num_anchors` anchors on a device and `num_keys` keys in all."""
         if self.form == "dense":
             return num_keys
         chunk = self.chunk
@@ -112,7 +112,7 @@ def fold(
             tells them apart.
         anchors: Tree of `[rows, ...]`, sharded along the tiling's axis.
         keys: Tree of `[keys, ...]`, sharded along the tiling's axis.
-        tiling: Way that the pairs are gone through.
+        tiling: Split of the pairs into tiles and over devices, which does not change the result.
 
     Returns:
         The carry after the last tile, sharded as the anchors are. It is differentiable in the floating-point leaves of
@@ -190,7 +190,7 @@ def _spread(mask: Array, ndim: int) -> Array:
 def _scan_tiles(
     update: Callable[[Carry, Tree, Tree], Carry], carry: Carry, anchors: Tree, keys: Tree, *, tiling: Tiling
 ) -> Carry:
-    """Folds over chunks of the keys that this device has."""
+    """Folds over the keys that this device has, a chunk at a time, and returns the carry."""
     num_keys = _length(keys)
     chunk = tiling.chunk_of(_length(anchors), num_keys)
     if num_keys <= chunk:
@@ -289,7 +289,7 @@ def _is_float(leaf: Array) -> bool:
 
 
 def _split_floats(tree: Tree) -> tuple[list, list]:
-    """Returns the floating-point leaves, and the others."""
+    """Returns the floating-point leaves of a tree, and its other leaves."""
     leaves = jax.tree.leaves(tree)
     return [leaf for leaf in leaves if _is_float(leaf)], [leaf for leaf in leaves if not _is_float(leaf)]
 
