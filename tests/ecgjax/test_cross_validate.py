@@ -547,8 +547,7 @@ def test_records_that_an_encoder_has_seen(runs, leaking_set):
     marked, cautions = entry.keep_apart(runs, whole, overlaps="mark")
     assert len(marked.split.train) == 49
     assert sum("1 of the 49" in caution for caution in cautions) == 2, "each run is named"
-    unlisted = [dataclasses.replace(runs[0], encoder=runs[0].encoder.with_stats(runs[0].encoder.split.stats))]
-    unlisted[0].encoder.trained_on = None
+    unlisted = [dataclasses.replace(runs[0], encoder=dataclasses.replace(runs[0].encoder, trained_on=None))]
     assert "is not listed" in entry.keep_apart(unlisted, whole, overlaps="refuse")[1][0]
 
 

@@ -462,7 +462,8 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     study_config.optimizer.weight_decay = weight_decay
     with monkeypatch.context() as patch:
         retrained = create_split(settings_of(study_config).encoder, seed=8)
-        patch.setattr(pretrained, "split", retrained)
+        other = dataclasses.replace(pretrained, split=retrained)
+        patch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: other)
         with pytest.raises(ConfigError, match="holds another study: weights differ"):
             begin()
     with monkeypatch.context() as patch:
