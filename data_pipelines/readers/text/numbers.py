@@ -91,7 +91,9 @@ class TableNumbers:
         return rows
 
     def _quickly(self, block: bytes) -> np.ndarray | None:
-        """Returns a block's numbers, or None if it holds anything else or is malformed."""
+        """Returns a block's numbers, `f64[row, column]`, by NumPy's parser; None if the block is malformed or holds
+        other text.
+        """
         if block.translate(None, self._allowed) or block.isspace():
             return None
         if self._dialect.decimal == ",":
