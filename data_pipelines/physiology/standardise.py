@@ -56,7 +56,7 @@ class Standardizer(_Fitted):
 
     Attributes:
         names: Names of the measurements that `transform` expects, in column order.
-    kept: Names of the measurements that `transform` returns, in column order.
+        kept: Names of the measurements that `transform` returns, in column order.
         dropped: Reasons by the names of the other measurements: `constant` or `missing` (in too many training records).
         mean: `f64[kept]`, mean over the training records in which a measurement is not missing.
         sd: `f64[kept]`, standard deviation over the same records.

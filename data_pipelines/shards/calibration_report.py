@@ -39,7 +39,7 @@ class Calibration:
         measured: Measurements of all records.
         groups: Groups of records with one origin.
         single: Sentences about what is wrong with single records, by record number.
-    search: Copies of doubtful records at another size.
+        search: Copies of doubtful records at another size.
     """
 
     measured: Measured
