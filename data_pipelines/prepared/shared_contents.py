@@ -25,9 +25,6 @@ def shared_by_many(content: np.ndarray, patient: np.ndarray) -> np.ndarray:
     Args:
         content: Codes of the signals, equal for equal ones, `int[n]`, from 0 on.
         patient: Codes of the patients, `int[n]`.
-
-    Returns:
-        The answer for each record, `bool[n]`.
     """
     # Few contents are so frequent, and patients need to be counted only for these.
     often = np.flatnonzero((np.bincount(content) > MOST_PATIENTS_OF_A_CONTENT)[content])

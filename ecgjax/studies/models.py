@@ -213,7 +213,7 @@ class StudyModels:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
 
         Args:
-            initialisation: Which encoder, `"pretrained"` or `"random"`.
+            initialisation: Weights of the encoder, `"pretrained"` or `"random"`.
             seed: Seed of the random initialisation.
         """
         name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
@@ -273,7 +273,7 @@ class StudyModels:
         long as a small training.
 
         Args:
-            initialisation: Which encoder, `"pretrained"` or `"random"`.
+            initialisation: Weights of the encoder, `"pretrained"` or `"random"`.
             seed: Seed of the random initialisation.
             recalibrated: Whether batch-norm statistics are computed anew, as for the linear probes.
         """
