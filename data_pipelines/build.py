@@ -205,9 +205,7 @@ def _folder(folder: Path, recipe: SignalRecipe) -> Source:
 
 
 def _name() -> str:
-    """Returns the name of a folder's data set: the one given, that of the data set at --out, or one made from the
-    source.
-    """
+    """Returns the name of a folder's data set: the one given, that of the one at --out, or one made from the source."""
     if _NAME.value is not None:
         return _NAME.value
     out = Path(given(_OUT))
@@ -264,9 +262,7 @@ def _source_directory() -> Path:
 
 
 def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
-    """Returns the flags that determine what is stored, by name, for the card; raises `DataError` for flags of other
-    builders.
-    """
+    """Returns the flags that determine what is stored, by name; raises `DataError` for flags of other builders."""
     own = _BUILDERS[builder]
     for name in sorted({*itertools.chain(*_BUILDERS.values())} - {*own}):
         if flags.FLAGS[name].present:

@@ -175,9 +175,7 @@ def _check_flags() -> None:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command in a function, because at import they would collide with those of other
-    commands.
-    """
+    """Defines the flags of the command in a function, as at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
     flags.DEFINE_list("records", None, "Ids of records to draw.")
     flags.DEFINE_integer("random", None, "Draw so many records chosen at random.", lower_bound=1)

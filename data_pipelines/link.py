@@ -106,9 +106,7 @@ def _line(pair: np.void, datasets: list[Dataset]) -> str:
 
 
 class _Progress:
-    """Progress bars, one for every phase, made when the phase begins; a call with phase, number done and total updates
-    one.
-    """
+    """Progress bars, each made when its phase begins; a call with phase, number done and total updates one."""
 
     def __init__(self, bars: contextlib.ExitStack):
         self._bars = bars

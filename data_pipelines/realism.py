@@ -71,8 +71,7 @@ class Recordings:
 
 
 def describe(recordings: Recordings) -> dict[str, Any]:
-    """Returns, for JSON, quartiles of intervals (ms), of each lead's standard deviation (µV) and of energy in three
-    components.
+    """Returns, for JSON, quartiles of intervals (ms), leads' standard deviations (µV) and energy in three components.
 
     The share is that of each record: its leads' three largest eigenvalues of the covariance over all eight.
     """
@@ -235,9 +234,7 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
 
 
 def without_finding(records: SimulatedRecords) -> np.ndarray:
-    """Returns which records have no finding, `bool[n]`: no disease, LVEF of at least 50 %, potassium of 3.5 to 5
-    mmol/L.
-    """
+    """Returns which records have no finding, `bool[n]`: no disease, LVEF from 50 %, potassium of 3.5 to 5 mmol/L."""
     scalars = records.scalars
     healthy = np.all([scalars[name] == 0 for name in _DISEASES], axis=0)
     return healthy & (scalars["lvef"] >= 50) & (scalars["potassium"] >= 3.5) & (scalars["potassium"] <= 5)
@@ -325,9 +322,7 @@ def _cell(quartiles: Mapping[str, float], digits: int) -> str:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command in a function, because at import they would collide with those of other
-    commands.
-    """
+    """Defines the flags of the command in a function, as at import they would collide with those of other commands."""
     flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
     flags.DEFINE_string("out", None, "Directory to write the report to.")
     # Seeds of scikit-learn have 32 bits.

@@ -133,8 +133,7 @@ def _is_right(path: Path, digest: str, progress: Progress) -> bool:
 
 
 def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
-    """Returns the verdict on a packed copy: its table is checked by its digest, its shards by the digests in that
-    table.
+    """Returns the verdict on a packed copy: its table is checked by its digest, its shards by digests in that table.
 
     Args:
         directory: Directory of the data set.
@@ -173,9 +172,7 @@ def _physiology(directory: Path, digests: dict[str, str] | None, progress: Progr
 
 
 def _by_contents(directory: Path, bar: Bar) -> Verdict:
-    """Returns the verdict on a data set without digests: the index is checked by the fingerprint, signals by their
-    hashes.
-    """
+    """Returns the verdict on a data set without digests: the index by the fingerprint, signals by their hashes."""
     dataset = open_dataset(directory)
     index, damaged = dataset.index, []
     remarks = [f"no {DIGESTS_FILE}: built before data sets had digests, so labels are not checked"]

@@ -221,8 +221,7 @@ def _augmentations(settings: RunSettings, recordings: Recordings) -> Section:
 
 
 def _towards(question: str, recordings: Recordings, records: np.ndarray) -> jax.Array:
-    """Returns, for each recording, a training recording of the other label, of which a part is mixed in by an
-    augmentation.
+    """Returns, for each recording, a training recording of the other label, of which augmentation mixes in a part.
 
     Args:
         question: Task whose label is meant.

@@ -1,5 +1,4 @@
-"""Measures the costs of a large data set that do not depend on its signals: opening, first batch, record numbers,
-memory.
+"""Measures costs of a large data set that do not depend on its signals: opening, first batch, record numbers, memory.
 
 The data set is synthetic: the index is written in full, every record with a patient, fold and scalar, and the packed
 copy is one shard of zeros under as many names as there would be shards. So a million ten-second recordings are made in
@@ -153,9 +152,7 @@ def _milliseconds(sampler: Sampler, rows: np.ndarray | None) -> float:
 
 
 def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_size: int) -> dict[str, Any]:
-    """Streams for some minutes and samples the process's own memory, which excludes mapped files; returns figures for
-    JSON.
-    """
+    """Streams for some minutes and samples the process's memory without mapped files; returns figures for JSON."""
     readings: list[float] = []
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < 60 * minutes or count == 0:
@@ -229,9 +226,7 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
 
 
 def _make_up_packed(folder: Path, num_records: int, fingerprint: str) -> None:
-    """Writes a shard of zeros for every length of shard; further shards of that length are hard links to the same
-    file.
-    """
+    """Writes a shard of zeros for every length of shard; further shards of a length are hard links to the first."""
     folder.mkdir()
     shards: list[PackedShard] = []
     of_length: dict[int, PackedShard] = {}

@@ -1,5 +1,4 @@
-"""MIMIC-IV-ECG: 800,000 ECGs of 160,000 patients in Boston, with measurements and reports of the electrocardiographs
-(carts).
+"""MIMIC-IV-ECG: 800,000 ECGs of 160,000 patients in Boston, with measurements and reports of the electrocardiographs.
 
 Gow et al., "MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset" (version 1.0), PhysioNet (2023).
 """

@@ -51,9 +51,7 @@ class Piece(Generic[NamedItemT]):
 
     @property
     def record_id(self) -> str:
-        """Id of the record: the recording's id, followed by the piece's number from 1 where there are several
-        pieces.
-        """
+        """Id of the record: the recording's id, followed by the piece's number from 1 if there are several pieces."""
         return self.item.record_id if self.count == 1 else f"{self.item.record_id}.piece{self.number + 1}"
 
 

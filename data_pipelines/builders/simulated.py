@@ -85,9 +85,7 @@ class CohortReader:
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields runs of consecutive numbers, of at most `_RECORDS_AT_A_TIME`, each as its first number and its last
-    plus one.
-    """
+    """Yields runs of at most `_RECORDS_AT_A_TIME` consecutive numbers, each as the first and the last plus one."""
     start = 0
     for stop in range(1, len(numbers) + 1):
         full = stop - start == _RECORDS_AT_A_TIME

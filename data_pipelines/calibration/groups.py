@@ -1,5 +1,4 @@
-"""Groups records that share an origin and judges their size, sampling rate and polarity, which are wrong for all or
-none.
+"""Groups records that share an origin and judges their size, sampling rate and polarity, wrong in all or in none.
 
 An origin is a place (a folder or set of the source), a form (file format and sampling rate) and a scale (the stated
 gain
@@ -130,9 +129,7 @@ def rare_scales(measured: Measured, *, share: float) -> np.ndarray:
 
 
 def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
-    """Returns the numbers of records, `int64[n]`, whose group's median amplitude is far from that of the rest of the
-    set.
-    """
+    """Returns the numbers of records, `int64[n]`, whose group's median amplitude is far from that of others."""
     far = [np.zeros(0, np.int64)]
     for group in groups:
         others = measured.column("amplitude_mv", _others(group, groups))
@@ -143,9 +140,7 @@ def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
 
 
 def doubtful_records(measured: Measured) -> dict[int, str]:
-    """Returns, by record number, a sentence about every single record with an implausible measure, whatever its
-    group is.
-    """
+    """Returns, by record number, a sentence about every record with an implausible measure, whatever its group is."""
     found: dict[int, str] = {}
     steady = measured.values[:, MEASURES.index("unsteady")] < STEADY
     for name, (low, high), words, unit in (

@@ -1,5 +1,4 @@
-"""Measures the size, speed and polarity of a record, by which a wrong factor, rate or sign that all leads share is
-found.
+"""Measures the size, speed and polarity of a record, by which a wrong factor, rate or sign of all leads is found.
 
 Einthoven's identities cannot show such a factor, since they hold whatever all leads are multiplied by. The measures are
 compared with those of other records
@@ -95,9 +94,7 @@ def _deviation(signal: np.ndarray) -> float:
 
 
 def _skewness(band: np.ndarray) -> float:
-    """Returns the mean skewness of the leads whose QRS points upwards in nearly everybody; NaN where all of them are
-    flat.
-    """
+    """Returns the mean skewness of the leads whose QRS points upwards in nearly everybody; NaN if all are flat."""
     found = []
     for lead in _UPRIGHT:
         samples = band[lead]
@@ -123,8 +120,7 @@ def _beat_s(rhythm: np.ndarray) -> float:
 
 
 def _width_ms(rhythm: np.ndarray) -> float:
-    """Returns the lag in ms, interpolated, at which the autocorrelation has fallen to half; NaN where it does not below
-    0.3 s.
+    """Returns the interpolated lag in ms at which the autocorrelation is half; NaN where there is none below 0.3 s.
 
     Args:
         rhythm: Autocorrelation summed over the leads, `f32[301]`, at lags of 10 ms from 0 on.

@@ -27,8 +27,7 @@ _RECORDS_PER_READ = 256
 
 
 def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns figures of a data set as values that JSON can hold; shares are from 0 to 1, and undefined values are
-    None.
+    """Returns figures of a data set as values that JSON can hold; shares are from 0 to 1, undefined values are None.
 
     Args:
         dataset: Data set to describe.
@@ -109,8 +108,7 @@ def amplitudes_of(
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:
-    """Returns count, missing share, mean, percentiles and whether all values are 0 or 1, of a column with NaN for
-    missing.
+    """Returns count, missing share, mean, percentiles and whether all are 0 or 1, of a column with NaN for missing.
 
     Args:
         values: Values of the column, `[n]`.
@@ -186,8 +184,7 @@ def _folds(index: Index) -> list[dict[str, Any]]:
 
 
 def _task(index: Index, name: str) -> dict[str, Any]:
-    """Returns the numbers of records and patients of every class of a task; prevalence is the share of labelled
-    records.
+    """Returns numbers of records and patients of every class of a task; prevalence is the share of labelled records.
 
     Args:
         index: Index of the data set.

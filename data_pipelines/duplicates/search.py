@@ -137,9 +137,7 @@ def _reordered_copies(datasets: Sequence[Dataset], unique: np.ndarray, read_band
 
 
 class _Bands:
-    """Reads the bands of records of several data sets by joint number, in which one data set's numbers follow
-    another's.
-    """
+    """Reads the bands of records of several data sets by joint number: one data set's numbers follow another's."""
 
     def __init__(self, datasets: Sequence[Dataset], stores: Sequence[Store], starts: np.ndarray):
         self._datasets, self._stores, self._starts = datasets, stores, starts

@@ -128,9 +128,7 @@ def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) ->
 
 
 def as_float(samples: Matrix) -> Samples:
-    """Returns numbers of any type, `[time, channel]`, as samples that are converted to float64 when they are
-    accessed.
-    """
+    """Returns numbers of any type, `[time, channel]`, as samples that are converted to float64 when accessed."""
     return converted(samples.shape, lambda start, stop: samples[start:stop].astype(np.float64))
 
 

@@ -73,8 +73,7 @@ def read_age(text: str, *, source: str) -> ReadAge:
 
 
 def _limit(key: str) -> float:
-    """Returns the age in years that is nearest to the limit in a text such as `89+`; NaN where the text states no
-    limit.
+    """Returns the age in years that is nearest to the limit in a text such as `89+`; NaN if the text states no limit.
 
     Args:
         key: Text from `folded`.

@@ -95,8 +95,6 @@ def unread_label(name: str, text: str, *, expected: str, source: str) -> Remark:
 
 
 def fold_of_patient(patient_id: str) -> int:
-    """Returns a fold from 1 to 10, a hash of the patient id, so that the fold is the same in any selection of
-    patients.
-    """
+    """Returns a fold from 1 to 10, a hash of the patient id, so that it is the same in any selection of patients."""
     digest = hashlib.blake2b(patient_id.encode(), digest_size=8, person=b"ecgjax fold").digest()
     return int.from_bytes(digest, "little") % NUM_FOLDS + 1

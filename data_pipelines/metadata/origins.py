@@ -1,5 +1,4 @@
-"""Determines the origin of a record, as far as that decides its scale: an error of scale affects all records of one
-origin.
+"""Determines the origin of a record, as far as it decides its scale: errors of scale affect all records of one origin.
 
 An origin is a place (the set of a builder, or a folder of the source), a form (format and rate) and the scale that the
 file states. It is a text, `place | form | scale`, which a build keeps beside the records; parts may be empty.
@@ -51,8 +50,7 @@ def stated_scale(recording: Recording) -> str:
 
 
 def units_per_millivolt(scale: str) -> float | None:
-    """Returns the number of units per millivolt that a stated gain means; None where the text states no gain, or
-    several.
+    """Returns the number of units per millivolt that a stated gain means; None if the text states none, or several.
 
     Args:
         scale: Scale of an origin, such as `200/mV`.

@@ -149,9 +149,7 @@ def moment(text: str, *formats: str) -> datetime.datetime | None:
 
 
 def compact_moment(text: str) -> datetime.datetime | None:
-    """Returns the date and time of a text `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` (DICOM, HL7) without its zone, or
-    None.
-    """
+    """Returns date and time of a text `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` (DICOM, HL7) without its zone, or None."""
     digits = text.strip().partition("+")[0].partition("-")[0].partition(".")[0]
     spelling = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(digits))
     return moment(digits, spelling) if spelling and digits.isascii() and digits.isdigit() else None

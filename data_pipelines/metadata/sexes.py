@@ -107,9 +107,7 @@ class SexCoding:
 
 
 def sex_key(text: str) -> str:
-    """Returns a value normalised as a key of `SexCoding.meaning`: in lower case, and whole numbers without a
-    fraction.
-    """
+    """Returns a value normalised as a key of `SexCoding.meaning`: in lower case, whole numbers without a fraction."""
     key = folded(text)
     return key[:-2] if key.endswith(".0") else key
 

@@ -40,9 +40,7 @@ class SignalSource(Protocol):
     """Reader of the signals for a packed copy."""
 
     def read(self, record_numbers: np.ndarray) -> np.ndarray:
-        """Returns the signals, `int16[n, time, 8]`, of consecutive record numbers, `int64[n]`; calls are in ascending
-        order.
-        """
+        """Returns the signals, `int16[n, time, 8]`, of consecutive record numbers; calls are in ascending order."""
         ...
 
     def shard_of(self, record_number: int) -> str:

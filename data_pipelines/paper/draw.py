@@ -259,9 +259,7 @@ class _Sheet:
         return f"Beyond their rows, from the zero line: {leads}" if leads else ""
 
     def _zero_line(self, row: int) -> float:
-        """Returns the height of a row's zero line above the lower edge, in millimetres; it is a line of the large
-        boxes.
-        """
+        """Returns the height of a row's zero line above the lower edge, in mm; it is a line of the large boxes."""
         top = self._corner[1] + self._size[1]
         below_top = self._layout.row_mm * (row + 0.5)
         return top - LARGE_BOX_MM * round(below_top / LARGE_BOX_MM)
@@ -312,9 +310,7 @@ class _Sheet:
             self.page.text(left + width / 2, zero - height, "not recorded", _FOOTER)
 
     def _draw_separator(self, sample: int, zero: float) -> None:
-        """Draws a mark where the next lead begins, at the height of its name, where it cannot be mistaken for a pacing
-        spike.
-        """
+        """Draws a mark where the next lead begins, at the height of its name, so that it is unlike a pacing spike."""
         x = np.full(2, self._x(sample))
         y = zero + np.array([0.25, 0.37]) * self._layout.row_mm
         self.page.line(x, y, _MARK, name="separator")

@@ -212,8 +212,7 @@ def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float)
 
 
 def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries) -> dict[str, float]:
-    """Returns amplitudes (mV), slope (mV/s) and ST (mV) of a beat by their names in `Beats`; empty where there is no
-    QRS.
+    """Returns amplitudes (mV), slope (mV/s) and ST (mV) of a beat by their names in `Beats`; empty if there is no QRS.
 
     Args:
         raw: Lead II without drift, `f64[time]`, mV.

@@ -128,8 +128,7 @@ def _qrs(beat: np.ndarray, *, r_peak: int, rate_hz: int) -> tuple[int, int] | No
 
 
 def _slowest_after(speed: np.ndarray, fastest: int) -> int | None:
-    """Returns the sample at which a QRS ends that runs into its ST segment, as in bundle branch block; None without
-    one.
+    """Returns the sample at which a QRS ends that runs into its ST segment, as in bundle branch block; else None.
 
     The QRS ends where the speed is lowest.
 

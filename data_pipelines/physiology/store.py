@@ -166,9 +166,7 @@ class _Chunk:
     records: range
 
     def load(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns values, `f32[n, measurements]`, and reasons, `int32[n]`; None where the file is missing or
-        incomplete.
-        """
+        """Returns values `f32[n, measurements]` and reasons `int32[n]`; None if the file is missing or incomplete."""
         try:
             # NumPy leaves a file open that it opened itself and finds to be damaged.
             with self.path.open("rb") as file, np.load(file) as kept:
@@ -184,8 +182,7 @@ class _Chunk:
 
 
 def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list[_Chunk]:
-    """Returns the chunks of a data set, and clears the staging directory unless it is of the same data set and
-    versions.
+    """Returns the chunks of a data set, and clears the staging directory if it is of another data set or version.
 
     Args:
         dataset: Data set to measure.

@@ -226,9 +226,7 @@ class Index:
             raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
     def fingerprint(self, signal_format: records.SignalFormat) -> str:
-        """Returns a digest of what a model can depend on: layout, format, and contents and patients in order, as
-        hexadecimal text.
-        """
+        """Returns a hexadecimal digest of what a model can depend on: layout, format, contents, patients in order."""
         digest = hashlib.blake2b(digest_size=16)
         numbers = (records.LAYOUT_VERSION, signal_format.sampling_rate_hz, signal_format.num_samples)
         digest.update("{} {} {}\n".format(*numbers).encode())

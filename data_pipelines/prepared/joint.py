@@ -219,8 +219,7 @@ def _described(dataset: Dataset) -> str:
 
 
 def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
-    """Returns, for each data set, the copies with equal signals and the groups that follow, within and across data
-    sets.
+    """Returns, by data set, the copies with equal signals and the groups that follow, within and across data sets.
 
     Signals that many patients of one data set share (`shared_contents.py`) join no groups, in any data set.
     """

@@ -97,9 +97,7 @@ def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
 
 
 def _spelling_key(text: str) -> str:
-    """Returns a key that is equal for spellings of one id: without case, fraction and leading zeros, and with single
-    spaces.
-    """
+    """Returns an equal key for spellings of one id: without case, fraction, leading zeros and repeated spaces."""
     key = unicodedata.normalize("NFKC", text).casefold().removesuffix(".0")
     key = " ".join(key.replace("-", " ").replace("_", " ").split())
     return (key.lstrip("0") or "0") if key.isdecimal() else key

@@ -25,9 +25,7 @@ _MOST_MATRICES = 10_000
 
 
 class _Elements:
-    """Reads consecutive elements of a MATLAB v5 file; `next` returns an element's type and content, and checks the
-    type.
-    """
+    """Reads consecutive elements of a MATLAB v5 file; `next` returns an element's checked type and its content."""
 
     def __init__(self, content: memoryview):
         self._content = content

@@ -47,8 +47,6 @@ def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) 
 
 
 def comment_fields(comments: list[str]) -> dict[str, str]:
-    """Returns the comment lines of the form `key: value` as a dictionary; CinC, PTB and CODE-15 headers have metadata
-    there.
-    """
+    """Returns comment lines of the form `key: value` as a dictionary; headers of CinC, PTB and CODE-15 have such."""
     pairs = (comment.partition(":") for comment in comments)
     return {key.strip(): value.strip() for key, colon, value in pairs if colon and value.strip()}

@@ -81,8 +81,7 @@ class BeamWorkers:
 
 
 def local_options(runner: str, *, num_workers: int) -> tuple[str, ...]:
-    """Returns the Beam options by which a runner uses several processes of this machine; empty for any but
-    DirectRunner.
+    """Returns Beam options by which a runner uses several processes of this machine; empty for any but DirectRunner.
 
     Args:
         runner: Name of the runner.

@@ -128,9 +128,7 @@ class BuildState:
         self._discard_retired()
 
     def _discard_retired(self) -> None:
-        """Removes the replaced data set, its card first, so that a partly removed data set is not mistaken for a
-        complete one.
-        """
+        """Removes the replaced data set, its card first, so that what is left does not look complete."""
         (self._retired / CARD_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._retired, ignore_errors=True)
 

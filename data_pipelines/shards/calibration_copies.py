@@ -201,8 +201,7 @@ def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large
 
 
 def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
-    """Returns whether the other record's amplitude is clearly nearer to the usual one, and its gain is stated more
-    often.
+    """Returns whether the other record's amplitude is clearly nearer to the usual one, and its gain stated more often.
 
     Args:
         suspect: Number of the suspect.

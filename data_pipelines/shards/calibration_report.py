@@ -194,8 +194,7 @@ def _shown(origin: str) -> str:
 
 
 def _suspects(measured: Measured, groups: Sequence[Group], too_large: np.ndarray) -> np.ndarray:
-    """Returns the numbers of the records to compare with all others, `int64[n]`; only the worst suspects if there are
-    many.
+    """Returns the numbers of the records to compare with all others, `int64[n]`; only the worst if there are many.
 
     Args:
         measured: Measurements of all records.

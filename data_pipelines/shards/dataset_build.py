@@ -1,6 +1,4 @@
-"""Builds a data set from a source: shards, index, quarantine list and card; they are published together or not at
-all.
-"""
+"""Builds a data set from a source: shards, index, quarantine list and card; published together or not at all."""
 
 from __future__ import annotations
 

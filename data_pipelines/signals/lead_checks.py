@@ -95,8 +95,7 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
 
 
 def _check_sizes(leads: Mapping[str, np.ndarray], source: str) -> None:
-    """Raises `RecordError` (`broken_gain`) for leads that were each scaled to one size, so that their sizes in mV are
-    lost.
+    """Raises `RecordError` (`broken_gain`) for leads each scaled to one size, so that their sizes in mV are lost.
 
     Einthoven's check finds this only where there is a lead III.
     """

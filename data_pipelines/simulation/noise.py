@@ -81,9 +81,7 @@ def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
 
 @functools.lru_cache(maxsize=8)
 def _spectra(num_samples: int, sampling_rate_hz: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Returns the length of the transform, and each bin's amplitude for 1 mV of muscle noise and of drift,
-    `f32[bins, 1]`.
-    """
+    """Returns the transform's length, and each bin's amplitude for 1 mV of muscle noise and drift, `f32[bins, 1]`."""
     length = round(num_samples * _SPAN)
     hertz = np.arange(1, length // 2) * sampling_rate_hz / length
     hertz = hertz[hertz < min(_HIGHEST_HZ, sampling_rate_hz / 2)]

@@ -162,8 +162,7 @@ def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
 
 
 def _strength(draws: Draws, name: str) -> np.ndarray:
-    """Draws the factor by which each patient's ECG shows a condition, `f64[n]`: log-normal of mean 1, equal at all
-    visits.
+    """Draws factors by which patients' ECGs show a condition, `f64[n]`: log-normal of mean 1, equal at all visits.
 
     Args:
         draws: Random numbers of the records.

@@ -269,9 +269,7 @@ def _rotated(draws: Draws, dipole: np.ndarray) -> np.ndarray:
 
 
 def _leads(draws: Draws) -> np.ndarray:
-    """Returns a Dower matrix for each record, `f64[n, leads, 3]`, perturbed for each patient and slightly for each
-    visit.
-    """
+    """Returns a Dower matrix for each record, `f64[n, leads, 3]`, perturbed by patient and slightly by visit."""
     gain = 1 + _SD_LEAD_GAIN * _identity_normal(draws, "lead gain", (_NUM_LEADS,))
     elements = _SD_LEAD_ELEMENT * _identity_normal(draws, "lead elements", (_NUM_LEADS, 3))
     return (_MEAN_LEAD_GAIN * gain)[:, :, None] * (_DOWER + elements)

@@ -59,8 +59,7 @@ class Declared:
         return float(self._needed("rate", source))
 
     def unit_of(self, source: str) -> str:
-        """Returns the declared unit for a file that does not state its own: `mV`, `uV`, `nV`, `V`, or as the user wrote
-        it.
+        """Returns the declared unit for a file that states none: `mV`, `uV`, `nV`, `V`, or as the user wrote it.
 
         Args:
             source: Name of the file, for messages.

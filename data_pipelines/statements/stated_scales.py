@@ -220,8 +220,7 @@ _MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
 def _unit_of_scale(
     scale: Scale, units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
 ) -> str:
-    """Returns the unit that counts are in after scaling; `_SCALED_ALREADY` where the samples are microvolts and not
-    counts.
+    """Returns the unit that counts are in after scaling; `_SCALED_ALREADY` where the samples are microvolts.
 
     Args:
         scale: Scale that the file states.

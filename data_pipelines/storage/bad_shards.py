@@ -84,9 +84,7 @@ class BadRecords:
 
 
 class _Sorted(NamedTuple):
-    """Stretches in stored order, which do not overlap, with their first record numbers and those after the last,
-    `int64[n]`.
-    """
+    """Disjoint stretches in stored order, with their first record numbers and those after the last, `int64[n]`."""
 
     shards: tuple[BadShard, ...]
     starts: np.ndarray

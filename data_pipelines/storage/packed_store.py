@@ -101,8 +101,7 @@ class PackedStore:
             np.concatenate(rows, out=signals.reshape(-1, self.shape[1]))
 
     def _spot_check(self, dataset: Dataset, paths: Sequence) -> list[BadShard]:
-        """Returns the shards with a sampled record that differs from its hash in the index, besides those known to be
-        bad.
+        """Returns shards with a sampled record that differs from its hash in the index, except those known to be bad.
 
         Args:
             dataset: Data set of the copy.

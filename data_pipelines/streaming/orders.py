@@ -156,8 +156,7 @@ class PatientOrder:
 
 
 class MixtureOrder:
-    """Several orders (components) in one stream, each with its share of every block of units, shuffled within the
-    block.
+    """Several orders (components) in one stream, each with a share of every block of units, shuffled in the block.
 
     With weights, component d has N_d(b) = ⌊b·B·W_d⌋ − ⌊b·B·W_{d−1}⌋ units before block b, where B is the number of
     units of a block and W_d the sum of the shares up to d's: its number of units in any whole blocks is its share to
@@ -216,8 +215,7 @@ class MixtureOrder:
         return units
 
     def components(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the component of the unit at each position of the stream, and the unit's position in that component's
-        stream.
+        """Returns the component of the unit at each position of the stream, and the unit's position in the component.
 
         Args:
             positions: Positions in the stream, `int64[n]`, from 0, in any order.
@@ -244,8 +242,7 @@ class MixtureOrder:
         return fingerprint("mixture", self._seed, self._block, *self._ticks, *components)
 
     def _units_before(self, blocks: np.ndarray) -> np.ndarray:
-        """Returns the number of units that each component has before the beginning of blocks: `int64[blocks,
-        component]`.
+        """Returns the number of units of each component before the beginning of blocks, `int64[blocks, component]`.
 
         Args:
             blocks: Numbers of the blocks, `int64[blocks]`, from 0.
@@ -348,7 +345,5 @@ def _small(numbers: np.ndarray) -> np.ndarray:
 
 
 def _one_if_equal(numbers: np.ndarray) -> np.ndarray:
-    """Returns the first number alone, `[1]`, if all are equal, which saves computation by broadcasting; else all,
-    `[n]`.
-    """
+    """Returns the first number alone, `[1]`, if all are equal, which saves computation by broadcasting; else all."""
     return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else numbers

@@ -118,8 +118,7 @@ def recover_retired(retired: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, making: Path) -> Iterator[IO[bytes]]:
-    """Opens a file for writing; it gets its name once it is complete on the disk, so that it appears whole or not at
-    all.
+    """Opens a file for writing; it gets its name once it is complete on disk, to appear whole or not at all.
 
     Args:
         path: Path of the file; an existing file is replaced.

@@ -1,6 +1,4 @@
-"""Training with labels: of an encoder at random initialisation or of a pretrained one, as a whole or of its head
-alone.
-"""
+"""Training with labels: of an encoder at random initialisation or a pretrained one, as a whole or of its head."""
 
 from __future__ import annotations
 

@@ -73,9 +73,7 @@ class ArmRun:
 
 
 def described(answers: Answers) -> dict[str, float | str | None]:
-    """Returns how predictions were made (numbers of records, validation metric, chosen setting), without the
-    predictions.
-    """
+    """Returns how predictions were made (numbers of records, validation metric, setting), without the predictions."""
     return {name: getattr(answers, name) for name in ("records", "positives", "val_metric", "selected")}
 
 

@@ -95,9 +95,7 @@ class ComparedModel(NamedTuple):
 
     @property
     def against(self) -> tuple[str, ...]:
-        """Titles of the models that this one is compared with, if they take part in the study; empty for models of no
-        encoder.
-        """
+        """Titles of the models that this one is compared with, if these are in the study; empty without encoder."""
         others: Mapping[ModelName, tuple[ModelName, ...]] = {
             "pretrained": ("random", "supervised", *PLAIN),
             "random": PLAIN,
@@ -374,9 +372,7 @@ class Study:
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """Returns a model's identity as an older version of ecgjax stored it, with the encoder leaves that were added
-    since.
-    """
+    """Returns a model's identity as an older version of ecgjax stored it, with encoder leaves that were added since."""
     if "encoder" not in identity:
         return identity
     return {**identity, "encoder": json.loads(json.dumps(tree_of(read(EncoderSettings, identity["encoder"]))))}

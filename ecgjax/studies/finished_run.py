@@ -31,8 +31,7 @@ NOT_LISTED = guard.not_listed("the encoder", among="the validation and test reco
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags of a command line; the configuration's own flags are defined from the config of the run's
-    workdir.
+    """Parses the flags of a command line; the configuration's flags are defined from the config of the run's workdir.
 
     Ends the program with a message if a flag is wrong.
 

@@ -1,6 +1,4 @@
-"""A label-efficiency study of one task and one checkpoint; a cell is one model, trained once on a fraction of the
-labels.
-"""
+"""A label-efficiency study of one task and one checkpoint; a cell is a model trained on a fraction of the labels."""
 
 from __future__ import annotations
 
@@ -222,16 +220,13 @@ def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pretraining(settings: RunSettings) -> dict[str, Any]:
-    """Returns the leaves that determined a pretraining, as JSON reads them; `probe`, `checkpoint` and `data` are
-    None.
-    """
+    """Returns leaves that determined a pretraining, as JSON reads them; `probe`, `checkpoint` and `data` are None."""
     tree: dict[str, Any] = json.loads(json.dumps(tree_of(settings)))
     return {**tree, "probe": None, "checkpoint": None, "data": None}
 
 
 def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
-    """Returns a sentence on where the settings of fine-tuning and of training with labels alone differ; empty if
-    nowhere.
+    """Returns a sentence on where settings of fine-tuning and of training with labels alone differ; empty if nowhere.
 
     If they do, a comparison of the two measures more than the effect of pretraining.
     """

@@ -287,8 +287,7 @@ class StudyModels:
         return self._recalibrated[key]
 
     def training(self, initialisation: _Initialisation, data: ProbeData) -> FineTuning:
-        """Returns the training for a task, which is made once and kept: a compilation takes longer than a small
-        training.
+        """Returns the training for a task, made once and kept: a compilation takes longer than a small training.
 
         Args:
             initialisation: Encoder at which the training begins, `"pretrained"` or `"random"`.
@@ -310,8 +309,6 @@ class StudyModels:
 
 
 def with_float32(answers: Answers) -> Answers:
-    """Returns predictions as files of a study hold them: outputs in float32, without those of the validation
-    records.
-    """
+    """Returns predictions as files of a study hold them: outputs in float32, without those of validation records."""
     outputs = None if answers.outputs is None else np.asarray(answers.outputs, np.float32)
     return dataclasses.replace(answers, outputs=outputs, val_outputs=None)

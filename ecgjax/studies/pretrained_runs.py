@@ -1,6 +1,4 @@
-"""Finished pretraining runs whose encoders are evaluated on one data set, and the records of it that they were
-trained on.
-"""
+"""Finished pretraining runs whose encoders are evaluated on one data set, and its records that they were trained on."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class PretrainedRun:
 
     @property
     def norm(self) -> NormRecords:
-        """Training records on which batch-norm statistics are computed; only those of real data sets, if there are
-        any.
-        """
+        """Training records on which batch-norm statistics are computed; only those of real data sets, if any."""
         parts = self.recordings.by_dataset(self.recordings.split.train)
         real = [own for dataset, own in zip(self.recordings.datasets, parts, strict=True) if not dataset.simulated]
         records = np.concatenate(real) if any(map(len, real)) else self.recordings.split.train

@@ -64,8 +64,7 @@ def read_document(path: Path | str | Node) -> Node:
 
 
 class _BoundedBuilder(TreeBuilder):
-    """Builds a document's tree; raises `ValueError` if it has more nodes or is nested deeper than that of any
-    recording.
+    """Builds a document's tree; raises `ValueError` if it has more nodes or is deeper than that of any recording.
 
     Four bytes of text can make an element of a hundred bytes, so a small file could fill the memory.
     """
@@ -153,9 +152,7 @@ class Node:
         return value
 
     def rate(self, text: str, what: str) -> float:
-        """Returns a number above zero, such as a sampling rate; raises `RecordError` as `number` does, or if it is not
-        positive.
-        """
+        """Returns a number such as a sampling rate; raises `RecordError` as `number` does, or if it is not positive."""
         if (value := self.number(text, what)) <= 0:
             raise self.refused(f"{what} is '{text}', it must be above zero")
         return value

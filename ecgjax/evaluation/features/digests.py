@@ -11,9 +11,7 @@ from ecgjax import encoders
 
 
 def of_arrays(*arrays: np.ndarray) -> str:
-    """Returns a digest of the bytes of arrays, one after the other, as hexadecimal text; shapes and dtypes do not
-    count.
-    """
+    """Returns a digest of the bytes of arrays, one after the other, in hexadecimal; shapes and dtypes do not count."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -18,9 +18,7 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitFeatures:
-    """Features of the labelled records of each split, `[records, features]`, in the order of the records in
-    `ProbeData`.
-    """
+    """Features of the labelled records of each split, `[records, features]`, in the records' order in `ProbeData`."""
 
     train: np.ndarray
     val: np.ndarray
@@ -28,8 +26,7 @@ class SplitFeatures:
 
 
 def in_batches(function: Callable[[np.ndarray], Any], signals: np.ndarray, *, size: int) -> np.ndarray:
-    """Applies a function to signals batch by batch; the last batch is padded with zeros, so that a program compiles
-    once.
+    """Applies a function to signals batch by batch; the last batch is padded with zeros, so that it compiles once.
 
     Args:
         function: Function that maps `int16[size, time, lead]` to `[size, ...]`, row by row.

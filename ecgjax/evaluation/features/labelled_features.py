@@ -87,9 +87,7 @@ class LabelledFeatures:
         return SplitFeatures(**{name: values[self._row[part.records]] for name, part in parts.items()})
 
     def recalibrated(self, encoder: frozen_encoder.Encoder) -> frozen_encoder.Encoder:
-        """Returns an encoder with batch-norm statistics of unaugmented recordings; unchanged if it has no batch
-        norm.
-        """
+        """Returns an encoder with batch-norm statistics of unaugmented recordings; unchanged without batch norm."""
         if not jax.tree.leaves(encoder.split.stats):
             return encoder
         read, records = self._norm
@@ -124,9 +122,7 @@ class LabelledFeatures:
 
     @functools.cached_property
     def _measured(self) -> np.ndarray:
-        """Measurements and, in further columns, median beats of all labelled records, `f32[n, …]`, NaN where
-        undefined.
-        """
+        """Measurements and, in further columns, median beats of labelled records, `f32[n, …]`, NaN where undefined."""
         decides = {"rate": self.recordings.format.sampling_rate_hz, "version": median_beat.VERSION}
         return self._kept("measurements", decides, (self.records,), make=self._measure)
 
@@ -148,9 +144,7 @@ class LabelledFeatures:
 
     @functools.cached_property
     def median_beats(self) -> np.ndarray:
-        """Samples of the median beat, all leads of a time together, and in the last column the RR interval, `f32[n,
-        …]`, NaN where missing.
-        """
+        """Samples of the median beat, by time, then lead, and last the RR interval, `f32[n, …]`, NaN where missing."""
         return np.c_[self._measured[:, len(median_beat.NAMES) :], self.intervals[:, median_beat.NAMES.index("rr")]]
 
     def demographics(self, task: Task) -> np.ndarray:
@@ -193,9 +187,7 @@ class LabelledFeatures:
 
     @functools.cached_property
     def _row(self) -> np.ndarray:
-        """Row of each labelled record among the labelled records, by record number, `int64[…]`; -1 for other
-        records.
-        """
+        """Row of each labelled record among the labelled records, by record number, `int64[…]`; -1 for others."""
         row = np.full(int(self.records.max()) + 1, -1, np.int64)
         row[self.records] = np.arange(len(self.records))
         return row

@@ -24,9 +24,7 @@ def demographic_columns(task: Task) -> list[tuple[str, str]]:
 
 
 def interval_preprocessor() -> Pipeline:
-    """Returns a preprocessor that imputes training medians, adds columns that mark what was missing, and
-    standardises.
-    """
+    """Returns a preprocessor that imputes medians, adds columns that mark missing values, and standardises."""
     return make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
     )

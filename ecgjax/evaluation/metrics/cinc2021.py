@@ -63,8 +63,7 @@ def unscored(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def challenge_weights(classes: Sequence[str] = SCORED_CLASSES) -> np.ndarray:
-    """Returns the challenge's weights, `f64[classes, classes]`, with rows for the true and columns for the predicted
-    class.
+    """Returns the challenge's weights, `f64[classes, classes]`, in rows the true and in columns the predicted class.
 
     Args:
         classes: Names of classes, in the order of rows and columns.

@@ -109,8 +109,7 @@ def clustered_auroc_interval(
 
 
 def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> Interval:
-    """Returns an AUROC's bootstrap interval, or that of `clustered_auroc_interval` where at most `FEW_PATIENTS` have a
-    label.
+    """Returns an AUROC's bootstrap interval, or `clustered_auroc_interval`'s if at most `FEW_PATIENTS` have a label.
 
     Args:
         interval: Interval of the AUROC over resamples of the patients.

@@ -27,17 +27,13 @@ def rmse(truth: np.ndarray, predicted: np.ndarray) -> Metric:
 
 
 def mae(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns the mean absolute error as a metric, in the unit of the quantity; `rmse` describes arguments and
-    errors.
-    """
+    """Returns the mean absolute error as a metric, in the unit of the quantity; arguments and errors as in `rmse`."""
     truth, predicted = _checked(truth, predicted)
     return mean(np.abs(predicted - truth))
 
 
 def pearson(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns Pearson's correlation as a metric, NaN where either variable does not vary; `rmse` describes
-    arguments.
-    """
+    """Returns Pearson's correlation as a metric, NaN where either variable does not vary; arguments as in `rmse`."""
     x, y = _centred(*_checked(truth, predicted))
     columns = np.stack([x, y, x * x, y * y, x * y], axis=1)
 

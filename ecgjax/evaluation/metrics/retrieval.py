@@ -176,9 +176,7 @@ def unit_length(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields row numbers of queries, `int64[block]`, and their cosines with the gallery, `f64[block, n]`, block by
-    block.
-    """
+    """Yields blocks of queries: their row numbers, `int64[block]`, and cosines with the gallery, `f64[block, n]`."""
     block = max(1, _SIMILARITIES_AT_ONCE // max(1, len(gallery)))
     for start in range(0, len(queries), block):
         rows = np.arange(start, min(start + block, len(queries)))

@@ -15,9 +15,7 @@ from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, rat
 
 
 def in_order(group: str) -> tuple[bool, bool, float, str]:
-    """Returns the key by which names of groups are sorted: numeric bands in ascending order, others by name, `MISSING`
-    last.
-    """
+    """Returns the key by which names of groups are sorted: numeric bands ascend, others by name, `MISSING` last."""
     number = re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", group)
     # False comes before True: bands from below stand first, and what is missing last.
     return group == MISSING, not group.startswith("below "), float(number[0]) if number else 0.0, group

@@ -63,8 +63,7 @@ def _fit(examples: Examples, *, leaves: int, seed: int) -> _Models:
 
 
 def _staged(examples: Examples, models: _Models, features: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the outputs of the first tree of every column, of the first two, and so on, each of the shape of the
-    targets.
+    """Yields the outputs of the first tree of every column, of the first two, and so on, in the shape of the targets.
 
     Args:
         examples: Labelled features.

@@ -71,9 +71,7 @@ class QuestionKind(abc.ABC):
         """Returns the reason why the primary metric is undefined for these targets, or "" where it is defined."""
 
     def estimates(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, float]:
-        """Returns the values of `metrics` on the records, by name, NaN where undefined; its arguments are those of
-        `metrics`.
-        """
+        """Returns the values of `metrics` on the records, by name, NaN where undefined; arguments as of `metrics`."""
         metrics = self.metrics(targets, outputs, classes=classes)
         return {name: estimate(metric, len(targets)) for name, metric in metrics.items()}
 
@@ -114,8 +112,7 @@ class QuestionKind(abc.ABC):
         return not self.few(labels)
 
     def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
-        """Returns sentences on the folds that have positive records, for a split with too few; empty for kinds without
-        labels 0, 1.
+        """Returns sentences on the folds that have positive records, if a split has too few; empty without labels 0, 1.
 
         Args:
             answers: Labels of all records of the data set, `f64[records]`, NaN where missing.
@@ -219,9 +216,7 @@ class MultiLabel(QuestionKind):
     fewest_positives = " Fewest positives are those of the class with most, in the seed where it has fewest."
 
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
-        """Returns the means of AUROC and AUPRC over all classes, and of AUROC over the common classes if some are
-        rare.
-        """
+        """Returns means of AUROC and AUPRC over all classes, and of AUROC over the common classes if any is rare."""
         aurocs, auprcs = (by_class(targets, outputs, classes=classes, metric=each) for each in (auroc_of, auprc_of))
         metrics: dict[str, Metric] = {"macro AUROC": aurocs.macro, "macro AUPRC": auprcs.macro}
         if (compared := self.compared(targets)) not in metrics:
@@ -237,9 +232,7 @@ class MultiLabel(QuestionKind):
         return values | {name: Interval.missing(reason) for name, reason in found.left_out.items()}
 
     def compared(self, targets: np.ndarray) -> str:
-        """Returns the name of the mean over all classes, or over the common ones if some are too rare for an
-        interval.
-        """
+        """Returns the name of the mean over all classes, or over the common ones if any is too rare for an interval."""
         common = len(common_classes(targets))
         return f"macro AUROC of {common} classes" if common and common_is_fewer(targets) else self.primary
 

@@ -190,8 +190,7 @@ def chosen_on_a_fold(
     inner_folds: int,
     seed: int = 0,
 ) -> AnswerFold:
-    """Returns a function that predicts a fold by a model that is chosen on the first inner fold and trained on the
-    others.
+    """Returns a function that predicts a fold by a model chosen on the first inner fold and trained on the others.
 
     Args:
         answers: Function of the rows to train on, to choose by and to predict, all `int64[...]`, that returns log odds
@@ -258,8 +257,7 @@ def fit_nested(
 def _inner_splits(
     labels: np.ndarray, patients: np.ndarray, *, folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns rows to train on and held-out rows, `int64[…]` each, of the inner folds whose training rows have both
-    labels.
+    """Returns rows to train on and held-out rows, `int64[…]` each, of inner folds whose training rows have both labels.
 
     Args:
         labels: Labels, `[n]`, 0 or 1.

@@ -75,8 +75,7 @@ def shuffle_control(
 
 
 def _deal(data: ProbeData, rng: np.random.Generator) -> list[np.ndarray]:
-    """Returns training, validation and test labels, `[…]` each, permuted among patients so that every split has both
-    classes.
+    """Returns training, validation and test labels, `[…]` each, permuted among patients; every split has both classes.
 
     The label of a patient is that of the patient's first record.
     """

@@ -83,9 +83,7 @@ class MultiLabel(Supplement):
         }
 
     def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
-        """Measures the mean AUROC over the classes that are common enough in a group of patients; see
-        `Supplement.of_group`.
-        """
+        """Measures the mean AUROC over the classes common enough in a group of patients; see `Supplement.of_group`."""
         labels, records = data.test.labels, np.flatnonzero(mask)
         columns = common_classes(labels[mask])
         if not columns or answers.outputs is None:

@@ -26,8 +26,7 @@ class Quantity(Supplement):
     def measure(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
     ) -> tuple[dict[Key, Interval], dict[str, Any]]:
-        """Computes bias and limits of agreement of every model on one record per patient, if there are at least three
-        patients.
+        """Computes bias and limits of agreement of every model on one record per patient, if there are three or more.
 
         Args and result are those of `Supplement.measure`; there are facts alone, `agreement` by model.
         """

@@ -1,6 +1,4 @@
-"""What is measured of a task beyond the metrics of every model: the base class, which is the same for all kinds of
-tasks.
-"""
+"""What is measured of a task beyond the metrics of every model: the base class, the same for all kinds of tasks."""
 
 from __future__ import annotations
 

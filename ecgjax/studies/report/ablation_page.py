@@ -19,8 +19,7 @@ from ecgjax.studies.results import Key, Results
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """Returns numbers that describe a training, by name: loss at its beginning and end, pairs per batch, speed and
-    steps.
+    """Returns numbers that describe a training, by name: loss at beginning and end, pairs per batch, speed and steps.
 
     Args:
         metrics: Lines of the run's `metrics.jsonl`, each with values by name.

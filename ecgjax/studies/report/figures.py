@@ -27,8 +27,7 @@ _PAIR_METRICS = ("best_positive_similarity", "hardest_negative_similarity", "top
 
 
 def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Collects the lines of `metrics.jsonl`, each with `step` and any number of named values, into a series for each
-    name.
+    """Collects the lines of `metrics.jsonl`, each with `step` and further named values, into a series for each name.
 
     Returns:
         Series of steps and values, `f64[points, 2]`, sorted by step, by name. Undefined values are left out, and if a

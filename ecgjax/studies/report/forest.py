@@ -96,9 +96,7 @@ def _draw(axes: Axes, row: Row, *, height: float, style: int, line: float) -> No
 
 
 def _two_lines(title: str) -> str:
-    """Returns a title of more than 24 characters with a line break after its first comma; wide titles leave panels no
-    room.
-    """
+    """Returns a title with a line break after its first comma if it is long; wide titles leave panels no room."""
     return title.replace(", ", ",\n", 1) if len(title) > 24 else title
 
 

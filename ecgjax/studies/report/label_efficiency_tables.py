@@ -194,9 +194,7 @@ def _values(results: Results, key: Key) -> list[float]:
 
 
 def _filled(columns: dict[str, Callable[[Key], str]], keys: Sequence[Key]) -> dict[str, Callable[[Key], str]]:
-    """Returns the columns without that of positives if it is empty in every row, as for a quantity; changes
-    `columns`.
-    """
+    """Returns the columns without that of positives if it is empty in every row, as for quantities; edits `columns`."""
     if keys and not any(map(columns["fewest positives"], keys)):
         del columns["fewest positives"]
     return columns

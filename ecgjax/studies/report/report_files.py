@@ -32,8 +32,7 @@ REPORT_DIR = "evaluation"
 def write_report(
     one: OneTask, workdir: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
-    """Writes the report into the task's folder of `workdir/evaluation`, and replaces an earlier report once it is
-    complete.
+    """Writes the report to the task's folder in `workdir/evaluation`, replacing an earlier one once complete.
 
     Args:
         one: Results of the models.

@@ -42,9 +42,7 @@ def titles(one: OneTask) -> dict[str, str]:
 
 
 def outputs_of(one: OneTask) -> dict[str, np.ndarray]:
-    """Returns the predictions for the test records, `[n]` or `[n, classes]`, of every model that has any, by its
-    key.
-    """
+    """Returns the predictions for the test records, `[n]` or `[n, classes]`, of every model that has any, by key."""
     return {name: outputs for name, answers in one.models.items() if (outputs := answers.outputs) is not None}
 
 

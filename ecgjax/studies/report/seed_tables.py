@@ -12,8 +12,7 @@ from ecgjax.studies.results import Key, Results, lost_seeds, of_seeds, seed_sd
 
 
 def entry(results: Results, key: Key) -> str:
-    """Returns a mean over seeds as text, with its interval and standard deviation over seeds; empty where there is
-    none.
+    """Returns a mean over seeds as text, with its interval and standard deviation over seeds; empty if there is none.
 
     Args:
         results: Rows of the table of results.

@@ -20,8 +20,7 @@ from ecgjax.studies.results import Results, write_results
 
 
 def not_pretrained(twins: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
-    """Returns the models to compare pretrained encoders with: for a description in words, a title by the encoder's
-    title.
+    """Returns the models to compare pretrained encoders with: for a description, a title by the encoder's title.
 
     Args:
         twins: Title of the same encoder at random initialisation, by the title of each pretrained encoder.
