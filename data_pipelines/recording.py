@@ -15,8 +15,7 @@ class Samples(Protocol):
     """Samples of a recording, which read as `f64[time, channel]`; a NumPy array of that type is one implementation.
 
     Other implementations (`files/samples.py`) keep the file's numbers, or their position in the file, and convert rows
-    when
-    they are accessed.
+    when they are accessed.
     """
 
     @property

@@ -107,8 +107,7 @@ class ItemReader(Generic[NamedItemT]):
     """Reads items one by one and quarantines an item whose reading raises an error.
 
     The message of a `RecordError` is kept; an error that no reader raises on purpose is described by `unforeseen.py`.
-    Any
-    other `DataError` concerns more than one recording and ends the build.
+    Any other `DataError` concerns more than one recording and ends the build.
 
     Attributes:
         read: Picklable function from an item to its record. The item has its id as `record_id` even when reading it

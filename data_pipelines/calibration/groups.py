@@ -1,8 +1,7 @@
 """Groups records that share an origin and judges their size, sampling rate and polarity, wrong in all or in none.
 
 An origin is a place (a folder or set of the source), a form (file format and sampling rate) and a scale (the stated
-gain
-and unit).
+gain and unit).
 
 A header that states a gain of 200 where 1000 is true makes all leads five times too large. No check of a single record
 notices that, since people differ by more than that in size. A group of enough people shows it: its median is compared
@@ -157,8 +156,7 @@ def _members(measured: Measured) -> dict[str, np.ndarray]:
     """Returns the record numbers of each group, `int64[n]`, by a text for what its records share.
 
     A group has one origin where that has enough patients; else it joins origins that share form or place, but always
-    the
-    scale. Records that are still too few form one group of their own.
+    the scale. Records that are still too few form one group of their own.
     """
     parts = [origin_parts(origin) for origin in measured.origins]
     if len({place for place, _, _ in parts}) > MAX_PLACES:

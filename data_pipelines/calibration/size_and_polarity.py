@@ -1,9 +1,8 @@
 """Measures the size, speed and polarity of a record, by which a wrong factor, rate or sign of all leads is found.
 
 Einthoven's identities cannot show such a factor, since they hold whatever all leads are multiplied by. The measures are
-compared with those of other records
-by `groups.py`. All but the last three are made of the band from `signature.band_of`, which is free of wander, mains and
-most muscle noise.
+compared with those of other records by `groups.py`. All but the last three are made of the band from
+`signature.band_of`, which is free of wander, mains and most muscle noise.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 There are three stages, each for fewer pairs than the one before: order-free signatures are compared by a matrix
 product, then envelopes by their correlation, and then the signals themselves. These are compared in the order of leads
 in which they agree best, by the measures of `near_duplicates.py`. The first two need only what the index keeps
-(`order_free.py`), so
-that a million known records can be searched for copies of some thousands in about a minute.
+(`order_free.py`), so that a million known records can be searched for copies of some thousands in about a minute.
 """
 
 from __future__ import annotations
@@ -150,8 +149,7 @@ def _likely(queries: Traces, known: Traces, query: np.ndarray, other: np.ndarray
 
     Returns:
         Four arrays, each `[pairs]`: whether a pair looks like a copy; the lag in seconds by which the known record
-        begins
-        later; whether the pair is surely a copy; and the cosine of the signatures.
+        begins later; whether the pair is surely a copy; and the cosine of the signatures.
     """
     aligned = match_envelopes(queries.envelope[query], known.envelope[other])
     one, two = queries.signature[query].astype(np.float32), known.signature[other].astype(np.float32)

@@ -44,8 +44,7 @@ def link(
 
     Returns:
         The pairs of duplicates, and for every record its group (records that share a patient or a recording, directly
-        or
-        through others) and its copies.
+        or through others) and its copies.
     """
     namespaces = _namespaces(datasets, patient_namespaces)
     stores = [open_store(dataset.directory) for dataset in datasets] if stores is None else stores
@@ -227,8 +226,7 @@ def _identifying(datasets: Sequence[Dataset], starts: np.ndarray, copy: np.ndarr
     """Returns for every record a code that equal copies share, `int64[n]`.
 
     A content that many patients of one data set share identifies nobody (`shared_contents.py`): each of its records has
-    a
-    code of its own.
+    a code of its own.
 
     Args:
         datasets: Data sets in joint order.

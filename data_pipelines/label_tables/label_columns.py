@@ -1,7 +1,7 @@
 """Decides whether a column of a label table is a label, which has only numbers, and lists what is odd about it.
 
-A column of texts is ignored, and a note names it. A column that is mostly but not wholly numbers is an error:
-as a label it would lose values, and ignoring it would lose the label.
+A column of texts is ignored, and a note names it. A column that is mostly but not wholly numbers is an error: as a
+label it would lose values, and ignoring it would lose the label.
 """
 
 from __future__ import annotations

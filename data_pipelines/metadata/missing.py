@@ -80,7 +80,6 @@ def is_missing_in_file(text: str, *, more: Collection[str] = ()) -> bool:
     """Returns whether an id in a recording's own file is missing; zeros count as missing there.
 
     Recorders fill an empty field with zeros. In a table, 0 and 000 can be the first of patients that are numbered from
-    0,
-    so zeros are no missing ids there (`is_missing_id`).
+    0, so zeros are no missing ids there (`is_missing_id`).
     """
     return is_missing_id(text, more=more) or _ZEROS.fullmatch(text.strip()) is not None

@@ -95,8 +95,7 @@ def draw_ecg(
     """Draws a stored ECG on ECG paper.
 
     The median of a lead's recorded samples is drawn at its zero line, as a line on the page says; nothing else is done
-    to
-    the signal. A lead that leaves its row is drawn over other rows, and the page names it with its extremes.
+    to the signal. A lead that leaves its row is drawn over other rows, and the page names it with its extremes.
 
     Args:
         signal_uv: `int16[time, 8]`, µV, leads in stored order.

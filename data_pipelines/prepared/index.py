@@ -187,8 +187,7 @@ class Index:
         """Splits by fold so that no patient and no content is on two sides.
 
         Duplicates by content are left out. A training record is also left out if its group has a record in val or test,
-        and a validation record if its group has
-        one in test.
+        and a validation record if its group has one in test.
 
         Args:
             train_folds: Folds to train on.

@@ -140,8 +140,8 @@ class JointDataset:
         """Splits all data sets by the same folds, so that records of one joint group are on one side in all of them.
 
         The rules are those of `Index.split`, with joint groups: of the duplicates on one side, the first by data set
-        and record id is kept. A training record is left out if its group
-        has a record in val or test of any data set, and a validation record if its group has one in test.
+        and record id is kept. A training record is left out if its group has a record in val or test of any data set,
+        and a validation record if its group has one in test.
 
         Args:
             train_folds: Folds to train on.

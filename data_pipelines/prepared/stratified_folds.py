@@ -2,9 +2,8 @@
 
 The method is iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
 ECML PKDD 2011) with patients in place of records: the rarest label is handled first, and each of its patients is
-assigned to the fold that lacks the label most, in a tie
-to the fold that lacks records most. Nothing is drawn at random: the same patients and
-labels give the same folds, in any order.
+assigned to the fold that lacks the label most, in a tie to the fold that lacks records most. Nothing is drawn at
+random: the same patients and labels give the same folds, in any order.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 pydicom reads an element of the length it claims even if that exceeds the sequence item that contains it, so that in a
 file which lost a few bytes of samples, pydicom reads whatever follows the sequence as samples. Every length is
-therefore checked against
-its container first (DICOM PS3.5, section 7). In elements without VR, the dictionary tells which are sequences; values
-with an unknown VR and an undefined length are sequences without VR (PS3.5, 6.2.2).
+therefore checked against its container first (DICOM PS3.5, section 7). In elements without VR, the dictionary tells
+which are sequences; values with an unknown VR and an undefined length are sequences without VR (PS3.5, 6.2.2).
 """
 
 from __future__ import annotations

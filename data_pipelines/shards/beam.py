@@ -1,8 +1,8 @@
 """Makes the shards of a build with Apache Beam: DirectRunner uses this machine; Dataflow, Spark or Flink use many.
 
 A Beam worker is given the path of a task and runs `making.make_shard`, as the processes of other builds do, so the same
-records are in the same shards. They must see the directory of the data set, and the recordings, under the same
-paths as this machine; a bucket has to be mounted.
+records are in the same shards. They must see the directory of the data set, and the recordings, under the same paths as
+this machine; a bucket has to be mounted.
 """
 
 from __future__ import annotations

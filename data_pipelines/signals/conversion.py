@@ -2,8 +2,8 @@
 
 Only what is stored is checked: the recipe determines which part of a longer recording is kept, and the checks
 (`lead_checks.py`) are made on that part, before and after filtering and resampling. They run in a fixed order, and the
-first that fails gives the reason. All thresholds are constants, so that two builds of one source by one recipe
-store the same records.
+first that fails gives the reason. All thresholds are constants, so that two builds of one source by one recipe store
+the same records.
 """
 
 from __future__ import annotations

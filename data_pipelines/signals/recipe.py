@@ -67,8 +67,7 @@ class SignalRecipe:
 
         Raises:
             DataError: A value is not one of those listed, a length is below a second or above a day, or the stored rate
-                cannot hold
-                a frequency.
+                cannot hold a frequency.
         """
         for field in ("seconds", "min_seconds"):
             # NaN fails this comparison as well.

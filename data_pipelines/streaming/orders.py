@@ -1,10 +1,8 @@
 """Defines orders in which records are drawn: endless streams of units with random access to every position.
 
 A unit is one record, or several records of one patient that are drawn into adjacent rows. A stream runs through epoch
-after
-epoch without a gap, and every epoch is whole. An order has no state, so that a run that is resumed, or is spread over
-another number of processes, draws the same
-records.
+after epoch without a gap, and every epoch is whole. An order has no state, so that a run that is resumed, or is spread
+over another number of processes, draws the same records.
 """
 
 from __future__ import annotations
@@ -160,9 +158,9 @@ class MixtureOrder:
 
     With weights, component d has N_d(b) = ⌊b·B·W_d⌋ − ⌊b·B·W_{d−1}⌋ units before block b, where B is the number of
     units of a block and W_d the sum of the shares up to d's: its number of units in any whole blocks is its share to
-    within one unit, and in a single block to within two. With equal shares the component of the p-th
-    unit, before it is moved within its block, is p modulo the number n of components, so that every block holds ⌊B / n⌋
-    or ⌈B / n⌉ units of each, and the components take turns in having one more.
+    within one unit, and in a single block to within two. With equal shares the component of the p-th unit, before it is
+    moved within its block, is p modulo the number n of components, so that every block holds ⌊B / n⌋ or ⌈B / n⌉ units
+    of each, and the components take turns in having one more.
 
     A component's units follow each other as in its own stream, so its own epochs stay whole. An epoch of the mixture is
     only

@@ -91,8 +91,7 @@ def why_elsewhere(path: Path) -> str | None:
     The text is the predicate of a sentence about the file: `"is a link to …"`.
 
     A link to a file in the same folder is allowed, and the folder itself may be a link. A single file that is a link
-    out of
-    its folder is not, since an unpacked archive could reach other files by it.
+    out of its folder is not, since an unpacked archive could reach other files by it.
 
     Args:
         path: Path of the file.

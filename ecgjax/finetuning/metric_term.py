@@ -5,10 +5,9 @@ The loss is task + weight · triplet, over the rows of a batch of labelled train
 chooses among them by the kind of task. The published weight is 1 for a yes or no and 3 for a quantity.
 
 This implementation deviates in three points. The published loss is computed on an embedding of 128 numbers between
-features and head; here it is computed on the
-features themselves, which are also the input of the head. The published weight of 3 was chosen for a root mean square
-error in mmHg; where the task's loss is in another unit, choose the weight anew. Two rows of one patient are no negative
-pair, and two rows of one record are no positive pair.
+features and head; here it is computed on the features themselves, which are also the input of the head. The published
+weight of 3 was chosen for a root mean square error in mmHg; where the task's loss is in another unit, choose the weight
+anew. Two rows of one patient are no negative pair, and two rows of one record are no positive pair.
 """
 
 from __future__ import annotations

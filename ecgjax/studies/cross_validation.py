@@ -2,8 +2,8 @@
 
 No recording of the data set influences a pretrained encoder or its random twin, the same encoder at random
 initialisation: the batch-norm statistics of both are computed on the same unaugmented recordings of the pretraining
-(only on real data
-sets if there were any). The embedding of a tested record therefore does not depend on that data set's other records.
+(only on real data sets if there were any). The embedding of a tested record therefore does not depend on that data
+set's other records.
 """
 
 from __future__ import annotations

@@ -5,13 +5,14 @@
 | `pretrained` | a linear probe on the embeddings of the frozen encoder |
 | `nearest` | nearest neighbours in these embeddings, without any training |
 | `finetuned` | the pretrained encoder, trained on with labels |
-| `random` | the same probe on the same encoder at its initialisation, with batch norm recalibrated. Random convolutions
-are good features: pretraining has to do better than they do, not merely better than chance |
+| `random` | the same probe on the same encoder at its initialisation, with batch norm recalibrated |
 | `supervised` | the same encoder, trained end to end with the labels alone |
 | `intervals`, `boosted` | a linear model, and boosted trees, on intervals and amplitudes of the ECG |
 | `median_beat` | a linear model on the heart rate and principal components of the median beat |
 | `demographics` | a linear model on age and sex |
 | `mean` | the mean of the training labels, for a quantity |
+
+Random convolutions are good features: pretraining has to do better than `random`, not merely better than chance.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The table of results: what every study measures, writes and shows on its page.
 
 A row names the model, metric, task, fraction of the labels and seed (`Key`), and has the number and its 95 % interval
-over patients. `results.json` of every study has these rows under `results`; `read_results` reads
-them back, and `pandas.DataFrame(json.load(file)["results"])` is the same table.
+over patients. `results.json` of every study has these rows under `results`; `read_results` reads them back, and
+`pandas.DataFrame(json.load(file)["results"])` is the same table.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def over_seeds(
     """Computes means over seeds of models and of their paired differences, on the records as they are and on resamples.
 
     A seed for which a model has no predictions is left out of the mean, and has a row with the reason. The interval is
-    over patients;
-    rows of single seeds show how far draws of labels, initialisation and training vary. Neither includes the other.
+    over patients; rows of single seeds show how far draws of labels, initialisation and training vary. Neither includes
+    the other.
 
     Args:
         metrics: Metric of every model that was trained, with its seed in the key.

@@ -67,8 +67,7 @@ class Dialect:
         """Returns whether the cells of a line are samples.
 
         The first two cells may also be times of day, and the first a lead's name. A line of missing samples alone
-        counts if
-        it has more than one cell.
+        counts if it has more than one cell.
         """
         if not any(map(self.is_number, cells[:_MOST_CELLS])):
             return all(cell.casefold() in MISSING for cell in cells) and len(cells) > 1

@@ -1,9 +1,8 @@
 """Features of many records, computed once and kept in files for all models of a study, or for several studies.
 
 A file is named by a digest of everything that determines its content: the data sets and the records, and for embeddings
-also the
-encoder's weights and settings, and the records that batch norm was recalibrated on. One folder therefore serves any
-number of studies, also several at a time.
+also the encoder's weights and settings, and the records that batch norm was recalibrated on. One folder therefore
+serves any number of studies, also several at a time.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Records of one patient are not independent, so patients are drawn, with all their records (a cluster bootstrap:
 Davison and Hinkley 1997, §3.8). Every model is evaluated on the same resamples, so that the difference of two models is
-paired, and the noise of the
-test set that both share cancels.
+paired, and the noise of the test set that both share cancels.
 """
 
 from __future__ import annotations

@@ -47,8 +47,7 @@ class LogisticCalibration:
             probabilities: Probabilities of the positive class, `[n]`, above 0 and below 1.
 
         Raises:
-            DataError: `check_probabilities` raises it, or a probability is 0 or 1, whose log odds are
-                infinite.
+            DataError: `check_probabilities` raises it, or a probability is 0 or 1, whose log odds are infinite.
         """
         labels, probabilities = check_probabilities(labels, probabilities)
         if certain := np.count_nonzero((probabilities == 0) | (probabilities == 1)):

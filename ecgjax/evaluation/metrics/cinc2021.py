@@ -89,9 +89,8 @@ def challenge_score(labels: np.ndarray, answers: np.ndarray, *, classes: Sequenc
 
     The credit of a record is the sum of the weights over all pairs of a labelled and a predicted class, divided by the
     number of classes that are labelled or predicted. The sum over records is then rescaled so that the two models named
-    above score 1
-    and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the challenge's code,
-    the score is 0 where both models are equal.
+    above score 1 and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the
+    challenge's code, the score is 0 where both models are equal.
 
     Args:
         labels: Labels, `[n, classes]`, 0 or 1.

@@ -1,9 +1,9 @@
 """An interval of an AUROC without resampling, for labels that few patients have.
 
 A bootstrap of five patients draws from five values: its intervals are too short, and a resample may lack the label.
-Here the variance is computed from the ranks, with patients as clusters (Obuchowski 1997; for one record a patient
-this is DeLong et al. 1988). The interval inverts a score test, as Wilson's does for a share, and uses Student's t in
-place of the normal distribution, since a variance of few patients is itself uncertain.
+Here the variance is computed from the ranks, with patients as clusters (Obuchowski 1997; for one record a patient this
+is DeLong et al. 1988). The interval inverts a score test, as Wilson's does for a share, and uses Student's t in place
+of the normal distribution, since a variance of few patients is itself uncertain.
 """
 
 from __future__ import annotations

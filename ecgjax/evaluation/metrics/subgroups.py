@@ -65,8 +65,7 @@ def decision_metrics(
     """Returns the metrics of decisions on some records by name, as functions of weights on all records.
 
     The threshold is chosen, and the probabilities are calibrated, on the validation records of all patients, since in
-    the
-    clinic a group has no threshold of its own either.
+    the clinic a group has no threshold of its own either.
 
     Args:
         labels: Labels, `[n]`, 0 or 1.

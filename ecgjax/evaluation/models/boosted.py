@@ -24,8 +24,7 @@ def fit_boosted(examples: Examples, *, seed: int) -> FittedModel:
     """Fits gradient-boosted trees whose size and number are chosen on validation; missing values are allowed.
 
     With several classes, each class has trees of its own, all of one size and number. If the training records lack a
-    label
-    of a class, its prediction is always 0.
+    label of a class, its prediction is always 0.
 
     Args:
         examples: Labelled features, NaN where missing.

@@ -1,8 +1,8 @@
 """Kinds of tasks: the metrics of a kind, and the properties of models for it.
 
 A new kind is a class and an entry of `KINDS` here, and a task of that kind in `ecgjax/data/tasks.py`. All studies,
-models and pages use these. What a kind does not define has the default of `QuestionKind`. To report another
-metric in every study, add it to what `metrics` of a kind returns; metrics are computed in `ecgjax/evaluation/metrics/`.
+models and pages use these. What a kind does not define has the default of `QuestionKind`. To report another metric in
+every study, add it to what `metrics` of a kind returns; metrics are computed in `ecgjax/evaluation/metrics/`.
 """
 
 from __future__ import annotations

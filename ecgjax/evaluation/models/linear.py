@@ -96,8 +96,7 @@ def _logistic(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedM
     """Fits a logistic regression for each class, with one strength for all.
 
     If the training records lack a label of a class, its score is always 0. Of strengths with equal metrics the
-    strongest
-    regularisation is kept.
+    strongest regularisation is kept.
 
     Args:
         examples: Labelled features.

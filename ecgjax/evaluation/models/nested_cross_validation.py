@@ -230,8 +230,7 @@ def fit_nested(
 
     This does the same as scikit-learn's `GridSearchCV` over a pipeline, except that the preprocessor is fitted once for
     each fold and not for each strength, and that each strength starts at the solution of the one before. The
-    cross-entropy
-    exists where a fold has no positive record; an AUROC would not.
+    cross-entropy exists where a fold has no positive record; an AUROC would not.
 
     Args:
         features: Features, `[n, d]`.

@@ -69,8 +69,7 @@ class MultiLabel(Supplement):
         """Measures every class, and decisions on all classes together.
 
         Args and result are those of `Supplement.measure`; the facts are the counts of every class, and the classes that
-        the
-        CinC 2021 score lacks.
+        the CinC 2021 score lacks.
         """
         del embeddings
         # A class without both labels on validation has no threshold, and models never answer it.
