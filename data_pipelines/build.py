@@ -205,7 +205,7 @@ def _folder(folder: Path, recipe: SignalRecipe) -> Source:
 
 
 def _name() -> str:
-    """Returns the name of a folder's data set: the one given, the one already at --out, or one made of the source."""
+    """Returns the name of a folder's data set: the one given, that of the one at --out, or one made from the source."""
     if _NAME.value is not None:
         return _NAME.value
     out = Path(given(_OUT))
@@ -262,7 +262,7 @@ def _source_directory() -> Path:
 
 
 def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
-    """Returns the flags that decide what is stored, for the card."""
+    """Returns the flags that determine what is stored, by name; raises `DataError` for flags of other builders."""
     own = _BUILDERS[builder]
     for name in sorted({*itertools.chain(*_BUILDERS.values())} - {*own}):
         if flags.FLAGS[name].present:
@@ -305,7 +305,7 @@ def _listed_folder() -> Path | None:
 
 
 def _not_compared(out: Path) -> str:
-    """Says why a finished data set was not compared with its source; empty if it was."""
+    """Returns a clause on why a finished data set was not compared with its source; empty if it was."""
     if given(_BUILDER) in ("simulated", "prepared"):
         return ""
     if _listed_folder() is None:
@@ -316,7 +316,12 @@ def _not_compared(out: Path) -> str:
 
 
 def summary(card: dict[str, Any], out: Path) -> str:
-    """Returns the summary that a build prints at its end, from the card."""
+    """Returns the summary that a build prints at its end.
+
+    Args:
+        card: Card of the data set.
+        out: Directory of the data set.
+    """
     counts, form = card["summary"], card["signal_format"]
     quarantined = sum(counts["quarantined"].values())
     lines = [

@@ -1,4 +1,4 @@
-"""Defines what all commands share: how they begin, parse their flags, and report a user's error."""
+"""What all commands share: how they start, parse their flags, and report a user's error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Value = TypeVar("Value")
 
 
 def fail(message: str) -> NoReturn:
-    """Ends a command with status 2 and one line that tells a user's error, in which line ends show as their escapes."""
+    """Prints a user's error as one line, in which line ends show as escapes, and ends the process with status 2."""
     print(f"error: {visible(message)}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
 
@@ -47,7 +47,7 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     """Parses the flags of a command line; `absl.app.run` takes it as `flags_parser`.
 
     Help exits with status 0, and an error is one line with status 2, where absl has status 1 and several lines for
-    both. Values that no flag means are errors too: empty ones, and numbers that are not finite.
+    both. Empty values and numbers that are not finite are errors too.
 
     Args:
         argv: Command line, with the program first.
@@ -79,7 +79,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 
 def _why_meaningless(flag: flags.Flag) -> str:
-    """Returns why a flag's value means nothing; empty where it means something."""
+    """Returns why a flag's value is not allowed (empty, or not finite); empty if the value is allowed."""
     if not flag.present:
         return ""
     value: object = flag.value
@@ -102,10 +102,10 @@ def _in_one_line(error: flags.Error) -> str:
 
 
 def output_folder(flag: str, given: str) -> Path:
-    """Returns the path of a folder that a command is to write, and checks it before long work is done for it.
+    """Returns the path of a folder that a command will write, after checking that it can be written.
 
     Args:
-        flag: Name of the flag that gives it.
+        flag: Name of the flag that gives the folder.
         given: Value of the flag.
 
     Raises:
@@ -128,10 +128,10 @@ def output_folder(flag: str, given: str) -> Path:
 
 
 def output_file(flag: str, given: str) -> Path:
-    """Returns the path of a file that a command is to write, and checks it before long work is done for it.
+    """Returns the path of a file that a command will write, after checking that it can be written.
 
     Args:
-        flag: Name of the flag that gives it.
+        flag: Name of the flag that gives the file.
         given: Value of the flag.
 
     Raises:
@@ -176,7 +176,7 @@ def command(main: Callable[[], None]) -> Callable[[list[str]], None]:
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int, done: int = 0, *, unit: str = " ECGs") -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar, whose context yields a function that is told how many further units are done.
+    """Shows a progress bar; the context's value is a function to call with the number of further units that are done.
 
     Args:
         title: Title of the bar.
@@ -193,7 +193,7 @@ def progress_bar(title: str, total: int, done: int = 0, *, unit: str = " ECGs") 
 
 
 def given(flag: flags.FlagHolder[Value | None]) -> Value:
-    """Returns the value of a flag that must be given, of which `run` makes sure.
+    """Returns the value of a flag that `run` requires.
 
     Raises:
         DataError: The flag was not given.

@@ -1,4 +1,4 @@
-"""Defines the errors that users of the data pipelines meet: each names the file, the field and the remedy."""
+"""Errors that users of the data pipelines see; each message names the file, the field and the remedy."""
 
 
 class DataError(ValueError):

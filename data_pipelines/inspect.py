@@ -103,7 +103,12 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
 
 
 def record_lines(dataset: Dataset, number: int) -> list[str]:
-    """Returns the lines above a record's traces, with what the index says about the record."""
+    """Returns the lines above a record's traces, with the entries of the index on the record.
+
+    Args:
+        dataset: Data set.
+        number: Record number.
+    """
     index = dataset.index
     age, sex, fold = float(index.age_years[number]), int(index.sex[number]), int(index.fold[number])
     person = [
@@ -136,7 +141,12 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
 
 
 def file_stem(record_id: str, number: int) -> str:
-    """Returns a file name for a record; ids that no file can have get the record's number to stay distinct."""
+    """Returns a file name, without suffix, for a record; ids that no file name can be get the record's number.
+
+    Args:
+        record_id: Id of the record.
+        number: Record number.
+    """
     # An id with a part of a path in it could name a file elsewhere, and two ids could become one name.
     stem = _NOT_IN_A_FILE_NAME.sub("_", record_id)
     return stem if stem == record_id and not stem.startswith(".") else f"record{number}_{stem.strip('.')}"
@@ -165,7 +175,7 @@ def _check_flags() -> None:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; at import they would collide with those of other commands."""
+    """Defines the flags of the command in a function, as at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory of a prepared data set.")
     flags.DEFINE_list("records", None, "Ids of records to draw.")
     flags.DEFINE_integer("random", None, "Draw so many records chosen at random.", lower_bound=1)

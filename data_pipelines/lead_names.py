@@ -1,4 +1,4 @@
-"""Recognises leads by name: any order and any published spelling of the twelve standard leads, and nothing else."""
+"""Recognises the twelve standard leads by name, in any published spelling; other names are no leads."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ def standard_lead(name: str) -> str | None:
 
 
 def _is_iec(name: str) -> bool:
-    """Returns whether a name of a standard lead is one of IEC's, C1 to C6."""
+    """Returns whether the name of a standard lead is one of IEC's, `C1` to `C6`."""
     return name.strip()[-2:-1] in ("C", "c")
 
 
 def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
     """Finds the standard leads among a recording's channels.
 
-    Leads I and II are never derived from other limb leads here: every 12-lead source has them, and a recording without
-    them has lost more than a name.
+    Leads I and II are never derived from other limb leads, since every 12-lead source has them.
 
     Args:
-        channels: Names of the channels as the file spells them; those that are no standard lead are passed over.
+        channels: Names of the channels as the file spells them; those that are no standard lead are ignored.
         source: Name of the recording for messages.
 
     Returns:

@@ -38,7 +38,7 @@ _PAIRS_SHOWN = 30
 
 
 def summary(links: Links, datasets: list[Dataset]) -> str:
-    """Returns what was found, as text.
+    """Returns a summary of the links, as text.
 
     Args:
         links: Links between `datasets`.
@@ -106,7 +106,7 @@ def _line(pair: np.void, datasets: list[Dataset]) -> str:
 
 
 class _Progress:
-    """Progress bars, one for every phase, made when the phase begins."""
+    """Progress bars, each made when its phase begins; a call with phase, number done and total updates one."""
 
     def __init__(self, bars: contextlib.ExitStack):
         self._bars = bars

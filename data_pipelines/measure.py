@@ -23,7 +23,7 @@ _NUM_WORKERS = flags.DEFINE_integer(
 
 
 def summary(physiology: Physiology) -> str:
-    """Returns counts and shares of what could not be measured, as text for people."""
+    """Returns counts and shares of what could not be measured, as text."""
     card, total = physiology.card, physiology.card["num_records"]
     lines = [
         f"  measurements        {len(physiology.names)} a record",

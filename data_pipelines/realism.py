@@ -48,7 +48,7 @@ _FEWEST_RECORDS = 50
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recordings:
-    """Records of one origin, with the measurements made of them.
+    """Records of one origin, real or simulated, and their measurements.
 
     Attributes:
         signal: `int16[n, time, lead]`, µV.
@@ -61,13 +61,17 @@ class Recordings:
     measurements: Measurements
 
     def subset(self, chosen: np.ndarray) -> Recordings:
-        """Returns the records for which `bool[n]` is true."""
+        """Returns the chosen records.
+
+        Args:
+            chosen: Whether each record is chosen, `bool[n]`.
+        """
         measurements = dataclasses.replace(self.measurements, values=self.measurements.values[chosen])
         return Recordings(signal=self.signal[chosen], patient=self.patient[chosen], measurements=measurements)
 
 
 def describe(recordings: Recordings) -> dict[str, Any]:
-    """Returns quartiles of intervals, lead SD and the share of energy in three principal components.
+    """Returns, for JSON, quartiles of intervals (ms), leads' standard deviations (µV) and energy in three components.
 
     The share is that of each record: its leads' three largest eigenvalues of the covariance over all eight.
     """
@@ -142,7 +146,12 @@ def telling_apart(
 
 
 def log_spectrum(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
-    """Returns log power in bands of each lead below the Nyquist frequency: `f64[n, leads · bands]`."""
+    """Returns the log power of each lead in bands below the Nyquist frequency, `f64[n, leads · bands]`.
+
+    Args:
+        signal: `int16[n, time, lead]`, µV.
+        sampling_rate_hz: Rate of the signals.
+    """
     hertz = np.fft.rfftfreq(signal.shape[1], 1 / sampling_rate_hz)
     edges = [edge for edge in _SPECTRUM_EDGES_HZ if edge < sampling_rate_hz / 2]
     power = np.abs(np.fft.rfft(signal.astype(np.float32), axis=1)) ** 2
@@ -152,7 +161,12 @@ def log_spectrum(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
 
 
 def delineation_error(measurements: Measurements, scalars: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Returns quartiles of measured minus true PR, QRS and QT of simulated records, whose truth is known, ms."""
+    """Returns quartiles of measured minus true PR, QRS and QT of simulated records, ms, by the interval's name.
+
+    Args:
+        measurements: Measurements of the records.
+        scalars: True intervals, `f32[n]`, by name.
+    """
     return {
         name: _quartiles(measurements.values[:, measurements.names.index(name)] - scalars[f"{name}_ms"])
         for name in ("pr", "qrs", "qt")
@@ -220,14 +234,21 @@ def compare(dataset: Dataset, *, seed: int, max_records: int, num_workers: int, 
 
 
 def without_finding(records: SimulatedRecords) -> np.ndarray:
-    """Returns `bool[n]`: no disease label, LVEF of at least 50 %, and potassium of 3.5 to 5 mmol/L."""
+    """Returns which records have no finding, `bool[n]`: no disease, LVEF from 50 %, potassium of 3.5 to 5 mmol/L."""
     scalars = records.scalars
     healthy = np.all([scalars[name] == 0 for name in _DISEASES], axis=0)
     return healthy & (scalars["lvef"] >= 50) & (scalars["potassium"] >= 3.5) & (scalars["potassium"] <= 5)
 
 
 def _conditions(dataset: Dataset, chosen: np.ndarray, signal: np.ndarray, made: SimulatedRecords) -> list[Condition]:
-    """Pairs the first simulated and the first real example of each condition; either may be missing."""
+    """Returns the first simulated and the first real example of each condition; either may be missing.
+
+    Args:
+        dataset: Data set of real recordings.
+        chosen: Record numbers of the real records, `int64[n]`.
+        signal: Signals of the real records, `int16[n, time, lead]`, µV.
+        made: Simulated records.
+    """
     scalars = made.scalars
     # Each has PTB-XL's statement, where it has one.
     shown = (
@@ -301,7 +322,7 @@ def _cell(quartiles: Mapping[str, float], digits: int) -> str:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; at import they would collide with those of other commands."""
+    """Defines the flags of the command in a function, as at import they would collide with those of other commands."""
     flags.DEFINE_string("real", None, "Directory of a prepared data set of real recordings.")
     flags.DEFINE_string("out", None, "Directory to write the report to.")
     # Seeds of scikit-learn have 32 bits.

@@ -1,4 +1,4 @@
-"""Defines what every reader returns: one recording as its file declares it."""
+"""The type that every reader returns: one recording as its file declares it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from data_pipelines.records import Remark
 class Samples(Protocol):
     """Samples of a recording, which read as `f64[time, channel]`; a NumPy array of that type is one implementation.
 
-    Others (`files/samples.py`) hold what the file has, or where it lies, and convert the rows that are asked for.
+    Other implementations (`files/samples.py`) keep the file's numbers, or their position in the file, and convert rows
+    when they are accessed.
     """
 
     @property
@@ -60,7 +61,7 @@ class Recording:
     scales: tuple[str, ...] = ()
 
     def rescaled(self, factor: float) -> Recording:
-        """Returns the recording with all its channels multiplied by a factor, which its stated scales then mention."""
+        """Returns the recording with all channels multiplied by a factor; its stated scales then mention the factor."""
         if factor == 1:
             return self
         scales = tuple(f"{scale} times {factor:g}" for scale in self.scales or self.units)

@@ -116,7 +116,7 @@ class EcgRecord:
         signal: `int16[time, lead]`, µV, leads in the order of `STORED_LEADS`.
         valid_start: Position of the first sample that was recorded and not padded.
         valid_samples: Number of recorded samples from `valid_start` on.
-        recording_id: Id of the recording that it is a piece of; empty for a recording that is one record.
+        recording_id: Id of the recording that the record is a piece of; empty where the record is the whole recording.
         recording_seconds: Length of the recording, of which the record can be a part; NaN where unknown.
         start_seconds: Time of the record's first recorded sample within the recording; NaN where unknown.
         age_years: Age of the patient; NaN where unknown.

@@ -60,7 +60,7 @@ class _Bar:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command; at import they would collide with those of other commands."""
+    """Defines the flags of the command in a function, as at import they would collide with those of other commands."""
     flags.DEFINE_string("dataset", None, "Directory or, with --out, URL of a prepared data set.")
     flags.DEFINE_string("out", None, "Directory of the local data set to be made.")
     flags.DEFINE_float(

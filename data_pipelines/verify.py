@@ -68,7 +68,12 @@ class Verdict:
         return not (self.damaged or self.missing)
 
     def and_of(self, part: Verdict, folder: str) -> Verdict:
-        """Returns this verdict combined with that of a folder within."""
+        """Returns this verdict combined with that of a folder within the data set.
+
+        Args:
+            part: Verdict on the folder.
+            folder: Name of the folder, which is put before the names of its files.
+        """
         found = {}
         for kind in ("damaged", "missing", "extra"):
             found[kind] = (*getattr(self, kind), *(f"{folder}/{name}" for name in getattr(part, kind)))
@@ -86,6 +91,9 @@ def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
     Args:
         directory: Directory of the data set.
         bar: Function that shows how much is done.
+
+    Returns:
+        The verdict on all files.
 
     Raises:
         DataError: There is no data set, it is unfinished, or its digests cannot be read.
@@ -125,7 +133,13 @@ def _is_right(path: Path, digest: str, progress: Progress) -> bool:
 
 
 def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
-    """Checks a packed copy: its table of contents by its digest, its shards by the digests in that table."""
+    """Returns the verdict on a packed copy: its table is checked by its digest, its shards by digests in that table.
+
+    Args:
+        directory: Directory of the data set.
+        digests: Digests of the copy's folder by file name, or None where there are none.
+        progress: Function that is called with the number of further bytes that were read.
+    """
     folder = directory / PACKED_DIR
     verdict = _compared(folder, digests or {}, progress=progress)
     try:
@@ -158,7 +172,7 @@ def _physiology(directory: Path, digests: dict[str, str] | None, progress: Progr
 
 
 def _by_contents(directory: Path, bar: Bar) -> Verdict:
-    """Checks a data set without digests: contents and patients by its fingerprint, signals by their hashes."""
+    """Returns the verdict on a data set without digests: the index by the fingerprint, signals by their hashes."""
     dataset = open_dataset(directory)
     index, damaged = dataset.index, []
     remarks = [f"no {DIGESTS_FILE}: built before data sets had digests, so labels are not checked"]
@@ -185,7 +199,7 @@ def _by_contents(directory: Path, bar: Bar) -> Verdict:
 
 
 def report(verdict: Verdict, directory: Path) -> str:
-    """Returns what was found, as text with one line for each file."""
+    """Returns a verdict as text, with one line for each file that is not as it was written."""
     lines = [f"{directory}: {verdict.checked} files are as they were written"]
     for kind, names in (("damaged", verdict.damaged), ("missing", verdict.missing), ("not part of it", verdict.extra)):
         lines += [f"  {kind:<16}{visible(name)}" for name in names]

@@ -45,7 +45,7 @@ from ecgjax.studies.report.cross_validation_page import write_report
 
 
 def open_whole(directory: str, *, links: str) -> Recordings:
-    """Opens a data set with all its records on one side; of several copies one is kept.
+    """Opens a data set with all its records as training records; of several copies of a recording one is kept.
 
     Args:
         directory: Folder of the data set.

@@ -74,7 +74,7 @@ class Evaluation(NamedTuple):
     """A finished evaluation.
 
     Attributes:
-        task: What was measured.
+        task: Results for the task.
         table: Table of the models.
         report: Paths of the report.
     """
@@ -95,10 +95,13 @@ def evaluate(
         step: Step of the checkpoint; the latest by default.
         progress: Whether progress is printed and drawn.
 
+    Returns:
+        The results, the table of models, and the paths of the report.
+
     Raises:
-        DataError: Data set, folds, question, groups or labels do not allow the evaluation.
-        ConfigError: The workdir holds no run, or one of another encoder; no question is asked; or a prevalence is given
-            for a question that has none.
+        DataError: Data set, folds, task, groups or labels do not allow the evaluation.
+        ConfigError: The workdir holds no run, or one of another encoder; no task is given; or a prevalence is given for
+            a task that is not a yes or no.
         CheckpointError: The workdir holds no finished checkpoint, or a damaged one.
     """
     workdir, probe = Path(workdir), settings.probe
@@ -218,8 +221,12 @@ def _augmentations(settings: RunSettings, recordings: Recordings) -> Section:
 
 
 def _towards(question: str, recordings: Recordings, records: np.ndarray) -> jax.Array:
-    """Returns for each of some recordings what it is moved towards in a figure: a training recording of the other
-    label.
+    """Returns, for each recording, a training recording of the other label, of which augmentation mixes in a part.
+
+    Args:
+        question: Task whose label is meant.
+        recordings: Recordings of the evaluation.
+        records: Record numbers, `int64[n]`.
     """
     others = preview_partners(label_column(question, recordings), records, among=recordings.split.train)
     (signal, recorded), (signals, others_recorded) = (_stored(recordings, numbers) for numbers in (records, others))
@@ -245,7 +252,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-    """Defines the flag that other commands have too, and adopts those of finished runs."""
+    """Defines the flag `--task`, which other commands define too, and adopts the flags of `finished_run`."""
     words = "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years."
     flags.DEFINE_string("task", None, words)
     flags.adopt_module_key_flags(finished_run)

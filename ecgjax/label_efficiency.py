@@ -36,7 +36,7 @@ from ecgjax.studies.store import CELL_MODELS, MODES, Cell, read_cells, run_cells
 
 
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
-    """Returns the cells of a study, with the fast ones first.
+    """Returns a study's cells (models to train, each with a fraction of the labels and a seed), the fast ones first.
 
     Args:
         fractions: Fractions of the labelled training patients.

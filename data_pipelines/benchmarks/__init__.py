@@ -1,1 +1,1 @@
-"""Benchmarks reading beside a bare memory map and the disk."""
+"""Benchmarks of reading, compared with a bare memory map and with the disk."""

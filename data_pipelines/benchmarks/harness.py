@@ -1,4 +1,4 @@
-"""The way in which every benchmark times, compares and prints."""
+"""Timing, comparison and printing that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ def timed(function: Callable[..., _Result], *args: Any) -> tuple[_Result, float]
 
 
 def take_turns(programs: Mapping[str, Callable[[], Any]], *, at_most_s: float = math.inf) -> dict[str, float]:
-    """Returns the median seconds of programs, as `repetitions` times them."""
+    """Returns the median seconds of each program, timed by `repetitions`.
+
+    Args:
+        programs: Functions by name, each of which returns when its work is done.
+        at_most_s: Seconds after which no further repetition begins.
+    """
     timings = repetitions(programs, at_most_s=at_most_s)
     return {name: statistics.median(values) for name, values in timings.items()}
 
@@ -35,7 +40,7 @@ def take_turns(programs: Mapping[str, Callable[[], Any]], *, at_most_s: float = 
 def repetitions(
     programs: Mapping[str, Callable[[], Any]], *, repeats: int | None = None, at_most_s: float = math.inf
 ) -> dict[str, list[float]]:
-    """Times programs, which take turns so that a slow moment of the machine affects all of them.
+    """Times programs in turns, so that a slow moment of the machine affects all of them.
 
     Args:
         programs: Functions by name, each of which returns when its work is done.
@@ -59,7 +64,13 @@ def repetitions(
 
 
 def beside(speeds: Sequence[float], ceiling: str, of_ceiling: Sequence[float]) -> dict[str, Any]:
-    """Returns ECGs/s (median, and every repetition), those of a ceiling measured in the same run, and their ratio."""
+    """Returns speeds, the speeds of a ceiling measured in the same run, and the ratio of their medians, for JSON.
+
+    Args:
+        speeds: ECGs/s of every repetition.
+        ceiling: Name of the ceiling, which becomes part of the keys.
+        of_ceiling: ECGs/s of every repetition of the ceiling.
+    """
     median, median_of_ceiling = statistics.median(speeds), statistics.median(of_ceiling)
     return {
         "ecgs_per_sec": round(median),
@@ -71,7 +82,12 @@ def beside(speeds: Sequence[float], ceiling: str, of_ceiling: Sequence[float]) -
 
 
 def print_report(what: str, figures: Mapping[str, Any]) -> None:
-    """Prints what was measured as one JSON object."""
+    """Prints the result of a benchmark as one JSON object.
+
+    Args:
+        what: Name of the benchmark.
+        figures: Results, as values that JSON can hold.
+    """
     print(json.dumps({"what": what, **figures}, indent=1, ensure_ascii=False))
 
 

@@ -1,14 +1,15 @@
-"""Measures the speed of the input stream beside a bare memory map of the same rows, in the same run.
+"""Measures the speed of the input stream, and of a bare memory map of the same rows in the same run.
 
 What is timed is the stream that training reads: sampler, store, Grain, columns, batches on the host. Records are drawn
 singly, as pairs of one patient, and where there are several data sets as a weighted mixture of them.
 
-Warm, from the page cache: the ceiling is a memory map, which no loader can beat by much: one `np.take` a batch from one
-plain `.npy`, by the same number of threads, into memory reused in the same way, as far ahead. All read the same records
-in the same order, one after the other within each repetition, so that a slow moment of the machine affects them alike.
+Warm means from the page cache. The ceiling is a memory map, which no loader can beat by much: each batch is one
+`np.take` from one plain `.npy`, by the same number of threads, into memory reused in the same way, with as many batches
+read ahead. All readers read the same records in the same order, one after the other within each repetition, so that a
+slow moment of the machine affects them alike.
 
-Cold, from the disk: the files are dropped from the page cache before every repetition, and every record is read once.
-The ceiling is the disk read from start to end.
+Cold means from the disk: the files are dropped from the page cache before every repetition, and every record is read
+once. The ceiling is the disk read from start to end.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ def simulated_dataset(
         seed: Seed of the cohort.
         num_workers: Number of processes that simulate.
         signal_format: Rate and length to simulate.
+
+    Returns:
+        The data set, opened.
     """
 
     def make_source() -> SimulatedSource:
@@ -170,7 +174,7 @@ class _Drawn:
         records: Record numbers, `int64[m]`, ascending.
         parts: Record numbers of each data set.
         starts: Record number at which each data set begins.
-        groups: Group of each record, whose records are taken for one patient's, `int32[m]`.
+        groups: Group of each record, `int32[m]`; the records of a group count as those of one patient.
     """
 
     datasets: Sequence[Dataset]
@@ -190,7 +194,7 @@ class _Drawn:
         return cls(datasets, records, parts, starts, joint.index.group[records])
 
     def orders(self) -> dict[str, Order]:
-        """Returns the ways of drawing the records."""
+        """Returns the orders in which the records are drawn, by name."""
         if len(self.parts) == 1:
             return {
                 "records": RecordOrder(self.records, seed=0),
@@ -210,7 +214,7 @@ def _measure_warm(
     num_threads: int | None,
     repeats: int,
 ) -> dict[str, Any]:
-    """Times every store and the memory map for one way of drawing, from memory."""
+    """Times every store and the memory map for one order, from the page cache; returns figures by store, for JSON."""
     stores = {kind: _open(drawn.datasets, kind) for kind in kinds}
     threads = {kind: num_threads or store.num_threads for kind, store in stores.items()}
     steps_an_epoch = sampler.examples_per_epoch // sampler.batch_size
@@ -253,7 +257,7 @@ def _measure_warm(
 
 
 def _measure_cold(drawn: _Drawn, kind: str, batch_size: int, num_threads: int | None, repeats: int) -> dict[str, Any]:
-    """Times one epoch of one store, read from the disk."""
+    """Times one epoch of one store, read from the disk; returns figures for JSON."""
     files = [path for dataset in drawn.datasets for path in _files_of(dataset, kind)]
     sampler = Sampler(RecordOrder(drawn.records, seed=0), batch_size=batch_size)
     num_steps = len(drawn.records) // batch_size
@@ -314,7 +318,7 @@ def _stream_reader(store: Store, sampler: Sampler, *, columns: dict[str, np.ndar
 def _map_reader(
     bare_map: np.ndarray, rows_of_map: Callable[[int], np.ndarray], batch_size: int, *, num_threads: int
 ) -> Reader:
-    """Returns a reader of the same signals from the bare map, by as many threads and as far ahead."""
+    """Returns a reader of the same signals from the memory map, with as many threads and as many batches read ahead."""
 
     def read(num_steps: int) -> Iterator[np.ndarray]:
         buffers = BatchBuffers((batch_size, *bare_map.shape[1:]), bare_map.dtype)
@@ -335,7 +339,7 @@ def _map_reader(
 
 
 def _independent_map(drawn: _Drawn, path: Path) -> np.ndarray:
-    """Writes the records as TFDS reads them to one plain `.npy`, and returns it mapped."""
+    """Writes the records, as TFDS reads them, to one plain `.npy`, and returns it mapped, `int16[m, time, 8]`."""
     shape = (len(drawn.records), *drawn.datasets[0].format.shape)
     written = open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
     row = 0
@@ -357,10 +361,10 @@ def _checksum(signals: Iterator[np.ndarray]) -> str:
 
 
 def _touched(signals: Iterator[np.ndarray]) -> int:
-    """Returns the sum of the samples that are touched, so that every page is read."""
+    """Returns the sum of one sample of every memory page, so that every page is read."""
     return sum(int(_page_samples(batch).sum(dtype=np.int64)) for batch in signals)
 
 
 def _page_samples(signals: np.ndarray) -> np.ndarray:
-    """Returns one sample of every memory page, which suffices for each page to have been read."""
+    """Returns one sample of every memory page, `int16[batch, pages]`; reading it reads the page."""
     return signals.reshape(len(signals), -1)[:, ::_SAMPLES_A_PAGE]

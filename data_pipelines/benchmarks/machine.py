@@ -12,7 +12,7 @@ _PACKAGES = ("array_record", "grain", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Returns system, processor, cores, load and the versions of packages that affect speed, as JSON."""
+    """Returns system, processor, cores, load and the versions of packages that affect speed, for JSON."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),

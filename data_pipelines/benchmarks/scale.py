@@ -1,8 +1,8 @@
-"""Measures the cost of a large data set apart from its signals: opening, first batch, record numbers, memory.
+"""Measures costs of a large data set that do not depend on its signals: opening, first batch, record numbers, memory.
 
-The data set is made up: the index is written in full, every record with a patient, fold and scalar, and the packed copy
-is one shard of silence under as many names as there would be shards. So a million ten-second recordings are made in
-seconds, and everything but the size of the page cache is as with real ones.
+The data set is synthetic: the index is written in full, every record with a patient, fold and scalar, and the packed
+copy is one shard of zeros under as many names as there would be shards. So a million ten-second recordings are made in
+seconds, and everything but the use of the page cache is as with real recordings.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _MIB = 2**20
 
 
 def measure(folder: Path, *, num_records: int, batch_size: int, minutes: float) -> dict[str, Any]:
-    """Makes up a data set of `num_records` records and times what does not depend on its signals.
+    """Makes a synthetic data set, and times what does not depend on its signals.
 
     Args:
         folder: Empty folder in which the data set is made.
@@ -113,7 +113,7 @@ def measure(folder: Path, *, num_records: int, batch_size: int, minutes: float) 
 
 
 def _time_orders(dataset: Dataset, records: np.ndarray) -> dict[str, Any]:
-    """Times every way of drawing on the same records."""
+    """Times every order of drawing on the same records; returns figures by order, for JSON."""
     index = dataset.index
     lvef = index.label("lvef")[records]
     low, high = records[lvef < 40], records[lvef >= 40]
@@ -152,7 +152,7 @@ def _milliseconds(sampler: Sampler, rows: np.ndarray | None) -> float:
 
 
 def _watch(stream: Iterator[dict[str, np.ndarray]], *, minutes: float, batch_size: int) -> dict[str, Any]:
-    """Streams for some time and reads the process's own memory, which excludes mapped files."""
+    """Streams for some minutes and samples the process's memory without mapped files; returns figures for JSON."""
     readings: list[float] = []
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < 60 * minutes or count == 0:
@@ -226,7 +226,7 @@ def _made_up_columns(num_records: int) -> dict[str, np.ndarray]:
 
 
 def _make_up_packed(folder: Path, num_records: int, fingerprint: str) -> None:
-    """Writes silence once for every length of shard; further shards of that length are hard links to the same file."""
+    """Writes a shard of zeros for every length of shard; further shards of a length are hard links to the first."""
     folder.mkdir()
     shards: list[PackedShard] = []
     of_length: dict[int, PackedShard] = {}

@@ -66,7 +66,7 @@ Reader = Callable[[Sequence[ItemT]], Iterator[EcgRecord | Quarantined]]
 
 
 class Source(Protocol[ItemT]):
-    """A data set as its publisher ships it. Each is one such class, which `data_pipelines.build` lists by name.
+    """A data set as its publisher ships it; each has a class, which `data_pipelines.build` lists by name.
 
     Attributes:
         card: Description of the data set.
@@ -82,7 +82,7 @@ class Source(Protocol[ItemT]):
 
     @property
     def items(self) -> Sequence[ItemT]:
-        """The items that records are read from, one for each, always in the same order. A slice can be pickled."""
+        """Items that records are read from, one for each record, always in the same order; a slice can be pickled."""
         ...
 
     def reader(self) -> Reader[ItemT]:
@@ -106,8 +106,8 @@ NamedItemT = TypeVar("NamedItemT", bound=_Named)
 class ItemReader(Generic[NamedItemT]):
     """Reads items one by one and quarantines an item whose reading raises an error.
 
-    The message of a `RecordError` is kept; an error that no reader foresaw is described by `unforeseen.py`. Any other
-    `DataError` concerns more than one recording and ends the build.
+    The message of a `RecordError` is kept; an error that no reader raises on purpose is described by `unforeseen.py`.
+    Any other `DataError` concerns more than one recording and ends the build.
 
     Attributes:
         read: Picklable function from an item to its record. The item has its id as `record_id` even when reading it
@@ -117,7 +117,7 @@ class ItemReader(Generic[NamedItemT]):
     read: Callable[[NamedItemT], EcgRecord]
 
     def __call__(self, items: Sequence[NamedItemT]) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the result of every item in order."""
+        """Yields the record of every item in order, or a `Quarantined` in its place."""
         for item in items:
             # If the process dies of this item, the note says which it was.
             note(file_of(item))
@@ -140,8 +140,9 @@ class ItemReader(Generic[NamedItemT]):
 class RecordingReader(Generic[NamedItemT]):
     """Reads items that are one recording each; an item whose reading raises an error is quarantined.
 
-    An item is what a source knows of a recording before it opens the file, such as the path and a row of a table. A
-    reader of pieces (`builders/pieces.py`) uses the parts of this one to open a recording once for all of its pieces.
+    An item is what a source knows of a recording before it opens the file, such as the path and a row of a table. Where
+    recordings are cut into pieces, `builders/pieces.py` calls the attributes of this reader, so that a recording is
+    opened once for all of its pieces.
 
     Attributes:
         open: Picklable function from an item to its recording. Faults of the item itself are found here, before its
@@ -159,7 +160,7 @@ class RecordingReader(Generic[NamedItemT]):
     length: Callable[[NamedItemT], Length | None] | None = None
 
     def __call__(self, items: Sequence[NamedItemT]) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the result of every item in order."""
+        """Yields the record of every item in order, or a `Quarantined` in its place."""
         yield from ItemReader(self._read)(items)
 
     def _read(self, item: NamedItemT) -> EcgRecord:
@@ -168,7 +169,7 @@ class RecordingReader(Generic[NamedItemT]):
 
 
 def person_of(recording: Recording, *, source: str) -> Person:
-    """Returns the person that the fields `Age` and `Sex` of a recording's own file describe, with sex in words.
+    """Returns age and sex that the fields `Age` and `Sex` of a recording's own file state; sex is stated in words.
 
     Args:
         recording: Recording as its file has it.
@@ -191,14 +192,19 @@ def person_fields(recording: Recording, person: Person, remarks: Iterable[Remark
 
 
 def ecg_record(stored: StoredSignal, **fields: Any) -> EcgRecord:
-    """Returns the record of a signal that is ready to store; `fields` are the other fields of `EcgRecord`."""
+    """Returns the record of a signal that is ready to store.
+
+    Args:
+        stored: Signal, with its position and length.
+        **fields: Other fields of `EcgRecord`.
+    """
     # File names need not be valid UTF-8, but texts are stored as UTF-8.
     fields |= {name: storable_text(fields[name]) for name in _TEXTS if name in fields}
     return EcgRecord(**vars(stored), **fields)
 
 
 class Refusal(NamedTuple):
-    """The reason and message of the `RecordError` of an item that is known to be unreadable before it is opened."""
+    """Reason and message of the `RecordError` for an item that is known to be unreadable before it is opened."""
 
     reason: str
     message: str

@@ -39,7 +39,7 @@ _EXTENSIONS = (".mat", ".hea", ".dat")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CincHeader:
-    """The statements of a header, as far as they could be parsed.
+    """What a header states, as far as it could be parsed.
 
     Attributes:
         has_extension: Whether the record line names the record with an extension.
@@ -67,7 +67,7 @@ class CincHeader:
 
 
 def scan_header(record: Path) -> CincHeader:
-    """Reads the facts that a build needs of all records before it stores the first; never fails on a damaged header.
+    """Returns the facts that a build needs of all records before it stores the first; a damaged header raises no error.
 
     Args:
         record: Path of the record without extension.
@@ -91,7 +91,7 @@ def dx_codes(text: str) -> tuple[str, ...]:
 
 
 def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
-    """Reads a record of the challenges, with the header's two faults named by this module corrected where it has them.
+    """Reads a record of the challenges, and corrects the two faults of headers that this module describes.
 
     Args:
         record: Path of the record without extension.
@@ -115,6 +115,9 @@ def with_true_gain(recording: Recording) -> Recording:
     They prove it when they are multiples of the device's resolution, cut to whole µV: Georgia's device and its
     publishers' conversion make such samples, and nothing else does.
 
+    Args:
+        recording: Recording with a stated gain of 4880 units/mV.
+
     Raises:
         RecordError: The samples do not prove it (`broken_gain`).
     """
@@ -135,7 +138,7 @@ def with_true_gain(recording: Recording) -> Recording:
 
 
 def _read_renamed(record: Path) -> Recording:
-    """Reads through a copy of the header, in a temporary folder, whose record line lacks the extension."""
+    """Reads a record through a copy of the header, in a temporary folder, in which the name has no extension."""
     lines = _lines(record)
     numbers = _content(lines)
     name, *rest = lines[numbers[0]].split()
@@ -165,14 +168,19 @@ def _content(lines: Sequence[str]) -> list[int]:
 
 
 def _samples(record_line: Sequence[str], signal_lines: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Returns what a header states of its samples, from lines `FILE FORMAT GAIN RESOLUTION ZERO FIRST CHECKSUM …`."""
+    """Returns what a header states of its samples, as `CincHeader.samples`.
+
+    Args:
+        record_line: Words of the line `NAME SIGNALS RATE SAMPLES …`.
+        signal_lines: Words of each line `FILE FORMAT GAIN RESOLUTION ZERO FIRST CHECKSUM …`.
+    """
     if len(record_line) < 4 or not signal_lines or any(len(line) < 7 for line in signal_lines):
         return ()
     return (record_line[3], *(value for line in signal_lines for value in line[5:7]))
 
 
 def _gains(signal_lines: Sequence[Sequence[str]]) -> tuple[float, ...]:
-    """Returns the gains that lines `FILE FORMAT GAIN(BASELINE)/UNIT …` state."""
+    """Returns the gains, units per mV, that lines `FILE FORMAT GAIN(BASELINE)/UNIT …` state; empty if one has none."""
     try:
         return tuple(float(line[2].partition("/")[0].partition("(")[0]) for line in signal_lines)
     except (IndexError, ValueError):

@@ -58,7 +58,7 @@ class Code15Item:
 
     Attributes:
         record_id: Exam id, or part and row where the id is not unique or has no row in `exams.csv`.
-        part: HDF5 file of the exam, None for an exam that no readable part has.
+        part: HDF5 file of the exam, None for an exam that is in no readable part.
         row: Row of the exam in its part.
         values: Values of the exam in `exams.csv` by column, as text; empty for an exam without a row there.
         refusal: Reason why the exam cannot be read, where that is known before it is opened.
@@ -73,7 +73,14 @@ class Code15Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
-    """One HDF5 file as it is known before its signals are read; `damage` is why its exams cannot be read."""
+    """An HDF5 file as far as it is known before its signals are read.
+
+    Attributes:
+        path: Path of the file.
+        exam_ids: Exam ids in the order of the rows, `int64[n]`; empty for a damaged file.
+        has_empty_row: Whether the file ends with a row of padding, which is no exam.
+        damage: Reason why the exams cannot be read, or None.
+    """
 
     path: Path
     exam_ids: np.ndarray
@@ -234,7 +241,14 @@ def _tracings(part: Path, modified_ns: int) -> h5py.Dataset:
 
 
 def _number(text: str, name: str, source: str, remarks: list[Remark]) -> float:
-    """Returns a number; it is NaN if the text is missing, or cannot be read, in which case a remark is added."""
+    """Returns the number that a text states; NaN if the text is missing or cannot be read.
+
+    Args:
+        text: Text of the value.
+        name: Name of the label.
+        source: Name of the exam, for remarks.
+        remarks: List to which a remark is appended if the text cannot be read.
+    """
     try:
         return number(text)
     except ValueError:
@@ -256,7 +270,7 @@ def _diagnoses(values: dict[str, str], source: str, remarks: list[Remark]) -> np
 
 
 def _read_exams(path: Path) -> pd.DataFrame:
-    """Reads `exams.csv` as text, one row per exam; `ambiguous` marks exams whose rows contradict each other."""
+    """Returns `exams.csv` as text with one row per exam; the column `ambiguous` marks exams with contradicting rows."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; --source is the folder with it and the exams_partN.hdf5")
     table = read_published_table(path, _COLUMNS, owner="CODE-15 %")[list(_COLUMNS)].drop_duplicates()

@@ -121,7 +121,12 @@ def _record(item: Code15WfdbItem, recording: Recording, stored: StoredSignal) ->
 
 
 def _chagas(text: str, source: str) -> tuple[float, tuple[Remark, ...]]:
-    """Returns the label, NaN where it is missing, and a remark where it cannot be read."""
+    """Returns the label, 1 for true and 0 for false, NaN where it is missing, and a remark where it cannot be read.
+
+    Args:
+        text: Text of the header's field.
+        source: Name of the recording, for the remark.
+    """
     try:
         return number(text), ()
     except ValueError:

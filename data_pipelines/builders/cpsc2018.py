@@ -140,7 +140,12 @@ def _record(item: Cpsc2018Item, recording: Recording, stored: StoredSignal) -> E
 
 
 def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Remark, ...]]:
-    """Returns the classes of a record; all are missing, with a remark, if one of its labels is not a class number."""
+    """Returns the labels of a record, `int8[9]`: all are missing, with a remark, if a text is not a class number.
+
+    Args:
+        texts: Class numbers from 1 to 9, as text; none for an unlabelled record.
+        source: Name of the recording, for the remark.
+    """
     missing = np.full(len(CLASSES), LABEL_MISSING, np.int8)
     # A record without a label is unlabelled, which does not say that it has none of the classes.
     if not texts:
@@ -155,7 +160,7 @@ def _labels(texts: tuple[str, ...], source: str) -> tuple[np.ndarray, tuple[Rema
 
 
 def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
-    """Returns the labels of every record in the reference, or None if there is no reference."""
+    """Returns class numbers as text, by the record's name, from the reference; None if there is no reference."""
     if not (found := sorted(path for path in files_under(folder) if path.name == REFERENCE_FILE)):
         return None
     if len(found) > 1:

@@ -85,8 +85,8 @@ class FolderSource:
             formats: Formats of the files to take, out of `readers.formats.FORMATS`.
             declared: Rate, unit and leads of files of bare samples, which do not state them.
             sex_coding: Meanings of values of sex that are not words, such as `["1=male", "2=female"]`.
-            folds: Way of dealing patients to folds, one of `stratified_folds.DEALINGS`; None is the same as `hash`
-                where the table has no column `fold`.
+            folds: Way of assigning patients to folds, one of `stratified_folds.DEALINGS`: `hash` (of the patient id) or
+                `stratified`; None is the same as `hash` where the table has no column `fold`.
             missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
 
         Raises:

@@ -14,7 +14,12 @@ from data_pipelines.prepared.stratified_folds import label_indicators, stratifie
 
 
 def check_dealing(folds: str | None, table: LabelTable | None) -> None:
-    """Raises `DataError` if `folds` asks for folds that the table already has, or has no labels to stratify by."""
+    """Raises `DataError` if `folds` asks for folds that the table already has, or for stratified ones without labels.
+
+    Args:
+        folds: Way of assigning patients to folds, one of `stratified_folds.DEALINGS`, or None.
+        table: Table of labels, or None.
+    """
     if folds is None:
         return
     if table is not None and "fold" in table.columns:
@@ -32,7 +37,7 @@ def with_stratified_folds(
     is_stored: Callable[[str], bool],
     missing_ids: Collection[str],
 ) -> dict[str, Mapping[str, str] | None]:
-    """Returns the rows, with a fold in every row that has a recording and a patient.
+    """Returns the rows with stratified folds: a value of `fold` in every row that has a recording and a patient.
 
     Args:
         rows: Row of each record by its id, None for a recording without a row.

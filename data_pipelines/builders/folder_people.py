@@ -38,11 +38,21 @@ class FolderPeople:
     zero_is_no_age: bool
 
     def patient_of(self, row: Mapping[str, str], recording: Recording) -> str:
-        """Returns the patient id as it is stated, or an empty text where it is not."""
+        """Returns the patient id as it is stated, or an empty text where it is not.
+
+        Args:
+            row: Row of the recording in the table.
+            recording: Recording as its file has it.
+        """
         return (recording.field(self.patient_field) or "").strip() if self.patient_field else row["patient_id"]
 
     def check_patient(self, row: Mapping[str, str], recording: Recording) -> None:
-        """Raises a `RecordError` (`missing_patient`) if the patient id is missing or means "unknown"."""
+        """Raises a `RecordError` (`missing_patient`) if the patient id is missing or means "unknown".
+
+        Args:
+            row: Row of the recording in the table.
+            recording: Recording as its file has it.
+        """
         text = self.patient_of(row, recording)
         if self.patient_field and is_missing_in_file(text, more=self.missing_ids):
             raise missing_patient(text, where=f"field '{self.patient_field}' in the file", source=recording.source)
@@ -50,7 +60,12 @@ class FolderPeople:
             raise missing_patient(text, where="patient_id in the table of labels", source=recording.source)
 
     def person(self, row: Mapping[str, str], recording: Recording) -> Person:
-        """Returns age and sex from the table, or else from the file, with a remark where the two differ."""
+        """Returns age and sex from the table, or else from the file, with a remark where the two differ.
+
+        Args:
+            row: Row of the recording in the table.
+            recording: Recording as its file has it.
+        """
         source = recording.source
         age, of_age = self._age(row.get("age", ""), source)
         sex, of_sex = (self.sex_of_table or self.sex_of_files).read(row.get("sex", ""), source=source)

@@ -1,4 +1,4 @@
-"""Finds headers of one recording that state different gains: copies with equal samples, of which one gain is wrong.
+"""Finds copies of one recording whose headers state different gains, and tells which gain is wrong.
 
 WFDB headers state the first sample and the checksum of every signal, so equal samples are recognised without reading
 them. Twelve copies of PTB-XL in the challenge of 2020 state 200 units/mV where 1000 is true. A gain counts as wrong
@@ -44,7 +44,7 @@ class WrongGain:
 
     @property
     def factor(self) -> float:
-        """The factor by which a record that was read with the stated gain must be multiplied."""
+        """Factor that corrects a signal that was read with the stated gain."""
         return self.stated / self.true
 
 
@@ -57,6 +57,9 @@ def wrong_gains(
         headers: Headers of all records.
         set_names: Name of the set that each record belongs to.
         read: Function that reads the record at a position; it is called only for records in question.
+
+    Returns:
+        The records, in no particular order.
     """
     stated = collections.Counter((set_name, header.gain) for header, set_name in zip(headers, set_names, strict=True))
     of_set = collections.Counter(set_names)
@@ -79,7 +82,14 @@ def wrong_gains(
 
 
 def _is_more_usual(read: Callable[[int], Recording], position: int, *, stated: float, other: float) -> bool:
-    """Returns whether another gain gives the record a more usual amplitude than the gain that its header states."""
+    """Returns whether another gain gives the record a more usual amplitude than the stated gain.
+
+    Args:
+        read: Function that reads the record at a position.
+        position: Position of the record.
+        stated: Gain that the header states, units/mV.
+        other: Other gain, units/mV.
+    """
     try:
         signal = stored_signal(read(position).rescaled(stated / other), recipe=RECIPES["plain"]).signal
     except RecordError:

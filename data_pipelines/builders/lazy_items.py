@@ -9,7 +9,7 @@ ItemT = TypeVar("ItemT")
 
 
 class LazyItems(Sequence[ItemT]):
-    """A sequence whose elements are made anew at every access; a slice is a list, ready to be sent to a process."""
+    """A sequence whose elements are made anew at every access; a slice is a list, which can be pickled."""
 
     def __init__(self, length: int, make: Callable[[int], ItemT]):
         """Stores the number of items and the function that makes the item at a position, counted from 0."""

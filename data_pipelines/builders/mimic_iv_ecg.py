@@ -1,4 +1,4 @@
-"""MIMIC-IV-ECG: 800,000 ECGs of 160,000 patients in Boston, with the cart's measurements and reports.
+"""MIMIC-IV-ECG: 800,000 ECGs of 160,000 patients in Boston, with measurements and reports of the electrocardiographs.
 
 Gow et al., "MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset" (version 1.0), PhysioNet (2023).
 """
@@ -185,7 +185,10 @@ def _record(item: MimicItem, recording: Recording, stored: StoredSignal) -> EcgR
 
 
 def _read_records(path: Path) -> dict[str, np.ndarray]:
-    """Returns `study_id`, `subject_id`, `path` and `seconds` (since 1970, NaN where missing) of every record."""
+    """Returns columns of all records: `study_id` and `subject_id`, `int64[n]`, `path`, and `seconds`, `f64[n]`.
+
+    Seconds count from 1970, and are NaN where missing.
+    """
     types = {"subject_id": np.int64, "study_id": np.int64, "path": str, "ecg_time": str}
     parts: dict[str, list[np.ndarray]] = {"study_id": [], "subject_id": [], "path": [], "seconds": []}
     for table in _pieces(path, types):
@@ -246,7 +249,15 @@ def _read_measurements(path: Path) -> _Measurements:
 
 
 def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
-    """Reads a table in chunks of rows; missing texts are empty and missing numbers are NaN."""
+    """Yields a table in chunks of rows; missing texts are empty and missing numbers are NaN.
+
+    Args:
+        path: Path of the table.
+        types: Type of each column to read, by its name.
+
+    Raises:
+        DataError: The file is missing or is no such table.
+    """
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; --source is the folder of MIMIC-IV-ECG, with {RECORDS_FILE}, "
@@ -269,7 +280,12 @@ def _check_unique(studies: np.ndarray, path: Path) -> None:
 
 
 def _days_since_first(seconds: np.ndarray, subject: np.ndarray) -> np.ndarray:
-    """Returns the days since the subject's first time, `f64[n]`."""
+    """Returns the days since the subject's first recording, `f64[n]`.
+
+    Args:
+        seconds: Time of each recording, `f64[n]`, NaN where missing.
+        subject: Subject of each recording, `int64[n]`.
+    """
     # The dates of each patient were shifted by another amount, so only differences within a patient mean anything.
     first = pd.Series(seconds).groupby(subject).transform("min").to_numpy()
     return (seconds - first) / _SECONDS_PER_DAY

@@ -58,7 +58,7 @@ class CincSet:
     numbers: range | None = None
 
     def holds(self, name: str) -> bool:
-        """Returns whether a record of this name belongs to the set."""
+        """Returns whether a record with this name belongs to the set."""
         match = re.fullmatch(rf"{self.prefix}(\d{{{self.num_digits}}})", name)
         return match is not None and (self.numbers is None or int(match[1]) in self.numbers)
 
@@ -153,7 +153,11 @@ class Physionet2021Source:
 
 
 def _tasks(codes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Returns the tasks with their classes; that of all codes is left out where no header has one."""
+    """Returns the classes of each task, by its name; the task of all codes is left out where no header has a code.
+
+    Args:
+        codes: SNOMED CT codes that occur.
+    """
     return {"scored": SCORED_CLASSES} | ({"all": codes} if codes else {})
 
 
@@ -245,7 +249,12 @@ def _record(item: CincItem, recording: Recording, stored: StoredSignal, *, codes
 
 
 def _present(text: str, source: str) -> tuple[tuple[str, ...], tuple[Remark, ...]]:
-    """Returns the codes of a record; it has none, and a remark, if one of them is not a SNOMED CT code."""
+    """Returns the codes of a record; if one of them is not a SNOMED CT code, there is a remark and no code.
+
+    Args:
+        text: Value of the header's field `Dx`.
+        source: Name of the recording, for the remark.
+    """
     present = dx_codes(text)
     if unknown := [code for code in present if not code.isdecimal()]:
         return (), (unread_label("Dx", unknown[0], expected="SNOMED CT codes", source=source),)

@@ -41,7 +41,7 @@ class Piece(Generic[NamedItemT]):
 
     Attributes:
         item: Item that the whole recording is read from.
-        number: Place of the piece in the recording, counted from 0.
+        number: Number of the piece within the recording, counted from 0.
         count: Number of pieces of the recording.
     """
 
@@ -51,12 +51,12 @@ class Piece(Generic[NamedItemT]):
 
     @property
     def record_id(self) -> str:
-        """Id of the record: that of the recording, plus the piece's number from 1 where there are several."""
+        """Id of the record: the recording's id, followed by the piece's number from 1 if there are several pieces."""
         return self.item.record_id if self.count == 1 else f"{self.item.record_id}.piece{self.number + 1}"
 
 
 class Cut(NamedTuple):
-    """The way in which a recording is cut.
+    """How a recording is cut.
 
     Attributes:
         pieces: Number of records that the recording becomes.
@@ -99,7 +99,7 @@ class PieceReader(Generic[NamedItemT]):
     whole: RecordingReader[NamedItemT]
 
     def __call__(self, pieces: Sequence[Piece[NamedItemT]]) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the result of every piece in order."""
+        """Yields the record of every piece in order, or a `Quarantined` in its place."""
         yield from ItemReader(functools.partial(self._read, _LastOpened(self.whole.open)))(pieces)
 
     def _read(self, opened: _LastOpened, piece: Piece[NamedItemT]) -> EcgRecord:
@@ -177,7 +177,12 @@ def _length_of(recording: Recording) -> Length:
 
 
 def _cut_of_item(reader: RecordingReader[NamedItemT], item: NamedItemT) -> Cut:
-    """Returns how a recording is cut; one that cannot be opened is a single piece, which is quarantined later."""
+    """Returns how a recording is cut; a recording that cannot be opened is a single piece, which is quarantined later.
+
+    Args:
+        reader: Reader of the recordings.
+        item: Item of the recording.
+    """
     try:
         length = reader.length and reader.length(item)
         return _cut(length or _length_of(reader.open(item)), reader.recipe)
@@ -189,7 +194,12 @@ def _cut_of_item(reader: RecordingReader[NamedItemT], item: NamedItemT) -> Cut:
 
 
 def _cut(length: Length, recipe: SignalRecipe) -> Cut:
-    """Returns how a recording of this length is cut; if it is too short or has no rate, it is a single piece."""
+    """Returns how a recording is cut; one that is too short or has no rate is a single piece.
+
+    Args:
+        length: Number of samples and rate.
+        recipe: Recipe, whose length the pieces have.
+    """
     num_rows, rate = length
     try:
         check_timing(num_rows, sampling_rate_hz=rate, min_seconds=recipe.min_seconds, source="")

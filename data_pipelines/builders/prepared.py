@@ -1,4 +1,4 @@
-"""Passes a prepared data set through another recipe: another rate, length or filter.
+"""Converts a prepared data set by another recipe: to another rate, length or filter.
 
 Everything but the signal is kept: ids, folds, labels, reports. The recipe works on the stored samples, so what the
 first recipe removed is not restored; the card names both recipes and the data set that was converted.
@@ -31,7 +31,7 @@ from data_pipelines.storage.store import open_store
 
 
 class PreparedSource:
-    """The records of a prepared data set, in stored order. Each item is a record's number."""
+    """The records of a prepared data set, in stored order; an item is a record number."""
 
     def __init__(self, directory: Path, *, recipe: SignalRecipe, folds: str | None = None):
         """Opens the data set and checks its shards.
@@ -39,8 +39,8 @@ class PreparedSource:
         Args:
             directory: Directory that `python -m data_pipelines.build --out=` wrote, including its ArrayRecord shards.
             recipe: Recipe by which the stored signals are converted.
-            folds: Way of dealing patients to new folds, one of `stratified_folds.DEALINGS`; None keeps the stored
-                folds.
+            folds: Way of assigning patients to new folds, one of `stratified_folds.DEALINGS`: `hash` (of the patient
+                id) or `stratified`; None keeps the stored folds.
 
         Raises:
             DataError: The directory has no data set, or shards of it are missing, truncated or damaged.
@@ -85,7 +85,7 @@ class PreparedSource:
         )
 
     def _dealt(self, folds: str | None) -> tuple[str, ...]:
-        """Deals new folds if asked to, and returns a note that says so and corrects what earlier notes say of folds."""
+        """Computes new folds if `folds` is not None, and returns notes about them."""
         if folds is None:
             return ()
         self._folds = _dealt_folds(self._dataset, folds)
@@ -101,7 +101,7 @@ class PreparedReader:
     Attributes:
         shards: ArrayRecord files, in stored order.
         bounds: Number of the first record of each shard, followed by the number of all records.
-        fingerprint: Fingerprint of the data set; once its contents are replaced, it counts as another source.
+        fingerprint: Fingerprint of the data set, by which a build notices that its contents were replaced.
         signal_format: Format of the stored records.
         label_schema: Labels of the data set.
         recipe: Recipe by which the signals are converted.
@@ -117,7 +117,7 @@ class PreparedReader:
     folds: np.ndarray | None = None
 
     def __call__(self, items: Sequence[int]) -> Iterator[EcgRecord | Quarantined]:
-        """Yields the result of every record number, in the given order.
+        """Yields the converted record of every record number, in the given order, or a `Quarantined` in its place.
 
         Raises:
             DataError: A stored record is damaged.
@@ -160,7 +160,15 @@ class PreparedReader:
 
 
 def _dealt_folds(dataset: Dataset, folds: str) -> np.ndarray:
-    """Returns new folds, `int16[n]`; records that share a patient or have equal signals get the same fold."""
+    """Returns new folds, `int16[n]`; records that share a patient or have equal signals get the same fold.
+
+    Args:
+        dataset: Data set.
+        folds: Way of assigning patients, `hash` or `stratified`.
+
+    Raises:
+        DataError: The data set has no labels to stratify by.
+    """
     index = dataset.index
     # Records of one group must come into one fold, so the first patient's id stands for all of its people.
     _, first, group = np.unique(np.asarray(index.group), return_index=True, return_inverse=True)
@@ -185,10 +193,10 @@ def _examples(shard: Path, positions: Sequence[int]) -> Iterator[bytes]:
 
 
 def _place(feature: Mapping[str, Any], start_seconds: float) -> dict[str, Any]:
-    """Returns the place of the new record in the original recording that the data set was made from.
+    """Returns the fields of an `EcgRecord` on its position in the original recording that the data set was made from.
 
     Args:
-        feature: Features of the stored record; those of older data sets do not include its place.
+        feature: Features of the stored record; those of older data sets do not include its position, which is then NaN.
         start_seconds: Start of the new record within the stored one, seconds.
     """
     if "recording_id" not in feature:
@@ -200,7 +208,12 @@ def _place(feature: Mapping[str, Any], start_seconds: float) -> dict[str, Any]:
 
 
 def _fields(feature: Mapping[str, Any], schema: LabelSchema) -> dict[str, Any]:
-    """Returns the fields of an `EcgRecord` that do not depend on its signal."""
+    """Returns the fields of an `EcgRecord` that do not depend on its signal, by name.
+
+    Args:
+        feature: Features of the stored record.
+        schema: Names of the labels.
+    """
     return {
         **{name: feature[name].bytes_list.value[0].decode() for name in ("record_id", "patient_id", "report")},
         "age_years": feature["age_years"].float_list.value[0],

@@ -1,4 +1,4 @@
-"""PTB-XL in its published layout, with its benchmark's tasks, folds and handling of age.
+"""PTB-XL in its published layout, with the tasks, folds and handling of age of its benchmark.
 
 Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data 7 (2020) 154;
 tasks and folds as in Strodthoff et al., "Deep Learning for ECG Analysis: Benchmarks and Insights from PTB-XL",
@@ -53,12 +53,16 @@ class PtbxlItem:
 class ScpTasks:
     """The benchmark's six multi-label tasks, derived from the SCP statements of a record.
 
-    A code counts at any likelihood, 0 ("unknown") included, as in the benchmark. A record without any label of a
-    task is missing from it (`LABEL_MISSING`), as the benchmark leaves it out.
+    A code counts at any likelihood, 0 ("unknown") included, as in the benchmark. A record without any label of a task
+    has `LABEL_MISSING` for all of its classes, as the benchmark leaves it out.
     """
 
     def __init__(self, statements: pd.DataFrame):
-        """Reads the tasks from `scp_statements.csv`, given as text; its first, unnamed column holds the codes."""
+        """Derives the tasks from the table `scp_statements.csv`.
+
+        Args:
+            statements: Table as text; its first, unnamed column holds the codes.
+        """
         codes = statements.iloc[:, 0]
 
         def marked(column: str) -> pd.Series:
@@ -86,7 +90,11 @@ class ScpTasks:
         self.classes = {task: tuple(sorted(set(names.values()))) for task, names in self._class_of_code.items()}
 
     def labels(self, codes: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Returns the labels of every task, `int8[classes]`, for a record's SCP codes and their likelihoods."""
+        """Returns the labels of a record, `int8[classes]`, by task.
+
+        Args:
+            codes: Likelihood of each SCP code of the record, in percent.
+        """
         labels = {}
         for task, class_of_code in self._class_of_code.items():
             present = {class_of_code[code] for code in codes if code in class_of_code}
@@ -95,7 +103,7 @@ class ScpTasks:
         return labels
 
     def unknown(self, codes: Mapping[str, float]) -> list[str]:
-        """Returns the codes that `scp_statements.csv` does not list."""
+        """Returns the codes that `scp_statements.csv` does not list, sorted."""
         return sorted(set(codes) - set(self._class_of_code["all"]))
 
 
@@ -179,13 +187,13 @@ def _record(item: PtbxlItem, recording: Recording, stored: StoredSignal, *, task
 
 
 def _scp_codes(text: str, tasks: ScpTasks, source: str) -> tuple[dict[str, float], tuple[Remark, ...]]:
-    """Returns SCP codes and likelihoods; there are none, and a remark, if one cannot be read or is unknown.
+    """Returns SCP codes and their likelihoods; if one cannot be read or is unknown, there is a remark and no code.
 
-    Otherwise the record would count as free of what the unknown code says.
+    With the other codes alone, the record would count as negative for the unknown code.
 
     Args:
-        text: Dictionary of codes as the table has it.
-        tasks: Tasks that know the codes.
+        text: Dictionary of codes in Python's notation, as in the table.
+        tasks: Tasks, which list the known codes.
         source: Name of the recording, for remarks.
     """
     try:

@@ -1,4 +1,4 @@
-"""Notes of what each process is reading, kept outside of the process so that they survive its death.
+"""Notes of the file that each process is reading, kept outside of the process so that they survive its death.
 
 A note is a small memory-mapped file that is overwritten for every recording, which takes a microsecond.
 """
@@ -41,7 +41,11 @@ def noting(folder: Path) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Notes what is read now; does nothing outside of `noting`."""
+    """Writes what is read now into the note; does nothing outside of `noting`.
+
+    Args:
+        text: Path of the file, or id of the item, that is read.
+    """
     if (kept := getattr(_notes, "kept", None)) is not None:
         # Names of files need not be valid UTF-8. The zero ends the note, behind which a longer one may have left its
         # end.
@@ -50,7 +54,7 @@ def note(text: str) -> None:
 
 
 def last_noted(folder: Path, process_ids: Collection[int] | None = None) -> list[str]:
-    """Returns what processes that died were reading, as far as they noted it.
+    """Returns the texts of the notes that processes left when they died.
 
     Args:
         folder: Folder of the notes.

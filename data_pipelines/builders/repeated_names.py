@@ -1,4 +1,4 @@
-"""Recordings that are identified by file name: the first with a name is accepted, later ones are refused."""
+"""Ids of recordings that are identified by file name: only the first recording with a name is accepted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ def named_paths(paths: Iterable[Path], folder: Path, *, name_of: Callable[[Path]
 
 
 def check_first_of_name(path: Path, first_path: Path | None) -> None:
-    """Refuses a recording whose name an earlier recording has.
+    """Raises an error for a recording whose name an earlier recording has.
+
+    Args:
+        path: Path of the recording.
+        first_path: Path of the earlier recording, or None if there is none.
 
     Raises:
         RecordError: The name is repeated (`duplicate_record`).

@@ -1,4 +1,4 @@
-"""A simulated cohort as a data set; everything about it says that it is simulated."""
+"""A simulated cohort as a data set, whose name, ids and description say that it is simulated."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class CohortReader:
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields runs of consecutive numbers, of limited length, each as its first number and its last plus one."""
+    """Yields runs of at most `_RECORDS_AT_A_TIME` consecutive numbers, each as the first and the last plus one."""
     start = 0
     for stop in range(1, len(numbers) + 1):
         full = stop - start == _RECORDS_AT_A_TIME

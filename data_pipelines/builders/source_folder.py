@@ -1,4 +1,4 @@
-"""Checks the path that a user gave as the folder of recordings, and says what to do if it is something else."""
+"""Checks the path that a user gave as the folder of recordings; errors say what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handles errors that no reader foresaw: the recording is quarantined, and the build goes on.
+"""Handles errors of a reader that are not `DataError`s: the recording is quarantined, and the build goes on.
 
 Among a million files of unknown origin, some are damaged in unexpected ways. One of them must not end a build of days,
 and the person who runs it must learn which file it was and what to report.
@@ -60,7 +60,7 @@ def reason_and_message(error: Exception, item: Any) -> tuple[str, str]:
 
 
 def file_of(item: Any) -> str:
-    """Returns the file that an item is read from, or the item's id where it has no file."""
+    """Returns the path of the file that an item is read from, or the item's id where it has no file."""
     item = getattr(item, "item", item)  # A piece wraps the item of its recording.
     for place in (item, getattr(item, "found", None)):
         for name in ("path", "part"):

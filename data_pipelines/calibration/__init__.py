@@ -1,1 +1,1 @@
-"""Judges the scale, the speed and the polarity of groups of records."""
+"""Judges whether the scale, the sampling rate and the polarity of groups of records are plausible."""

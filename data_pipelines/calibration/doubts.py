@@ -1,4 +1,4 @@
-"""Judges what is wrong with a group of records, in sentences: a size, polarity or speed that people do not have.
+"""Judges, in sentences, what is wrong with a group of records: a size, polarity or heart rate that people do not have.
 
 All limits were set on 939 real recordings of five archives (PTB-XL, CODE-15 %, CPSC 2018 and two draws from the sets of
 the PhysioNet challenges). The largest lead moves by 2.0 mV in the median there, in the band of comparison: by 1.7 mV in
@@ -71,10 +71,13 @@ def doubts_of(
 
     Args:
         numbers: Median and percentiles of the group's measures.
-        values: `f32[known]` of its records, by name of a measure.
+        values: Known values of the group's records, `f32[known]`, by name of a measure.
         num_patients: Number of people in the group.
-        of_children: Whether most of them are children.
+        of_children: Whether the group's median age is that of a child.
         others_mv: `f32[n]`, amplitudes of the other records of the set, with which the sentences compare the group's.
+
+    Returns:
+        The doubts; without sentences where nothing is wrong.
     """
     slack = math.exp(FEW / math.sqrt(num_patients))
     size = numbers["amplitude_mv"]

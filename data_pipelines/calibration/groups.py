@@ -1,4 +1,7 @@
-"""Groups records that share an origin and judges their size, speed and polarity, since all share its mistakes.
+"""Groups records that share an origin and judges their size, sampling rate and polarity, wrong in all or in none.
+
+An origin is a place (a folder or set of the source), a form (file format and sampling rate) and a scale (the stated
+gain and unit).
 
 A header that states a gain of 200 where 1000 is true makes all leads five times too large. No check of a single record
 notices that, since people differ by more than that in size. A group of enough people shows it: its median is compared
@@ -37,15 +40,15 @@ SUSPECT = 1.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Records of one origin.
+    """Records of one origin, with measures and doubts.
 
     Attributes:
         origin: Origin that they share.
         records: Record numbers, `int64[n]`.
-        num_patients: Number of people that they are of.
+        num_patients: Number of patients among the records.
         numbers: Median, 5th and 95th percentile of each of `MEASURES`; None where none is known.
-        doubts: Sentences that say what is wrong with them; empty where they are like others.
-        factor: Factor by which they seem too large, 1 where their size is not doubted.
+        doubts: Sentences that say what is wrong with the records; empty where nothing is.
+        factor: Factor by which the records seem too large, 1 where their size is not doubted.
     """
 
     origin: str
@@ -80,7 +83,12 @@ class Measured:
     age_years: np.ndarray
 
     def column(self, name: str, records: np.ndarray) -> np.ndarray:
-        """Returns the known values of a measure of some records, `f32[known]`."""
+        """Returns the known values of a measure of some records, `f32[known]`.
+
+        Args:
+            name: Name of the measure, one of `MEASURES`.
+            records: Record numbers, `int64[n]`.
+        """
         values = self.values[records, MEASURES.index(name)]
         return values[np.isfinite(values)]
 
@@ -120,7 +128,7 @@ def rare_scales(measured: Measured, *, share: float) -> np.ndarray:
 
 
 def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
-    """Returns the numbers of records whose group is larger or smaller in amplitude than the rest of the set."""
+    """Returns the numbers of records, `int64[n]`, whose group's median amplitude is far from that of others."""
     far = [np.zeros(0, np.int64)]
     for group in groups:
         others = measured.column("amplitude_mv", _others(group, groups))
@@ -131,7 +139,7 @@ def far_records(groups: Sequence[Group], measured: Measured) -> np.ndarray:
 
 
 def doubtful_records(measured: Measured) -> dict[int, str]:
-    """Returns what is wrong with single records, whatever their group is, by their numbers."""
+    """Returns, by record number, a sentence about every record with an implausible measure, whatever its group is."""
     found: dict[int, str] = {}
     steady = measured.values[:, MEASURES.index("unsteady")] < STEADY
     for name, (low, high), words, unit in (
@@ -145,7 +153,11 @@ def doubtful_records(measured: Measured) -> dict[int, str]:
 
 
 def _members(measured: Measured) -> dict[str, np.ndarray]:
-    """Returns the records of each group: one origin where it has enough patients, else several by what they share."""
+    """Returns the record numbers of each group, `int64[n]`, by a text for what its records share.
+
+    A group has one origin where that has enough patients; else it joins origins that share form or place, but always
+    the scale. Records that are still too few form one group of their own.
+    """
     parts = [origin_parts(origin) for origin in measured.origins]
     if len({place for place, _, _ in parts}) > MAX_PLACES:
         parts = [("", form, scale) for _, form, scale in parts]

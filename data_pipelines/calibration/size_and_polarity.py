@@ -1,8 +1,8 @@
-"""Measures the size, speed and polarity of a record, which show a factor, rate or sign that is wrong in all leads.
+"""Measures the size, speed and polarity of a record, by which a wrong factor, rate or sign of all leads is found.
 
-Einthoven's identities hold whatever all leads are multiplied by. The measures are compared with those of other records
-by `groups.py`. All but the last three are made of the band from `signature.band_of`, which is free of wander, mains and
-most muscle noise.
+Einthoven's identities cannot show such a factor, since they hold whatever all leads are multiplied by. The measures are
+compared with those of other records by `groups.py`. All but the last three are made of the band from
+`signature.band_of`, which is free of wander, mains and most muscle noise.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _deviation(signal: np.ndarray) -> float:
 
 
 def _skewness(band: np.ndarray) -> float:
-    """Returns the mean skewness of the leads whose QRS points upwards; NaN where none of them moves."""
+    """Returns the mean skewness of the leads whose QRS points upwards in nearly everybody; NaN if all are flat."""
     found = []
     for lead in _UPRIGHT:
         samples = band[lead]
@@ -104,7 +104,11 @@ def _skewness(band: np.ndarray) -> float:
 
 
 def _beat_s(rhythm: np.ndarray) -> float:
-    """Returns the lag, in seconds, at which beats coincide with the next ones; NaN where none is clear."""
+    """Returns the time between beats in seconds, from the peaks of the autocorrelation; NaN where no peak is clear.
+
+    Args:
+        rhythm: Autocorrelation summed over the leads, `f32[301]`, at lags of 10 ms from 0 on.
+    """
     first, end = _BEATS.start, _BEATS.stop
     inside = rhythm[_BEATS]
     peak = (inside >= rhythm[first - 1 : end - 1]) & (inside > rhythm[first + 1 : end + 1])
@@ -115,7 +119,11 @@ def _beat_s(rhythm: np.ndarray) -> float:
 
 
 def _width_ms(rhythm: np.ndarray) -> float:
-    """Returns the lag in milliseconds, between samples, at which the autocorrelation has fallen to half."""
+    """Returns the interpolated lag in ms at which the autocorrelation is half; NaN where there is none below 0.3 s.
+
+    Args:
+        rhythm: Autocorrelation summed over the leads, `f32[301]`, at lags of 10 ms from 0 on.
+    """
     if not len(below := np.flatnonzero(rhythm[: _BEATS.start] < rhythm[0] / 2)):
         return np.nan
     lag = int(below[0])

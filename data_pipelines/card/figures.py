@@ -1,4 +1,4 @@
-"""Computes figures of a prepared data set for its users: who is in it, with what labels, and how well recorded."""
+"""Computes figures of a prepared data set for its users: patients, labels and quality."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _RECORDS_PER_READ = 256
 
 
 def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str, Any]:
-    """Describes a data set in plain values that JSON can hold; shares are of 1, and what is undefined is None.
+    """Returns figures of a data set as values that JSON can hold; shares are from 0 to 1, undefined values are None.
 
     Args:
         dataset: Data set to describe.
         amplitudes: Amplitudes of its signals, from `amplitudes_of`.
 
     Returns:
-        Sections by name; `text.card_text` prints them.
+        Figures by name; `text.card_text` formats them.
     """
     index = dataset.index
     # Data sets that were built before there were remarks, doubts or shared contents have no such entries.
@@ -69,14 +69,14 @@ def dataset_card(dataset: Dataset, *, amplitudes: Mapping[str, Any]) -> dict[str
 def amplitudes_of(
     store: Store, index: Index, *, max_records: int, seed: int, progress: Callable[[int], object] = lambda count: None
 ) -> dict[str, Any]:
-    """Measures how large the leads are, over all records or a random sample of them.
+    """Measures the amplitude of each lead, over all records or a random sample of them.
 
     Args:
         store: Store of the data set's signals.
         index: Index of the same data set.
-        max_records: Largest number of records to read; of more, so many are drawn without replacement.
+        max_records: Largest number of records to read; of a larger data set, this many are drawn without replacement.
         seed: Seed of that draw.
-        progress: Function that is told the number of records after each read.
+        progress: Function that is called after each read with the number of records that were read.
 
     Returns:
         `records_read`, `seed` (None where all were read) and `peak_to_peak_mv`: for every stored lead the 1st,
@@ -108,7 +108,11 @@ def amplitudes_of(
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:
-    """Returns count, missing share and spread of a column in which NaN means missing."""
+    """Returns count, missing share, mean, percentiles and whether all are 0 or 1, of a column with NaN for missing.
+
+    Args:
+        values: Values of the column, `[n]`.
+    """
     # In float32 the sum of a million values would lose digits.
     values = np.asarray(values, np.float64)
     known = values[~np.isnan(values)]
@@ -147,7 +151,7 @@ def _duplicates(index: Index) -> dict[str, Any]:
 
 
 def _by_decade(index: Index) -> list[dict[str, int]]:
-    """Counts records by decade of age and sex, from the first decade that has any to the last."""
+    """Returns the number of records of each sex by decade of age, from the first decade with records to the last."""
     known = ~np.isnan(index.age_years)
     decade = (np.asarray(index.age_years)[known] // _DECADE_YEARS).astype(int)
     sex = np.asarray(index.sex)[known]
@@ -180,7 +184,12 @@ def _folds(index: Index) -> list[dict[str, Any]]:
 
 
 def _task(index: Index, name: str) -> dict[str, Any]:
-    """Counts the records and patients of every class; prevalence is among the records that the task labels."""
+    """Returns numbers of records and patients of every class of a task; prevalence is the share of labelled records.
+
+    Args:
+        index: Index of the data set.
+        name: Name of the task.
+    """
     task = index.tasks[name]
     # A record has all labels of a task or none.
     labelled = (task.values != LABEL_MISSING).all(axis=1)

@@ -21,7 +21,11 @@ FLAG_HEADER = ("flag", "records", "share")
 
 
 def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """Says what a recipe does to a signal, filters first, such as `high-pass 0.5 Hz, low-pass 40 Hz (monitor, v1)`."""
+    """Returns the steps of a recipe as text, filters first, such as `high-pass 0.5 Hz (recipe monitor, version 1)`.
+
+    Args:
+        recipe: Recipe as the card has it.
+    """
     steps = [
         f"{name} {recipe[field]:g} Hz"
         for field, name in (("notch_hz", "notch"), ("highpass_hz", "high-pass"), ("lowpass_hz", "low-pass"))
@@ -32,7 +36,7 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
 
 
 def origin_facts(card: Mapping[str, Any]) -> Facts:
-    """Says where the recordings come from and what was done to them.
+    """Returns names and values on the origin and the processing of the recordings.
 
     Args:
         card: Card from `figures.dataset_card`, as in every function below.
@@ -53,7 +57,7 @@ def origin_facts(card: Mapping[str, Any]) -> Facts:
 
 
 def count_facts(card: Mapping[str, Any]) -> Facts:
-    """Counts records and patients, what was not stored, and what is there twice."""
+    """Returns names and values on records and patients, quarantined recordings and duplicates."""
     per_patient, duplicates = card["records_per_patient"], card["duplicates"]
     by_size = {int(size): patients for size, patients in per_patient["patients_by_records"].items()}
     sizes = [f"{size}: {by_size[size]:,}" for size in _PATIENT_SIZES if size in by_size]
@@ -81,7 +85,7 @@ def count_facts(card: Mapping[str, Any]) -> Facts:
 
 
 def people_sentences(card: Mapping[str, Any]) -> list[str]:
-    """Says how many records are of which sex, and how old their patients are."""
+    """Returns sentences on the number of records of each sex, and on ages."""
     sex, age = card["sex"], card["age_years"]
     sentences = [", ".join(f"{name} {count:,} ({percent(count / card['num_records'])})" for name, count in sex.items())]
     sentences += [f"sex was read {card['sex_reading']}"] if card["sex_reading"] else []
@@ -128,7 +132,11 @@ def flag_rows(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def percent(share: float | None) -> str:
-    """Writes a share of 1 as a percentage."""
+    """Returns a share as a percentage, with two decimals below 1 %; a dash for None.
+
+    Args:
+        share: Share from 0 to 1.
+    """
     if share is None:
         return "–"
     # A rare label must not show as 0.0 %.
@@ -136,5 +144,5 @@ def percent(share: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Writes a number with four significant digits."""
+    """Returns a number as text with four significant digits; a dash for None."""
     return "–" if value is None else f"{value:.4g}"

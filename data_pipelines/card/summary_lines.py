@@ -1,4 +1,4 @@
-"""Writes the lines of a build's summary about sexes and labels; data sets built before these were counted have none."""
+"""Lines of a build's summary about sexes and labels; empty for data sets whose cards lack these counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ _MOST_LABELS = 12
 
 
 def sex_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Returns how many men and women there are, and how their sex was read."""
+    """Returns a line on the numbers of men and women, and on how sex was read.
+
+    Args:
+        summary: Entry `summary` of the data set's card.
+    """
     if not (counts := summary.get("sex")):
         return []
     # No share can be given of nobody.
@@ -24,7 +28,11 @@ def sex_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def fold_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Returns the table of labels by fold, cut short where there are many labels."""
+    """Returns the table of labels by fold as lines, with the first labels only where there are many.
+
+    Args:
+        summary: Entry `summary` of the data set's card.
+    """
     if not (counted := summary.get("labels_by_fold")):
         return []
     rows = fold_table(counted, most=_MOST_LABELS)

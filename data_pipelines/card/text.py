@@ -1,4 +1,4 @@
-"""Writes the card of a data set as text for a terminal."""
+"""Formats the card of a data set as text for a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_PAIRS = 20
 
 
 def card_text(card: Mapping[str, Any], *, width: int) -> str:
-    """Writes a card as text for people.
+    """Returns a card as text.
 
     Args:
         card: Card from `figures.dataset_card`.
@@ -142,7 +142,7 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _fact(name: str, value: str, width: int) -> list[str]:
-    """Returns a name and its value as lines, broken so that the value stays in its column."""
+    """Returns a name and its value as lines, with the value wrapped within its column."""
     indent = f"{_INDENT}{name:<{_NAME_WIDTH}}"
     return _wrapped(value, width, indent=indent, further=" " * (len(_INDENT) + _NAME_WIDTH))
 
@@ -159,7 +159,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: in
 
 
 def _columns(cells: Sequence[str], width: int) -> list[str]:
-    """Lays cells out in as many columns as fit, to be read downwards."""
+    """Returns cells as lines, in as many columns as fit, in order from top to bottom."""
     if not cells:
         return []
     cell_width = max(len(cell) for cell in cells)

@@ -1,9 +1,9 @@
 """Finds records that are copies of known ones: rescaled, resampled, filtered, shifted, cut, or with leads reordered.
 
 There are three stages, each for fewer pairs than the one before: order-free signatures are compared by a matrix
-product, then envelopes by their correlation, and then the signals themselves, put in the order of leads in which they
-agree best and judged as `near_duplicates.py` judges. The first two need only what the index keeps (`order_free.py`), so
-that a million known records can be searched for copies of some thousands in about a minute.
+product, then envelopes by their correlation, and then the signals themselves. These are compared in the order of leads
+in which they agree best, by the measures of `near_duplicates.py`. The first two need only what the index keeps
+(`order_free.py`), so that a million known records can be searched for copies of some thousands in about a minute.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _IN_ORDER = tuple(range(len(STORED_LEADS)))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Traces:
-    """Signatures and envelopes of some records, which the index keeps, to find copies by.
+    """What the index keeps of records to find copies by: signatures and envelopes.
 
     Attributes:
         signature: Order-free signatures, `int8[n, 192]`.
@@ -70,13 +70,13 @@ class Traces:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Suspects:
-    """Pairs of records that look like copies by what the index keeps.
+    """Pairs of records that look like copies by their signatures and envelopes, which the index keeps.
 
     Attributes:
-        query: Numbers of the queries, `int64[pairs]`, ascending.
-        known: Numbers of the known records, `int64[pairs]`.
+        query: Numbers of the records that may be copies, `int64[pairs]`, ascending.
+        known: Numbers of the records that they may be copies of, `int64[pairs]`.
         lag_s: `f64[pairs]`, seconds by which the known record begins later than the query.
-        sure: `bool[pairs]`, whether they are copies whatever their signals would say.
+        sure: `bool[pairs]`, whether a pair counts as a copy without a look at its signals.
         crowded: Number of queries with so many candidates as close as whole copies that some were not looked at.
     """
 
@@ -115,6 +115,9 @@ def find_suspects(queries: Traces, known: Traces) -> Suspects:
     Args:
         queries: Traces of the records that may be copies.
         known: Traces of the records that they may be copies of.
+
+    Returns:
+        The pairs; their numbers are rows of `queries` and of `known`.
     """
     found = candidates_among(
         queries.signature, known.signature, min_cosine=CANDIDATE_COSINE, max_candidates=MAX_CANDIDATES
@@ -136,7 +139,18 @@ def find_suspects(queries: Traces, known: Traces) -> Suspects:
 
 
 def _likely(queries: Traces, known: Traces, query: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns which pairs look like copies by their envelopes too, their lags, which are surely copies, and cosines."""
+    """Compares the envelopes of pairs of records whose signatures are alike.
+
+    Args:
+        queries: Traces of the records that may be copies.
+        known: Traces of the known records.
+        query: Rows of `queries`, `int64[pairs]`.
+        other: Rows of `known`, `int64[pairs]`.
+
+    Returns:
+        Four arrays, each `[pairs]`: whether a pair looks like a copy; the lag in seconds by which the known record
+        begins later; whether the pair is surely a copy; and the cosine of the signatures.
+    """
     aligned = match_envelopes(queries.envelope[query], known.envelope[other])
     one, two = queries.signature[query].astype(np.float32), known.signature[other].astype(np.float32)
     cosine = (one * two).sum(axis=1) / np.sqrt(np.square(one).sum(axis=1) * np.square(two).sum(axis=1))
@@ -199,7 +213,8 @@ def lead_order(first: Alignable, second: Alignable, *, lag: int) -> tuple[tuple[
         lag: Approximate number of samples of 10 ms by which the second begins later.
 
     Returns:
-        The lead of the second that belongs in each position, and the mean correlation of the leads that move in both.
+        The order, as the position of a lead of the second record for each position of the first's; and the mean
+        correlation of the leads that are not flat in both.
     """
     best, order, moving = -np.inf, _IN_ORDER, min(first.leads.any(axis=1).sum(), second.leads.any(axis=1).sum())
     for shift in range(lag - _ABOUT, lag + _ABOUT + 1):

@@ -67,7 +67,7 @@ class Match:
 
     @property
     def is_near_duplicate(self) -> bool:
-        """Whether both records show one recording."""
+        """Whether both records come from one recording."""
         needed = MIN_AGREEMENT if self.overlap_s >= SHORT_OVERLAP_S else MIN_AGREEMENT_SHORT
         return self.agreement >= needed and self.correlation >= MIN_CORRELATION
 
@@ -167,7 +167,17 @@ def _lengths(signatures: np.ndarray) -> np.ndarray:
 def _alike(
     block: np.ndarray, signatures: np.ndarray, length: np.ndarray, min_cosine: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns queries of the block, the signatures that they are similar to, and the cosines; ordered by query."""
+    """Returns the pairs of a query of the block and a signature whose cosine is large enough, ordered by query.
+
+    Args:
+        block: Signatures of some queries, `int8[queries, 192]`.
+        signatures: `int8[n, 192]`.
+        length: Euclidean length of each signature, `f64[n]`, infinite for zeros.
+        min_cosine: Smallest cosine of a pair.
+
+    Returns:
+        Rows of `block`, rows of `signatures`, and cosines, each `[pairs]`.
+    """
     block_length = _lengths(block)
     block = block.astype(np.float32)
     nothing = np.empty(0, np.int64)
@@ -187,7 +197,13 @@ def _alike(
 
 
 def _closest(row: np.ndarray, cosine: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """Returns the positions of every row's largest cosines, and the number of rows that had more."""
+    """Returns the positions of the largest cosines of every query, and the number of queries that had more.
+
+    Args:
+        row: Query of each pair, `int64[pairs]`.
+        cosine: Cosine of each pair, `[pairs]`.
+        most: Number of pairs to keep for each query.
+    """
     order = np.lexsort((-cosine, row))
     ordered = row[order]
     rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
@@ -195,7 +211,7 @@ def _closest(row: np.ndarray, cosine: np.ndarray, most: int) -> tuple[np.ndarray
 
 
 class Alignable:
-    """A record prepared for comparison with many others."""
+    """A record prepared for comparison with many others: its levelled leads, their energy and their spectra."""
 
     def __init__(self, band: np.ndarray):
         """Levels the leads and sums their energy.
@@ -221,16 +237,21 @@ class Alignable:
 
 
 def alignables(numbers: np.ndarray, read_bands: Callable[[np.ndarray], list[np.ndarray]]) -> dict[int, Alignable]:
-    """Returns the records of some numbers, which may come more than once, ready for comparison."""
+    """Returns the records of some numbers, prepared for comparison, by number.
+
+    Args:
+        numbers: Record numbers, `int64[n]`, which may contain repetitions.
+        read_bands: Function from record numbers to the bands of these records.
+    """
     unique = np.unique(numbers)
     return dict(zip(unique.tolist(), map(Alignable, read_bands(unique)), strict=True))
 
 
 def match(first: Alignable, second: Alignable) -> Match | None:
-    """Aligns two records and says how well they agree.
+    """Aligns two records by cross-correlation, and measures how well they agree.
 
     Returns:
-        The best match, or None where no overlap is long enough or none of its leads moves in both.
+        The best match, or None where no overlap is long enough or no lead is other than flat in both records.
     """
     shortest = round(MIN_OVERLAP_S * BAND_RATE_HZ)
     if min(first.num_samples, second.num_samples) < shortest:
@@ -296,8 +317,8 @@ def verify(
         found: Pairs of records to compare.
         read_bands: Function from record numbers to the bands of these records, which `signature.band_of` makes of their
             signals.
-        pairs_at_a_time: Number of pairs that bounds the memory: at most twice as many records are held, about 120 kB
-            each.
+        pairs_at_a_time: Number of pairs that are compared before other records are read; it bounds the memory, since
+            the bands of at most twice as many records are held, about 120 kB each.
 
     Yields:
         Both numbers and their match for every pair that can be compared, near-duplicates or not, in order.

@@ -8,9 +8,10 @@ which:
   records differ by no more after it than before. It finds candidates among millions by one matrix product.
 - The envelope is the size of all leads together through time. Beats of two people are never equally far apart for ten
   seconds, unless both are regular: the envelopes of a copy agree at one lag, and nearly no others do. It judges
-  candidates without their signals, in microseconds, and tells by how much a copy is later.
+  candidates without their signals, in microseconds, and gives the lag between two copies.
 
-Both are made of the band from `signature.band_of`, each lead at its own scale, and are as robust as that.
+Both are computed from the band of `signature.band_of`, with each lead scaled by itself, so that they change as little
+by filters, noise and gain as that band does.
 """
 
 from __future__ import annotations
@@ -146,14 +147,28 @@ def _values(envelopes: np.ndarray) -> np.ndarray:
 
 
 def _over(values: np.ndarray, begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sums of values and of their squares over a span of each row, each `f64[n]`."""
+    """Returns the sums of values and of their squares over a span of each row, each `f64[n]`.
+
+    Args:
+        values: `f32[n, samples]`.
+        begin: First sample of each row's span, `int64[n]`.
+        end: Sample after each row's span, `int64[n]`.
+    """
     place = np.arange(values.shape[1])
     inside = values * ((place >= begin[:, None]) & (place < end[:, None]))
     return inside.sum(axis=1).astype(np.float64), np.square(inside).sum(axis=1).astype(np.float64)
 
 
 def _summit(values: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the height of a peak of each row between places, and its position, -0.5 … 0.5, by a parabola."""
+    """Returns the height and the position of a peak of each row, by a parabola through the peak and its neighbours.
+
+    Args:
+        values: `f32[n, samples]`.
+        peak: Sample of each row's peak, `int64[n]`.
+
+    Returns:
+        The height, `f64[n]`, and the position relative to `peak`, `f64[n]`, from -0.5 to 0.5 samples.
+    """
     row, last = np.arange(len(peak)), values.shape[1] - 1
     before, at, after = (values[row, np.clip(peak + step, 0, last)].astype(np.float64) for step in (-1, 0, 1))
     bend, slope = before - 2 * at + after, (before - after) / 2

@@ -1,4 +1,4 @@
-"""Finds which records of one or several data sets belong together; `copies_of.py` defines and keeps the result.
+"""Finds which records of one or several data sets are copies or belong together; `copies_of.py` keeps the result.
 
 The search is a module of its own because it loads signal processing, which is not needed to open links.
 """
@@ -28,19 +28,23 @@ def link(
     stores: Sequence[Store] | None = None,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Links:
-    """Finds exact and near-duplicates within and across data sets, and what belongs together through them.
+    """Finds exact and near-duplicates within and across data sets, and the groups that they and shared patients form.
 
     The result depends only on the records, not on the order in which they are stored.
 
     Args:
         datasets: Data sets to link; their rates and lengths may differ.
         patient_namespaces: Name of the patient numbering of each data set; equal names mean that the same numbers are
-            the same patients. None for one of its own for every data set.
+            the same patients. None if every data set has its own numbering.
         stores: Stores of the data sets; None to open them.
         progress: Function that is told the phase, how much of it is done, and its total.
 
     Raises:
         DataError: A data set is given twice, or the number of namespaces is wrong.
+
+    Returns:
+        The pairs of duplicates, and for every record its group (records that share a patient or a recording, directly
+        or through others) and its copies.
     """
     namespaces = _namespaces(datasets, patient_namespaces)
     stores = [open_store(dataset.directory) for dataset in datasets] if stores is None else stores
@@ -103,7 +107,13 @@ def link(
 
 
 def _reordered_copies(datasets: Sequence[Dataset], unique: np.ndarray, read_bands: _Bands) -> Iterator[Copy]:
-    """Yields copies with their leads in another order, among records of different content."""
+    """Yields the pairs of records that are copies with their leads in another order.
+
+    Args:
+        datasets: Data sets in joint order.
+        unique: Joint numbers of records of different content, `int64[n]`; the numbers of a `Copy` are positions in it.
+        read_bands: Reader of bands by joint number.
+    """
     indexes = [dataset.index for dataset in datasets]
     if any(index.order_free_signature is None or index.envelope is None for index in indexes):
         return  # Data sets of earlier versions lack what such copies are found by.
@@ -126,7 +136,7 @@ def _reordered_copies(datasets: Sequence[Dataset], unique: np.ndarray, read_band
 
 
 class _Bands:
-    """Reads the bands of records of several data sets by joint number."""
+    """Reads the bands of records of several data sets by joint number: one data set's numbers follow another's."""
 
     def __init__(self, datasets: Sequence[Dataset], stores: Sequence[Store], starts: np.ndarray):
         self._datasets, self._stores, self._starts = datasets, stores, starts
@@ -166,7 +176,14 @@ def _contents(datasets: Sequence[Dataset]) -> np.ndarray:
 
 
 def _first_of_content(datasets: Sequence[Dataset], starts: np.ndarray) -> np.ndarray:
-    """Returns for every record the first one with its content, by data set and record id."""
+    """Returns for every record the joint number of the first one with equal content, `int64[n]`.
+
+    First is the record of the earliest data set, and of the smallest id within it.
+
+    Args:
+        datasets: Data sets in joint order.
+        starts: Joint number of the first record of each data set, followed by their total, `int64[datasets + 1]`.
+    """
     contents = _contents(datasets)
     order = np.concatenate(
         [start + np.argsort(dataset.index.record_id) for dataset, start in zip(datasets, starts[:-1], strict=True)]
@@ -206,7 +223,16 @@ def _patients(datasets: Sequence[Dataset], namespaces: Sequence[str]) -> np.ndar
 
 
 def _identifying(datasets: Sequence[Dataset], starts: np.ndarray, copy: np.ndarray) -> np.ndarray:
-    """Returns codes of copies, without those that many patients of one data set share (`shared_contents.py`)."""
+    """Returns for every record a code that equal copies share, `int64[n]`.
+
+    A content that many patients of one data set share identifies nobody (`shared_contents.py`): each of its records has
+    a code of its own.
+
+    Args:
+        datasets: Data sets in joint order.
+        starts: Joint number of the first record of each data set.
+        copy: Number of each record's set of copies, `int32[n]`.
+    """
     many = np.zeros(int(copy.max()) + 1, bool)
     for dataset, start in zip(datasets, starts, strict=False):
         own = copy[start : start + dataset.index.num_records]

@@ -116,6 +116,9 @@ def correlations(band: np.ndarray) -> Correlations:
 
     Args:
         band: `f32[8, samples]` from `band_of`.
+
+    Returns:
+        The correlations; all zero for a band that is all zero.
     """
     longest = RHYTHM_LAGS.stop
     if not band.any():

@@ -1,7 +1,7 @@
 """Recognises what a file holds by its first bytes, whatever its name says.
 
 It is used where a name does not decide, and where a reader failed: then the message says what the file is, in place of
-what a parser stumbled over.
+the parser's own error.
 """
 
 from __future__ import annotations
@@ -96,9 +96,12 @@ _ZEROS = ContentKind(
 
 
 def not_brought(head: bytes) -> ContentKind | None:
-    """Returns the kind of a file of bare samples that holds none: empty, a pointer or a web page; None for others.
+    """Returns the kind of a file of bare samples that has none: empty, a pointer or a web page; None for others.
 
-    Any other first bytes can be those of samples.
+    Any other first bytes can be samples.
+
+    Args:
+        head: First bytes of the file, from `head_of`.
     """
     kind = content_kind(head)
     return kind if kind in (_EMPTY, _HTML) or (kind is not None and "pointer" in kind.name) else None
@@ -117,7 +120,11 @@ def head_of(path: Path) -> bytes:
 
 
 def content_kind(head: bytes) -> ContentKind | None:
-    """Returns the kind of a file by its first bytes; None where they do not say."""
+    """Returns the kind of a file by its first bytes; None where they match no kind.
+
+    Args:
+        head: First bytes of the file, from `head_of`.
+    """
     if not head:
         return _EMPTY
     for start, mark, kind in _KINDS:

@@ -20,7 +20,7 @@ MOST_UNPACKED = 128
 
 
 def decoded(content: bytes) -> str:
-    """Returns a text that is in UTF-8, or else in Latin-1, in which every byte is a character."""
+    """Returns bytes decoded as UTF-8, or else as Latin-1, in which every byte is a character."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -38,12 +38,13 @@ def check_present(path: Path) -> None:
 
 
 def read_contents(path: Path, *, max_bytes: int, form: str = "") -> bytes:
-    """Reads a file that is not larger than any recording of its form.
+    """Returns the content of a file, after checking its size.
 
     Args:
         path: Path of the file.
-        max_bytes: Size above which the file is refused unread.
-        form: Form of file that `max_bytes` is the limit for, such as `XML`; empty where it is that of every form.
+        max_bytes: Size above which the file is not read.
+        form: Kind of file that `max_bytes` is the limit for, such as `XML`, for the message; empty where the limit is
+            that of every kind.
 
     Raises:
         RecordError: The file is missing or cannot be read (`missing_file`), or is too large (`unreadable_header`).

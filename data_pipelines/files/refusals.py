@@ -1,4 +1,4 @@
-"""Makes the errors that refuse a recording, each named after the reason under which a build quarantines it."""
+"""Makes the errors by which recordings are quarantined; each function is named after the reason."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ missing_file = functools.partial(RecordError, reason="missing_file")
 
 @contextlib.contextmanager
 def refusing(refusal: Callable[[str], RecordError], what: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a parser raises within the context into the error that refuses the recording.
+    """Turns whatever a parser raises within the context into a `RecordError`.
 
     Args:
-        refusal: Function above that makes the error.
+        refusal: Function that makes the error, such as `unreadable_header`.
         what: Beginning of the message, ahead of the parser's own.
         remedy: End of the message.
 

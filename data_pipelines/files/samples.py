@@ -1,4 +1,4 @@
-"""Converts samples when they are looked at: memory follows what is kept of a recording, not its length.
+"""Converts samples to float64 when they are accessed: memory follows what is kept of a recording, not its length.
 
 A recording of ten seconds is converted at once. Three hours of twelve leads are 130 MB as 16-bit counts and 520 MB as
 float64, of which a build that keeps ten seconds needs half a megabyte.
@@ -23,7 +23,7 @@ VALUES_AT_ONCE = 2**20
 class Matrix(Protocol):
     """Numbers of any type, `[time, lead]` or `[lead, time]`, that are read by slices of rows, such as an array.
 
-    Other matrices know where in a file the numbers lie, and read them when they are looked at.
+    Other matrices keep the position of the numbers in a file, and read them when they are accessed.
     """
 
     @property
@@ -51,13 +51,18 @@ class Matrix(Protocol):
 
 
 class ConvertedSamples:
-    """Samples of which any rows are read and converted by a function when they are asked for."""
+    """Samples, `[time, channel]`, whose rows are read and converted by a function when they are accessed."""
 
     dtype = np.dtype(np.float64)
     ndim = 2
 
     def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
-        """Takes the shape, and a function that returns the rows from `start` to `stop`, `f64[rows, channel]`."""
+        """Makes samples that are not read yet.
+
+        Args:
+            shape: Shape `(time, channel)` of the samples.
+            read: Function that returns `f64[stop - start, channel]` for the rows from `start` to `stop`.
+        """
         self.shape = shape
         self._read = read
 
@@ -92,14 +97,19 @@ class ReadAhead:
     """Reads more rows than it is asked for, and keeps them for the next call."""
 
     def __init__(self, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]):
-        """Takes the shape of all rows, and a function that returns rows `start` to `stop`, `f64[rows, channel]`."""
+        """Makes a reader that has read nothing yet.
+
+        Args:
+            shape: Shape `(time, channel)` of all rows.
+            read: Function that returns `f64[stop - start, channel]` for the rows from `start` to `stop`.
+        """
         self._num_rows = shape[0]
         self._step = max(1, VALUES_AT_ONCE // max(1, shape[1]))
         self._read = read
         self._first, self._rows = 0, np.empty((0, shape[1]))
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Returns the rows from `start` to `stop`; they must not be written to."""
+        """Returns the rows from `start` to `stop`, `f64[stop - start, channel]`; they must not be written to."""
         if start < self._first or stop > self._first + len(self._rows):
             self._rows = self._rows[:0]  # Two blocks are never held at once.
             self._rows = self._read(start, min(self._num_rows, max(stop, start + self._step)))
@@ -108,7 +118,7 @@ class ReadAhead:
 
 
 def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> Samples:
-    """Returns samples: an array where there are few, otherwise an object that converts them as they are looked at.
+    """Returns samples: an array where there are few, otherwise a `ConvertedSamples`.
 
     Args:
         shape: Shape `(time, channel)` of the samples.
@@ -118,7 +128,7 @@ def converted(shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) ->
 
 
 def as_float(samples: Matrix) -> Samples:
-    """Returns numbers of any type, `[time, channel]`, as samples that are kept in their own type until looked at."""
+    """Returns numbers of any type, `[time, channel]`, as samples that are converted to float64 when accessed."""
     return converted(samples.shape, lambda start, stop: samples[start:stop].astype(np.float64))
 
 

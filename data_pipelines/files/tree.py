@@ -1,7 +1,7 @@
-"""Lists every file below a folder that can be a recording, those behind symbolic links to folders included.
+"""Lists every file below a folder that can be a recording, also behind symbolic links to folders.
 
-What systems and programs leave beside recordings is not among them: `._` files of macOS, thumbnails, notebook
-checkpoints, partial downloads. It is counted, not read.
+Files that systems and programs leave beside recordings (litter) are only counted: `._` files of macOS, thumbnails,
+notebook checkpoints, partial downloads.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def list_tree(folder: Path) -> Tree:
         folder: Folder that is searched recursively, whatever its own name.
 
     Raises:
-        DataError: The folder itself must not be listed.
+        DataError: The permissions of the folder itself do not allow to list it.
     """
     files: list[str] = []
     litter: Counter[str] = Counter()
@@ -96,13 +96,13 @@ def files_under(folder: Path) -> Iterator[Path]:
         folder: Folder that is searched recursively.
 
     Raises:
-        DataError: The folder itself must not be listed.
+        DataError: The permissions of the folder itself do not allow to list it.
     """
     yield from list_tree(folder).files
 
 
 def _sorted_in(entries: Iterator[os.DirEntry], files: list[str], litter: Counter[str], closed: list[Path]) -> list[str]:
-    """Sorts the entries of one folder into the lists they belong to; returns the folders among them."""
+    """Appends the entries of one folder to the lists they belong to; returns the paths of the folders among them."""
     folders: list[str] = []
     for entry in entries:
         try:
@@ -123,12 +123,12 @@ def _sorted_in(entries: Iterator[os.DirEntry], files: list[str], litter: Counter
 
 
 def folder_litter(name: str) -> str | None:
-    """Returns what a folder of this name is, if nothing in it is a recording; None if it may hold recordings."""
+    """Returns the kind of litter, in words, that a folder with this name is; None if it may hold recordings."""
     return _FOLDERS.get(name.casefold(), "hidden folders" if name.startswith(".") else None)
 
 
 def file_litter(name: str) -> str | None:
-    """Returns what a file of this name is, if it is no recording; None if it may be one."""
+    """Returns the kind of litter, in words, that a file with this name is; None if it may be a recording."""
     small = name.casefold()
     if small in _NAMES:
         return _NAMES[small]

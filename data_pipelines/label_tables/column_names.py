@@ -1,7 +1,7 @@
-"""Finds the columns of a label table that a builder knows, in any case and with any spaces and dashes.
+"""Finds the columns of a label table that have a meaning, whatever their case, spaces and dashes.
 
-A column with a similar name (`gender`, `subject_id`, `patinet_id`) would become a label or be passed over; instead it
-raises an error that says what to call the column.
+For a column with a similar name (`gender`, `subject_id`, `patinet_id`), an error is raised that says what to call the
+column; otherwise it would become a label, or be ignored.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
 
 
 def is_other_id(name: str) -> bool:
-    """Returns whether a column identifies the recording in another way, such as by its file."""
+    """Returns whether a column with this name identifies the recording in another way, such as by its file."""
     return _key(name) in _OTHER_NAMES["record"]
 
 

@@ -1,7 +1,7 @@
-"""Decides whether a column of a label table is a label, which holds only numbers, and what is odd about it.
+"""Decides whether a column of a label table is a label, which has only numbers, and lists what is odd about it.
 
-A column of texts is passed over, and a note names it. A column that is mostly but not wholly numbers is an error:
-taking it would silently lose values, and passing over it would lose the label.
+A column of texts is ignored, and a note names it. A column that is mostly but not wholly numbers is an error: as a
+label it would lose values, and ignoring it would lose the label.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Judged(NamedTuple):
 
     Attributes:
         is_label: Whether the column becomes a scalar label.
-        told: Remarks on the column; for one that is not a label, its values.
+        told: Remarks on a label, or the most frequent values of a column that is no label, as text.
     """
 
     is_label: bool
@@ -44,7 +44,7 @@ class Judged(NamedTuple):
 
 
 def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
-    """Judges a column that is not one of those with a meaning of their own.
+    """Judges a column that is none of the known columns, such as age and sex.
 
     Args:
         name: Name of the column.
@@ -76,7 +76,11 @@ def judge_column(name: str, values: Iterable[str], *, path: Path) -> Judged:
 
 
 def _nearly_numbers(texts: Counter[str]) -> Counter[str]:
-    """Returns the texts that are numbers except for their spelling, which codes such as `12A` and `14B` are not."""
+    """Returns the texts that are numbers but for a unit or another spelling; codes such as `12A` and `14B` are not.
+
+    Args:
+        texts: Number of rows with each text.
+    """
     found = {text: match for text in texts if (match := _NEARLY_A_NUMBER.fullmatch(text.strip()))}
     units: Counter[str] = Counter()
     for text, match in found.items():

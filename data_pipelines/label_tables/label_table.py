@@ -72,7 +72,7 @@ class LabelTable:
         return len(self._rows)
 
     def rows_of(self, record_ids: Iterable[str]) -> dict[str, Mapping[str, str] | None]:
-        """Assigns each record its row: the row of its path, or else that of its bare name.
+        """Returns the row of each record: the row of its path, or else the row of its bare name.
 
         Args:
             record_ids: Paths of the records below the folder, without extension.
@@ -112,7 +112,11 @@ def _bare(record_id: str) -> str:
 
 
 def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Returns the table with known names, these names by the table's own, and remarks."""
+    """Returns the table with known names of columns, the known name by the table's own name, and notes.
+
+    Raises:
+        DataError: As `LabelTable` says.
+    """
     table = _read(path)
     if "age_years" in table.columns:
         # The label 'age_years', which every data set has, would hide this column.
@@ -131,10 +135,14 @@ def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
 
 
 def _whole(column: pd.Series, path: Path) -> pd.Series:
-    """Returns ids as they were before a program took them for numbers with a fraction.
+    """Returns ids without a fraction, if a program wrote all of them as numbers with one (`12.0`).
+
+    Args:
+        column: Ids as text.
+        path: Path of the table, for messages.
 
     Raises:
-        DataError: The program wrote ids in powers of ten, which lack the last digits.
+        DataError: An id is written in powers of ten (`1.2E+09`), so that its last digits are lost.
     """
     known = [text for text in column.unique() if not is_missing(text)]
     lost = [text for text in known if _IN_POWERS.fullmatch(text)]
@@ -179,7 +187,14 @@ def _is_zero_no_age(column: pd.Series) -> bool:
 def _labels(
     table: pd.DataFrame, names: Iterable[str], path: Path, notes: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the columns that are labels, and those that are passed over."""
+    """Returns the names of the columns that are labels, and of those that are ignored; appends remarks to `notes`.
+
+    Args:
+        table: Table of labels.
+        names: Names of the columns other than the known ones.
+        path: Path of the table, for messages.
+        notes: List that remarks are appended to.
+    """
     scalars, ignored, told = [], [], []
     for name in names:
         if is_nameless(name) or is_other_id(name):
@@ -227,13 +242,13 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _as_texts(column: pd.Series) -> list[str]:
-    """Returns the texts that a column of Parquet would have in a CSV."""
+    """Returns the cells of a column of Parquet as the texts that they would be in a CSV; empty where missing."""
     cells = zip(column.astype(object), column.isna(), strict=True)
     return ["" if is_absent else _as_text(value) for value, is_absent in cells]
 
 
 def _as_text(value: object) -> str:
-    """Returns the text of a cell that is not empty; whole numbers have no fraction, so that ids stay ids."""
+    """Returns the text of a cell that is not empty; whole numbers are written without a fraction, as ids are."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Reads CSV tables as text and strictly, so that no cell is ever taken for one of another column."""
+"""Reads CSV tables as text, and raises an error for any line whose cells do not fit the header."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipelines.errors import DataError
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """Reads a CSV table with a header line; values remain text (ids keep their zeros) and are empty where missing.
+    """Returns a CSV table with a header line as text; ids keep their zeros, and missing values are empty.
 
     Args:
         path: Path of the table, in UTF-8 with or without a byte order mark. Lines without any cell are skipped.
@@ -40,7 +40,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def read_published_table(path: Path, columns: Sequence[str], *, owner: str) -> pd.DataFrame:
-    """Reads a table that a published data set comes with, by `read_text_table`.
+    """Returns a table that a published data set comes with, as text; `read_text_table` reads it.
 
     Args:
         path: Path of the table.
@@ -57,14 +57,19 @@ def read_published_table(path: Path, columns: Sequence[str], *, owner: str) -> p
 
 
 def _separator(path: Path) -> str:
-    """Returns the separator of the columns: the one that the header has most often, out of those of spreadsheets."""
+    """Returns the separator of the columns: the most frequent of comma, semicolon and tab in the header."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = file.readline()
     return max(",;\t", key=header.count)
 
 
 def _check_shape(path: Path, separator: str) -> tuple[list[str], int]:
-    """Returns the names of the columns and the number of rows, after checking that all rows have as many cells."""
+    """Returns the names of the columns and the number of rows, after checking that all rows have as many cells.
+
+    Raises:
+        DataError: A name comes twice, or a row has another number of cells.
+        ValueError: The table is empty.
+    """
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, strict=True, delimiter=separator)
         if not (names := [name.strip() for name in next(lines, [])]):

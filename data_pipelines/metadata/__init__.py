@@ -1,1 +1,1 @@
-"""Reads what sources say of a recording beside its samples: ages, sexes, origins, codes and missing values."""
+"""Parses metadata of recordings: ages, sexes, origins, codes and missing values."""

@@ -1,6 +1,6 @@
-"""Reads an age as sources write it, in years: whole or not, with a unit, cut off at a limit, or impossible.
+"""Parses ages as sources write them, in years: whole or not, with a unit, cut off at a limit, or impossible.
 
-No recording needs an age: one that cannot be read is missing, and a remark says so.
+An age that cannot be read is missing (NaN), and a remark says so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ReadAge(NamedTuple):
 
 
 def read_age(text: str, *, source: str) -> ReadAge:
-    """Reads an age.
+    """Returns an age in years.
 
     `89+`, `>=89` and `89 or older` are read as 89, `>89` as 90, the next whole year, PTB-XL's 300 as 90, and `<1` as 0.
     Months, weeks, days and hours become years.
@@ -73,7 +73,11 @@ def read_age(text: str, *, source: str) -> ReadAge:
 
 
 def _limit(key: str) -> float:
-    """Returns the nearest age that a text such as `89+` allows; NaN where the text states no limit."""
+    """Returns the age in years that is nearest to the limit in a text such as `89+`; NaN if the text states no limit.
+
+    Args:
+        key: Text from `folded`.
+    """
     if found := _AT_LEAST_BEFORE.fullmatch(key):
         return _years(found[1], found[2])
     if found := _AT_LEAST_AFTER.fullmatch(key):

@@ -1,4 +1,4 @@
-"""Reads numbers as sources write them, and deals patients to folds; ages and sexes have modules of their own."""
+"""Parses numbers of sources, and assigns patients to folds; ages and sexes have modules of their own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LARGEST = 3.4e38
 
 
 def number(text: str) -> float:
-    """Returns a number or truth value as float, NaN where missing.
+    """Returns the number or truth value (1 or 0) that a text states; NaN if the value is missing.
 
     Raises:
         ValueError: The text is neither a finite number nor a way to say that there is none.
@@ -53,7 +53,7 @@ class Person(NamedTuple):
 
 
 def read_person(*, age: str, sex: str, coding: SexCoding, source: str) -> Person:
-    """Reads age and sex; neither is needed, and what cannot be read is stored as missing.
+    """Returns age and sex; what is missing or cannot be read is stored as missing.
 
     Args:
         age: Age as the source has it, empty where it has none.
@@ -67,7 +67,7 @@ def read_person(*, age: str, sex: str, coding: SexCoding, source: str) -> Person
 
 
 def missing_patient(text: str, *, where: str, source: str) -> RecordError:
-    """Returns the error by which a recording is quarantined whose patient's id is missing.
+    """Returns the error for a recording whose patient id is missing.
 
     Args:
         text: Id as the source has it.
@@ -79,7 +79,14 @@ def missing_patient(text: str, *, where: str, source: str) -> RecordError:
 
 
 def unread_label(name: str, text: str, *, expected: str, source: str) -> Remark:
-    """Returns the remark about a label that cannot be read and is stored as missing."""
+    """Returns the remark about a label that cannot be read and is stored as missing.
+
+    Args:
+        name: Name of the label.
+        text: Value as the source has it.
+        expected: What the value should be, as a phrase.
+        source: Name of the recording.
+    """
     return Remark(
         reason=UNREAD_LABEL,
         value=f"{name}={text}",
@@ -88,6 +95,6 @@ def unread_label(name: str, text: str, *, expected: str, source: str) -> Remark:
 
 
 def fold_of_patient(patient_id: str) -> int:
-    """Returns a fold from 1 to 10 that depends on the patient alone, so that it is the same in any selection."""
+    """Returns a fold from 1 to 10, a hash of the patient id, so that it is the same in any selection of patients."""
     digest = hashlib.blake2b(patient_id.encode(), digest_size=8, person=b"ecgjax fold").digest()
     return int.from_bytes(digest, "little") % NUM_FOLDS + 1

@@ -60,7 +60,7 @@ def folded(text: str) -> str:
 
 
 def is_missing(text: str) -> bool:
-    """Returns whether a text says that there is no value."""
+    """Returns whether a text says that there is no value, such as `NA`, `unknown` or an empty text."""
     key = folded(text)
     return key in _MISSING or _SAYS_SOMETHING.search(key) is None
 
@@ -77,9 +77,9 @@ def is_missing_id(text: str, *, more: Collection[str] = ()) -> bool:
 
 
 def is_missing_in_file(text: str, *, more: Collection[str] = ()) -> bool:
-    """Returns whether an id in a recording's own file is missing; recorders also fill the field with zeros.
+    """Returns whether an id in a recording's own file is missing; zeros count as missing there.
 
-    In a table, 0 and 000 can be the first of patients that are numbered from 0 on, so zeros do not count as missing
-    there.
+    Recorders fill an empty field with zeros. In a table, 0 and 000 can be the first of patients that are numbered from
+    0, so zeros are no missing ids there (`is_missing_id`).
     """
     return is_missing_id(text, more=more) or _ZEROS.fullmatch(text.strip()) is not None

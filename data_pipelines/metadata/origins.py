@@ -1,4 +1,4 @@
-"""Determines the origin of a record, as far as that decides its scale: records of one origin share its mistakes.
+"""Determines the origin of a record, as far as it decides its scale: errors of scale affect all records of one origin.
 
 An origin is a place (the set of a builder, or a folder of the source), a form (format and rate) and the scale that the
 file states. It is a text, `place | form | scale`, which a build keeps beside the records; parts may be empty.
@@ -24,15 +24,15 @@ def origin_of(recording: Recording, *, place: str = "", form: str = "") -> str:
 
     Args:
         recording: Recording as its file has it.
-        place: Part of the source that it is in: a set or a folder.
-        form: Format of its file.
+        place: Set or folder of the source that the recording is in.
+        form: Format of the recording's file.
     """
     rate = f"{form} at {recording.sampling_rate_hz:g} Hz".strip()
     return origin_text(place, rate, stated_scale(recording))
 
 
 def origin_text(place: str, form: str, scale: str) -> str:
-    """Returns an origin made of its parts."""
+    """Returns an origin, `place | form | scale`, from its parts."""
     return _BETWEEN.join(part.replace("|", "/") for part in (place, form, scale))
 
 
@@ -50,7 +50,11 @@ def stated_scale(recording: Recording) -> str:
 
 
 def units_per_millivolt(scale: str) -> float | None:
-    """Returns how many units of a stated gain are a millivolt; None where the text states no gain, or several."""
+    """Returns the number of units per millivolt that a stated gain means; None if the text states none, or several.
+
+    Args:
+        scale: Scale of an origin, such as `200/mV`.
+    """
     if (match := _GAIN.fullmatch(scale)) is None or not float(match["gain"]):
         return None
     return float(match["gain"]) * _PER_MILLIVOLT[match["unit"].casefold()]

@@ -1,7 +1,6 @@
-"""Brings dates, ages and sexes as recorders write them to the spelling of `Recording.fields`, shared by all formats.
+"""Converts dates, ages and sexes of recorders' files to the spelling of `Recording.fields`, which all formats share.
 
-None of them is needed: what cannot be read is left out, and a remark says so. A recording with an odd date is still a
-recording.
+All of them are optional: what cannot be read is left out, and a remark says so.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ class RecorderFields(NamedTuple):
 
 
 class StatedDate(NamedTuple):
-    """A date as a file has it, empty where there is none, and as it was read, None where it could not be read."""
+    """A date as a file has it (empty where there is none), and as it was parsed (None where it could not be)."""
 
     text: str
     moment: datetime.datetime | None
 
 
 def known_fields(fields: Mapping[str, str]) -> dict[str, str]:
-    """Returns the fields that have a value."""
+    """Returns the fields whose value is not empty."""
     return {name: value for name, value in fields.items() if value}
 
 
@@ -115,7 +114,7 @@ def _doubts_of_dates(birth: StatedDate, acquired: StatedDate, source: str) -> It
 
 
 def age_text(number: str, *, unit: str) -> str:
-    """Returns an age in years; number and unit are returned as they are where they cannot be converted.
+    """Returns an age in years as text; where number and unit cannot be converted, both are returned as they are.
 
     Args:
         number: Number as the file has it.
@@ -150,16 +149,20 @@ def moment(text: str, *formats: str) -> datetime.datetime | None:
 
 
 def compact_moment(text: str) -> datetime.datetime | None:
-    """Returns the moment that `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` of DICOM and HL7 states, without its zone."""
+    """Returns date and time of a text `YYYYMMDD[HHMM[SS[.fraction]]][±ZZZZ]` (DICOM, HL7) without its zone, or None."""
     digits = text.strip().partition("+")[0].partition("-")[0].partition(".")[0]
     spelling = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(digits))
     return moment(digits, spelling) if spelling and digits.isascii() and digits.isdigit() else None
 
 
 def birth_date(text: str, *formats: str) -> StatedDate:
-    """Reads a date of birth in one of `formats`, as a day of DICOM, HL7 or ISO 8601, or as year (and month) alone.
+    """Parses a date of birth.
 
     Where the day is not known, the middle of the year or month is taken.
+
+    Args:
+        text: Date as a day in one of `formats`, of DICOM, HL7 or ISO 8601; or a year, or year and month, alone.
+        *formats: Formats of `strptime`.
     """
     text = text.strip()
     born = moment(text, *formats, "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d") or compact_moment(text)

@@ -1,8 +1,9 @@
-"""Decides how a source writes sex, for a whole column at a time: words are clear, digits are not.
+"""Decides what the values of sex in a source mean, for a whole column at a time: words are clear, digits are not.
 
-1 is a man in ISO 5218 (1 male, 2 female) and in tables of `male`, and a woman in PTB-XL (0 male, 1 female). So digits
-and truth values are only read where the column's name, the published set, or the user (`--sex_coding=1=male,2=female`)
-says what they mean. Single letters depend on each other: M is *mujer* beside H or V, and *mies* or *man* beside N or V.
+The mapping from values to sexes is called the coding. 1 is a man in ISO 5218 (1 male, 2 female) and in a column `male`,
+and a woman in PTB-XL (0 male, 1 female). Digits and truth values are therefore only read where the column's name, the
+published set, or the user (`--sex_coding=1=male,2=female`) defines them. The meaning of single letters depends on the
+other letters of the column: M is *mujer* beside H or V, and *mies* or *man* beside N or V.
 """
 
 from __future__ import annotations
@@ -74,8 +75,7 @@ class SexCoding:
     """Meaning of the values of one column of sexes.
 
     Attributes:
-        meaning: Sex that each value stands for, `MALE`, `FEMALE` or `SEX_UNKNOWN`; a value is looked up as `sex_key`
-            writes it.
+        meaning: Sex, `MALE`, `FEMALE` or `SEX_UNKNOWN`, by the value as `sex_key` normalises it.
         said_by: Description, for the summary, of what decided the meaning.
     """
 
@@ -83,7 +83,7 @@ class SexCoding:
     said_by: str
 
     def read(self, text: str, *, source: str) -> ReadSex:
-        """Reads one value; one that is not covered is stored as unknown, with a remark.
+        """Returns the sex that a value means; a value that the coding lacks is unknown, with a remark.
 
         Args:
             text: Value as the source has it.
@@ -107,7 +107,7 @@ class SexCoding:
 
 
 def sex_key(text: str) -> str:
-    """Returns a value in the form by which codings know it: in lower case, whole numbers without a fraction."""
+    """Returns a value normalised as a key of `SexCoding.meaning`: in lower case, whole numbers without a fraction."""
     key = folded(text)
     return key[:-2] if key.endswith(".0") else key
 
@@ -131,13 +131,14 @@ IS_MALE_CODING = SexCoding(
 
 
 def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
-    """Returns the meaning of values that the user declares.
+    """Returns the sexes that the user declares for values, by the value as `sex_key` normalises it.
 
     Args:
         entries: Entries as the user gives them, such as `["1=male", "2=female", "9=unknown"]`.
 
     Raises:
-        DataError: An entry has another form, or two are about one value.
+        DataError: An entry is not `VALUE=male`, `VALUE=female` or `VALUE=unknown`, or two entries declare the same
+            value.
     """
     given = f"--sex_coding={','.join(entries)}"
     codes = {name: code for code, name in SEX_NAMES.items()}
@@ -154,23 +155,28 @@ def declared_sexes(entries: Sequence[str]) -> dict[str, int]:
 
 
 def files_coding(declared: Mapping[str, int]) -> SexCoding:
-    """Returns the coding of sexes in the recordings' own files: words, and what the user declares."""
+    """Returns the coding of sexes in the recordings' own files: words, and the values that the user declares.
+
+    Args:
+        declared: Sexes by value, from `declared_sexes`.
+    """
     if not declared:
         return WORDS
     return SexCoding(meaning={**WORDS.meaning, **declared}, said_by=f"{_text(declared)} as declared, else from words")
 
 
 def column_coding(values: Iterable[str], *, column: str, declared: Mapping[str, int], where: str) -> SexCoding:
-    """Decides what the values of a column mean.
+    """Returns the coding of a column of sexes.
 
     Args:
         values: Values of all rows.
         column: Name of the column as the table has it.
-        declared: Meaning of values that the user declares.
+        declared: Sexes by value, from `declared_sexes`.
         where: File of the table, for messages.
 
     Raises:
-        DataError: The meaning of the values is not clear; the message has their counts and how to declare it.
+        DataError: The meaning of the values is not clear, or no declared value is in the column; the message has their
+            counts.
     """
     counts: Counter[str] = Counter()
     for text, count in Counter(values).items():
@@ -201,7 +207,11 @@ def column_coding(values: Iterable[str], *, column: str, declared: Mapping[str, 
 
 
 def _column_words(counts: Collection[str]) -> dict[str, int]:
-    """Returns the meaning of words, and of letters by their company; letters that are not clear are left out."""
+    """Returns the sexes that words and letters mean; letters whose meaning the other letters leave open are left out.
+
+    Args:
+        counts: Values of the column, from `sex_key`.
+    """
     letters = frozenset(value for value in counts if value in _LETTERS)
     if letters <= _USUAL_LETTERS.keys():
         return _with_words(_USUAL_LETTERS)

@@ -1,4 +1,4 @@
-"""Names data sets built from folders; the name tells the patients of one from those of another.
+"""Names data sets that are built from folders, so that their patients are not confused with those of other data sets.
 
 A patient is an id within data sets of one name (`ecgjax/leakage/trained_on.py`). Two sources that share a name would
 share their patients, and a source under two names would have its patients twice.
@@ -22,9 +22,9 @@ _DIGEST_LETTERS = 6
 
 
 def name_of_source(source: Path) -> str:
-    """Returns a name for the data set of a folder: the folder's own, and a digest of its path.
+    """Returns a name for the data set of a folder: the folder's own name and a digest of its path.
 
-    The same folder has the same name whenever it is built, and no two folders share one.
+    A folder has the same name whenever it is built, and no two folders have the same name.
 
     Args:
         source: Path of the folder.
@@ -39,7 +39,7 @@ def name_of_source(source: Path) -> str:
 
 
 def name_notes(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Says what the name of a data set means for its patients, where that may surprise its owner.
+    """Returns a note if the data set has no name of its own, on what this means for its patients; empty otherwise.
 
     Args:
         card: Card of the data set.

@@ -1,4 +1,4 @@
-"""Makes a local copy of a data set that is elsewhere: card, index and a packed copy, without its shards."""
+"""Makes a local copy of a remote data set: card, index and a packed copy, without the ArrayRecord shards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stage_dataset(
     progress: Progress = lambda num_records: None,
     downloaded: Callable[[int], None] = lambda num_bytes: None,
 ) -> bool:
-    """Makes a local data set at `out` of the one at `url`, unless a good one is there.
+    """Makes a local data set at `out` of the one at `url`, unless a valid one is there.
 
     ArrayRecord shards are downloaded whole, one after the other, checked, unpacked and removed. Finished work is kept
     in `OUT.building`: a run after an interrupted one goes on from there.
@@ -43,9 +43,9 @@ def stage_dataset(
         out: Directory of the copy: absent, empty, or a data set staged before.
         timeout_s: Seconds that one answer of the remote may take.
         shard_bytes: Largest size of a packed shard.
-        started: Function that is told the data set before its signals are read.
-        progress: Function that is told how many further records are done.
-        downloaded: Function that is told how many further bytes have come.
+        started: Function that is called with the data set before its signals are read.
+        progress: Function that is called with the number of records that were done since its last call.
+        downloaded: Function that is called with the number of bytes that arrived since its last call.
 
     Returns:
         Whether anything was made.
@@ -97,7 +97,7 @@ def stage_dataset(
 
 
 def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
-    """Downloads the card; where an interrupted run had another card, only its signals are kept.
+    """Downloads the card; if an interrupted run had another card, only the signals of its copy are kept.
 
     Args:
         remote: Folder of the data set that is copied.
@@ -147,7 +147,16 @@ def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -
 
 
 def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> None:
-    """Downloads everything but the signals, and checks it; files that are there in full size already are kept."""
+    """Downloads and checks all files but the signals; files that are there in full size are kept.
+
+    Args:
+        remote: Folder of the data set that is copied.
+        making: Directory in which the copy is made.
+        staging: Directory for files that are not part of the copy.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
     _fetch(remote, f"{INDEX_DIR}/{INDEX_FILE}", making)
     source = f"{remote.url}/{INDEX_DIR}/{INDEX_FILE}"
     try:

@@ -1,4 +1,6 @@
-"""Makes the packed copy of a data set (`packed_format.py`); it can be resumed, and appears whole or not at all.
+"""Makes the packed copy of a data set (`packed_format.py`); an interrupted run can be resumed.
+
+The copy is moved into place when it is complete.
 
 Shards that are finished are kept with their hashes until the whole copy is finished; a run after an interrupted one
 checks them and goes on after them.
@@ -35,10 +37,10 @@ _RECORDS_PER_READ = 256
 
 
 class SignalSource(Protocol):
-    """Source of the signals of a packed copy."""
+    """Reader of the signals for a packed copy."""
 
     def read(self, record_numbers: np.ndarray) -> np.ndarray:
-        """Returns the signals `int16[n, time, 8]` of consecutive record numbers `int64[n]`, asked for in order."""
+        """Returns the signals, `int16[n, time, 8]`, of consecutive record numbers; calls are in ascending order."""
         ...
 
     def shard_of(self, record_number: int) -> str:
@@ -49,14 +51,14 @@ class SignalSource(Protocol):
 def pack(
     dataset: Dataset, *, shard_bytes: int = packed.SHARD_BYTES, progress: Progress = lambda num_records: None
 ) -> bool:
-    """Makes the packed copy of a data set at `DIR/packed`, unless a good one is there.
+    """Makes the packed copy of a data set at `DIR/packed`, unless a valid one is there.
 
     Finished work is kept in `DIR/packed.building`: a run after an interrupted one goes on from there.
 
     Args:
         dataset: Data set of which a copy is made.
         shard_bytes: Largest size of a shard.
-        progress: Function that is told how many further records are done.
+        progress: Function that is called with the number of records that were done since its last call.
 
     Returns:
         Whether a copy was made.
@@ -101,11 +103,11 @@ def write_packed(
         folder: Folder of the copy; it is created, and its parents exist.
         shard_bytes: Largest size of a shard.
         extra_bytes: Number of bytes that `source` needs on the same disk at a time.
-        progress: Function that is told how many further records are done.
+        progress: Function that is called with the number of records that were done since its last call.
 
     Raises:
-        DataError: The disk is too full, a signal is not what the index says, or the folder holds what an interrupted
-            run made of another data set.
+        DataError: The disk is too full, a signal is not what the index says, or an interrupted run left part of a copy
+            of another data set in the folder.
     """
     folder.mkdir(exist_ok=True)
     size = packed.record_bytes(dataset.format)
@@ -131,7 +133,7 @@ def write_packed(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Work:
-    """A shard to be made, and the note that is written once it is finished."""
+    """A shard to be made, and a file (note) that is written once the shard is finished."""
 
     folder: Path
     number: int
@@ -146,13 +148,22 @@ class _Work:
         return self.path.with_suffix(".json")
 
     def keep(self, shard: packed.PackedShard, fingerprint: str) -> None:
-        """Notes that the shard is finished; the note appears whole or not at all."""
+        """Writes the note that the shard is finished, completely or not at all."""
         with written_whole(self.note, making=self.path.with_suffix(".tmp")) as file:
             file.write(json.dumps({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}).encode())
 
 
 def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) -> dict[int, packed.PackedShard]:
-    """Returns the shards that an interrupted run finished, by number; removes everything else that it left."""
+    """Returns the shards that an interrupted run finished, by number, and removes everything else that it left.
+
+    Args:
+        work: All shards of the copy.
+        fingerprint: Fingerprint of the data set.
+        progress: Function that is called with the number of records of each finished shard.
+
+    Raises:
+        DataError: An interrupted run left part of a copy of another data set.
+    """
     finished = {}
     for shard in work:
         if not shard.note.exists():

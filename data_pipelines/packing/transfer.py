@@ -1,4 +1,4 @@
-"""Downloads ArrayRecord shards of a remote data set to the local disk, one after the other while they are read."""
+"""Downloads ArrayRecord shards of a remote data set one after the other, while they are read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from data_pipelines.system.remote import RemoteFolder, Task
 def shards_of(
     remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]
 ) -> Iterator[RemoteShards]:
-    """Yields the shards of a remote data set while they are read, and leaves none of them on the local disk.
+    """Yields a reader of the shards of a remote data set, and removes all of them from the local disk afterwards.
 
     Args:
         remote: Folder of the data set.
         dataset: Data set whose card and index are local already.
         scratch: Local directory for shards; it is emptied before and removed afterwards.
-        downloaded: Function that is told the number of bytes of every part that has come.
+        downloaded: Function that is called with the number of bytes of every part that arrived.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -42,7 +42,7 @@ def shards_of(
 
 
 class RemoteShards:
-    """Signals of a remote data set in stored order; one shard is on the local disk, and the next on its way."""
+    """Signals of a remote data set in stored order; one shard is on the local disk while the next is downloaded."""
 
     def __init__(self, remote: RemoteFolder, dataset: Dataset, scratch: Path, downloaded: Callable[[int], None]):
         self._remote, self._scratch, self._downloaded = remote, scratch, downloaded
@@ -70,7 +70,10 @@ class RemoteShards:
         return f"{self._remote.url}/{self._names[self._shard_number(record_number)]}"
 
     def read(self, record_numbers: np.ndarray) -> np.ndarray:
-        """Reads the signals of consecutive record numbers, asked for in order.
+        """Returns the signals, `int16[n, time, 8]`, of consecutive record numbers; calls are in ascending order.
+
+        Args:
+            record_numbers: Record numbers, `int64[n]`.
 
         Raises:
             DataError: A shard is missing, truncated or damaged; the message names it.
@@ -87,7 +90,7 @@ class RemoteShards:
         return signals
 
     def close(self) -> None:
-        """Ends the download that is on its way and removes the open shard."""
+        """Ends the current download and removes the open shard."""
         self._closing.set()
         for task in self._coming.values():
             with contextlib.suppress(DataError, OSError):  # The shard is no longer wanted.

@@ -1,7 +1,7 @@
-"""Draws a stored ECG on paper as a cardiologist reads it: twelve leads at 25 mm/s and 10 mm/mV, in true millimetres.
+"""Draws a stored ECG on ECG paper: twelve leads at 25 mm/s and 10 mm/mV, true to scale.
 
-The page is as large as its contents need: 10 s in the usual arrangement fill A4. Printed at 100 % a large box is 5 mm;
-saved as PDF or SVG the figure consists of lines only.
+The page is as large as its contents need: 10 s in the usual arrangement fill A4. Printed at 100 %, a large box is 5 mm
+wide. In a PDF or SVG the figure consists of lines only.
 
 References:
     Kligfield et al., "Recommendations for the standardization and interpretation of the electrocardiogram, part I",
@@ -94,8 +94,8 @@ def draw_ecg(
 ) -> Figure:
     """Draws a stored ECG on ECG paper.
 
-    The median of a lead's recorded samples is drawn at its zero line, as the page says; nothing else is done to the
-    signal. A lead that leaves its row is not cut off: it runs over the others, and the page names it with its extremes.
+    The median of a lead's recorded samples is drawn at its zero line, as a line on the page says; nothing else is done
+    to the signal. A lead that leaves its row is drawn over other rows, and the page names it with its extremes.
 
     Args:
         signal_uv: `int16[time, 8]`, µV, leads in stored order.
@@ -136,7 +136,7 @@ def draw_ecg(
 
 
 def _leads_in_mm(signal_uv: np.ndarray, valid_start: int, valid_stop: int) -> dict[str, np.ndarray]:
-    """Returns the twelve leads as heights above their zero lines, in millimetres."""
+    """Returns the twelve leads, by name, as heights above their zero lines, `f64[time]`, in millimetres."""
     millivolts = twelve_leads(signal_uv.astype(np.float64)) / MICROVOLTS_PER_MILLIVOLT
     millivolts -= np.median(millivolts[valid_start:valid_stop], axis=0)
     return dict(zip(STANDARD_LEADS, MM_PER_MILLIVOLT * millivolts.T, strict=True))
@@ -154,13 +154,22 @@ class _Recording:
         return len(self.leads_mm["I"])
 
     def mm(self, samples: Number) -> Number:
-        """Returns the width of a number of samples, in millimetres."""
+        """Returns the width of a number of samples on paper, in millimetres."""
         return samples * MM_PER_SECOND / self.sampling_rate_hz
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Samples `start` to `stop` of a lead in a row; `values_mm` are those recorded, from sample `first` on."""
+    """Samples `start` to `stop` of a lead in a row of the page.
+
+    Attributes:
+        lead: Name of the lead.
+        row: Number of the row, from above.
+        start: First sample.
+        stop: Last sample plus one.
+        first: First sample that was recorded.
+        values_mm: Heights of the recorded samples, from sample `first` on, in millimetres.
+    """
 
     lead: str
     row: int
@@ -184,7 +193,7 @@ def _segments(recording: _Recording, layout: PaperLayout) -> list[_Segment]:
 
 
 class _Sheet:
-    """Works out the size of the page and draws it from top to bottom."""
+    """Computes the size of a page and draws the page."""
 
     def __init__(
         self,
@@ -239,7 +248,7 @@ class _Sheet:
         return " · ".join(parts)
 
     def _excursions(self) -> str:
-        """Returns a text that names the leads whose traces leave their rows, with how far they reach."""
+        """Returns a sentence on the leads whose traces leave their rows, with their extremes; empty where none does."""
         reach: dict[str, tuple[float, float]] = {}
         for segment in self._segments:
             if len(segment.values_mm) and np.abs(segment.values_mm).max() > self._layout.row_mm / 2:
@@ -249,7 +258,7 @@ class _Sheet:
         return f"Beyond their rows, from the zero line: {leads}" if leads else ""
 
     def _zero_line(self, row: int) -> float:
-        """Returns the height of a row's zero line, which is a line of the large boxes."""
+        """Returns the height of a row's zero line above the lower edge, in mm; it is a line of the large boxes."""
         top = self._corner[1] + self._size[1]
         below_top = self._layout.row_mm * (row + 0.5)
         return top - LARGE_BOX_MM * round(below_top / LARGE_BOX_MM)
@@ -284,7 +293,13 @@ class _Sheet:
         self.page.lines_of_text(self._x(segment.start) + 1.0, name_top, [segment.lead], _LEAD)
 
     def _hatch(self, start: int, stop: int, zero: float) -> None:
-        """Hatches samples that were not recorded."""
+        """Hatches samples that were not recorded.
+
+        Args:
+            start: First sample.
+            stop: Last sample plus one; nothing is drawn if it is not above `start`.
+            zero: Height of the row's zero line, in millimetres.
+        """
         if start >= stop:
             return
         left, width, height = self._x(start), self._recording.mm(stop - start), LARGE_BOX_MM
@@ -294,7 +309,7 @@ class _Sheet:
             self.page.text(left + width / 2, zero - height, "not recorded", _FOOTER)
 
     def _draw_separator(self, sample: int, zero: float) -> None:
-        """Marks where the next lead begins, beside its name, where nobody takes the mark for a pacing spike."""
+        """Draws a mark where the next lead begins, at the height of its name, so that it is unlike a pacing spike."""
         x = np.full(2, self._x(sample))
         y = zero + np.array([0.25, 0.37]) * self._layout.row_mm
         self.page.line(x, y, _MARK, name="separator")

@@ -14,8 +14,8 @@ class PaperLayout:
     """Arrangement of leads on the page.
 
     Attributes:
-        rows: Leads of each row from left to right. The columns of a row follow each other in time, so that what lies on
-            one vertical line was recorded at one time.
+        rows: Leads of each row from left to right. The columns of a row follow each other in time, so that samples on
+            one vertical line were recorded at the same time.
         rhythm: Lead of a last row over the whole recording, or None.
         row_mm: Distance from one row's zero line to the next, in whole large boxes.
     """

@@ -1,4 +1,4 @@
-"""Makes a page to draw on in millimetres: true to scale in print, with whole pixels to a millimetre in a PNG."""
+"""A page to draw on in millimetres: true to scale in print, with a whole number of pixels per millimetre in a PNG."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def millimetres(points: float) -> float:
 
 
 def broken_lines(text: str, *, width_mm: float, size: float, bold: bool = False) -> list[str]:
-    """Breaks a text between words so that every line fits; a word that is longer than a line stays whole.
+    """Returns a text as lines that fit a width, broken between words; a word that is longer than a line stays whole.
 
     Args:
-        text: Text to break; several spaces count as one; lines break at those, never at a no-break space.
+        text: Text to break; several spaces count as one, and lines are never broken at a no-break space.
         width_mm: Width of a line.
         size: Size of the letters in points.
         bold: Whether the letters are bold.
@@ -103,7 +103,15 @@ class Page:
     def grid(
         self, style: LineStyle, *, corner: tuple[float, float], size: tuple[float, float], step_mm: float, name: str
     ) -> None:
-        """Rules a rectangle from its lower left corner on, `step_mm` from line to line."""
+        """Draws a grid of lines within a rectangle.
+
+        Args:
+            style: Look of the lines.
+            corner: Lower left corner `(x, y)` of the rectangle, in millimetres.
+            size: Width and height of the rectangle, in millimetres.
+            step_mm: Distance of the lines.
+            name: Id of the grid in the figure.
+        """
         (x, y), (width, height) = corner, size
         # A width that is a whole number of steps may lie a rounding error below it, and has its last line all the same.
         columns = x + step_mm * np.arange(int(width / step_mm + 1e-6) + 1)
@@ -115,7 +123,14 @@ class Page:
         self._axes.add_collection(LineCollection(upright + level, **look, snap=False, gid=name), autolim=False)
 
     def line(self, x: np.ndarray, y: np.ndarray, style: LineStyle, *, name: str) -> None:
-        """Draws a polyline through every point; none is left out or moved."""
+        """Draws a line through points, without simplifying it.
+
+        Args:
+            x: Positions from the left edge, `f64[points]`, in millimetres.
+            y: Heights above the lower edge, `f64[points]`, in millimetres.
+            style: Look of the line.
+            name: Id of the line in the figure.
+        """
         path = Polyline(np.stack([x, y], axis=1))
         # Matplotlib would drop points that hardly change the outline at the size of the figure.
         path.should_simplify = False
@@ -133,7 +148,16 @@ class Page:
         hatch: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Fills a rectangle with a colour, or hatches it in that colour on white."""
+        """Fills a rectangle with a colour, or hatches it in that colour on white.
+
+        Args:
+            corner: Lower left corner `(x, y)` of the rectangle, in millimetres.
+            size: Width and height of the rectangle, in millimetres.
+            color: Colour of the face or the hatch.
+            layer: Position among the layers of the page.
+            hatch: Pattern of the hatch in Matplotlib's notation, or None.
+            name: Id of the rectangle in the figure, or None.
+        """
         # Matplotlib draws a hatch in the colour of the edge, which is not drawn itself at a width of 0.
         face, edge = (_WHITE, color) if hatch else (color, "none")
         look: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 0, "zorder": layer}
@@ -142,14 +166,30 @@ class Page:
         self._axes.add_patch(rectangle)
 
     def text(self, x: float, y: float, text: str, style: TextStyle, *, ha: str = "center", va: str = "top") -> Text:
-        """Writes a line; `ha` and `va` are Matplotlib's alignments of the text at `x` and at `y`."""
+        """Writes a line of text, and returns it as Matplotlib's object.
+
+        Args:
+            x: Position from the left edge, in millimetres.
+            y: Height above the lower edge, in millimetres.
+            text: Text to write.
+            style: Look of the text.
+            ha: Matplotlib's horizontal alignment of the text at `x`.
+            va: Matplotlib's vertical alignment of the text at `y`.
+        """
         weight = "bold" if style.bold else "normal"
         look: dict[str, Any] = {"fontsize": style.size, "weight": weight, "color": style.color, "zorder": style.layer}
         # Ids and labels may hold dollar signs, between which Matplotlib would set a formula.
         return self._axes.text(x, y, text, **look, family=_FONT, parse_math=False, ha=ha, va=va)
 
     def lines_of_text(self, x: float, top: float, lines: Sequence[str], style: TextStyle) -> float:
-        """Writes lines below each other from `top` downwards; returns the height at which the next would begin."""
+        """Writes lines of text below each other; returns the height in millimetres at which the next line would begin.
+
+        Args:
+            x: Position from the left edge, in millimetres.
+            top: Height of the first line's top above the lower edge, in millimetres.
+            lines: Lines to write.
+            style: Look of the text.
+        """
         # The halo keeps the letters readable where the lines of the grid or a trace pass under them.
         halo = withStroke(linewidth=_HALO_PT, foreground=_WHITE)
         for line in lines:
@@ -159,7 +199,7 @@ class Page:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes a page as a PNG that states its pixels to a millimetre, so that it prints at its true size."""
+    """Writes a page as a PNG that states its resolution, so that it prints at true size."""
     # A user's own settings of Matplotlib may crop figures, which would change the size of the page.
     figure.savefig(path, format="png", dpi=figure.dpi, facecolor=figure.get_facecolor(), bbox_inches=None)
 

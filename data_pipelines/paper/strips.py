@@ -1,4 +1,4 @@
-"""Draws strips of simulated records beside real ones of the same condition."""
+"""Draws short simulated and real records of the same conditions side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAD_STEP_MV = 2.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """An example of a condition from either origin, simulated and real.
+    """A simulated and a real example of a condition.
 
     Attributes:
         name: Name of the condition.
@@ -34,7 +34,13 @@ class Condition:
 
 
 def draw_strips(conditions: Sequence[Condition], *, sampling_rate_hz: int, path: Path) -> None:
-    """Draws leads II, V1 and V5 of every condition, simulated on the left and real on the right, to a PNG."""
+    """Draws leads II, V1 and V5 of every condition, simulated on the left and real on the right, to a PNG.
+
+    Args:
+        conditions: Conditions, one for each row of the picture.
+        sampling_rate_hz: Rate of the signals.
+        path: Path of the PNG.
+    """
     figure = Figure(figsize=(15, 2.6 * len(conditions)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle("Left: SIMULATED (no patient). Right: real. Leads II, V1, V5; a box is 0.2 s by 0.5 mV")

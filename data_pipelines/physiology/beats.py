@@ -92,7 +92,7 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beats:
-    """Measurements of all beats of a recording but that of the first R peak, which the recording may cut off.
+    """Measurements of every beat of a recording except that of the first R peak, which the recording may cut off.
 
     All are `f64[beats]`, NaN where a beat could not be measured, unless said otherwise.
 
@@ -197,7 +197,7 @@ def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float)
 
     Args:
         ecg: Recording, `[time, lead]`, in mV, at `ANALYSIS_RATE_HZ`.
-        r_peaks: Positions of the R peaks, `int[beats]`.
+        r_peaks: Samples of the R peaks, `int64[beats]`.
         qrs_onset_ms: Time from the R peak to the onset of the QRS complex, below 0; NaN leaves the recording as it is.
     """
     if math.isnan(qrs_onset_ms):
@@ -212,7 +212,14 @@ def _without_drift(ecg: np.ndarray, r_peaks: np.ndarray, *, qrs_onset_ms: float)
 
 
 def _lead_ii(raw: np.ndarray, smooth: np.ndarray, *, r_peak: int, at: Boundaries) -> dict[str, float]:
-    """Returns amplitudes, slope and ST of a beat from one lead, unfiltered and smoothed, each `f64[time]`."""
+    """Returns amplitudes (mV), slope (mV/s) and ST (mV) of a beat by their names in `Beats`; empty if there is no QRS.
+
+    Args:
+        raw: Lead II without drift, `f64[time]`, mV.
+        smooth: The same lead, smoothed.
+        r_peak: Sample of the beat's R peak.
+        at: Boundaries of the beat.
+    """
     if math.isnan(at.qrs_onset):
         return {}
 

@@ -73,7 +73,7 @@ class Boundaries:
 
 
 def smoothed(ecg: np.ndarray, *, rate_hz: int) -> np.ndarray:
-    """Returns `f64[time, lead]` low-passed at 40 Hz with zero phase, which `find_boundaries` takes."""
+    """Returns `f64[time, lead]` low-passed at 40 Hz with zero phase, the input of `find_boundaries`."""
     return scipy_signal.sosfiltfilt(_lowpass(rate_hz), ecg, axis=0)
 
 
@@ -84,10 +84,10 @@ def find_boundaries(
 
     Args:
         beat: `f64[time, lead]`, mV, a single or median beat, `smoothed` and without baseline wander.
-        before_s: Seconds of the beat before R.
+        before_s: Time from the beginning of `beat` to R, seconds.
         rate_hz: Sampling rate of the beat.
-        rr_before_s: Time since the R peak before it; no P wave is looked for beyond a share of it.
-        rr_after_s: Time until the R peak after it; no T wave is looked for beyond a share of it.
+        rr_before_s: Time since the R peak of the beat before, seconds; no P wave is looked for beyond a share of it.
+        rr_after_s: Time until the R peak of the beat after, seconds; no T wave is looked for beyond a share of it.
 
     Returns:
         P onset and offset, QRS onset and offset, T peak, and T onset and offset by the tangents at its steepest
@@ -128,7 +128,14 @@ def _qrs(beat: np.ndarray, *, r_peak: int, rate_hz: int) -> tuple[int, int] | No
 
 
 def _slowest_after(speed: np.ndarray, fastest: int) -> int | None:
-    """Returns where a QRS ends that runs into its ST segment, as in bundle branch block: at the lowest speed."""
+    """Returns the sample at which a QRS ends that runs into its ST segment, as in bundle branch block; else None.
+
+    The QRS ends where the speed is lowest.
+
+    Args:
+        speed: Speed of the leads' change, `f64[time]`, up to the latest end of a QRS.
+        fastest: Sample of the largest speed.
+    """
     last_fast = int(np.flatnonzero(speed >= 0.5 * speed[fastest])[-1])
     slowest = last_fast + int(speed[last_fast:].argmin())
     # A minimum at the very end is followed by something slower yet, and is no end of the QRS.

@@ -129,7 +129,7 @@ def measure_record(
 
     Returns:
         The measurements that could be made, by name, in the units of `UNITS`; the median beat, `f32[95, lead]`, mV, or
-        None; and the reasons for what could not be measured.
+        None; and the reasons for what could not be measured, as in `Measurements.failures`.
     """
     try:
         strip = prepare(signal, sampling_rate_hz=sampling_rate_hz)
@@ -146,7 +146,11 @@ def measure_record(
 
 
 def _rates(r_peaks: np.ndarray) -> dict[str, float]:
-    """Returns the median RR interval and its variability, over all beats."""
+    """Returns the median RR interval and its variability over all beats, by name, in the units of `UNITS`.
+
+    Args:
+        r_peaks: Samples of the R peaks, `int64[peaks]`.
+    """
     rr = np.diff(r_peaks) * (1000 / ANALYSIS_RATE_HZ)
     steps = np.diff(rr)
     return {

@@ -1,8 +1,9 @@
 """Reads embeddings of another modality (reports, echocardiograms, cardiac MR) of the recordings of a data set.
 
-They are made elsewhere, by a language model for instance, and given as a folder of two files that any program can
-write: `embedding.npy`, `f16` or `f32[m, dim]`, and `record_id.npy`, `str[m]`, the recording that each row belongs to.
-Rows that are equal (one report that many recordings share) are one partner.
+The embeddings are made elsewhere, by a language model for instance, and given as a folder of two files that any program
+can write: `embedding.npy`, `f16` or `f32[m, dim]`, and `record_id.npy`, `str[m]`, the recording that each row belongs
+to. An embedding is called the partner of its recording; equal rows (one report that many recordings share) are one
+partner.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ _ROWS = 1 << 14
 
 
 class PairedEmbeddings:
-    """Partners of recordings, one for each record number, as a column that a stream reads batch by batch.
+    """Embeddings that are the partners of recordings, indexed by record number, `f32[n, dim]`; read batch by batch.
 
     Args:
         values: Embeddings of every file, `[m, dim]`; memory-mapped, so that a million partners do not fill every
             process's memory.
-        place: Row of `values` joined for every record, `int64[n]`; −1 for recordings without a partner.
-        content: Digest of `values`.
+        place: Row of every record in the concatenation of `values`, `int64[n]`; −1 for recordings without a partner.
+        content: Digest of `values`, as hexadecimal text.
     """
 
     dtype = np.dtype(np.float32)
@@ -45,7 +46,11 @@ class PairedEmbeddings:
         return hashlib.blake2b(self._content.encode() + self._place.tobytes(), digest_size=16).hexdigest()
 
     def __getitem__(self, records: np.ndarray) -> np.ndarray:
-        """Returns partners of record numbers, `f32[..., dim]`; zeros where there is none."""
+        """Returns the partners of records, `f32[..., dim]`; zeros for records without one.
+
+        Args:
+            records: Record numbers, `int64[...]`.
+        """
         place = self._place[records]
         out = np.zeros((*place.shape, self.shape[1]), np.float32)
         for start, part in zip(self._starts, self._values, strict=False):
@@ -83,7 +88,15 @@ def open_paired(
 
 
 def _open(directory: Path, record_id: np.ndarray) -> tuple[np.memmap, np.ndarray]:
-    """Returns the embeddings, memory-mapped, and the row of every record, −1 for records without one."""
+    """Returns the embeddings, memory-mapped, and the row of every record, −1 for records without one.
+
+    Args:
+        directory: Folder of the two files.
+        record_id: Ids of the data set's records, `str[n]`.
+
+    Raises:
+        DataError: A file is malformed, or names a recording twice or none of the data set's.
+    """
     values, of = (_load(directory / name) for name in ("embedding.npy", "record_id.npy"))
     if values.ndim != 2 or values.dtype not in (np.float16, np.float32):
         message = f"{directory}/embedding.npy must be f16 or f32[m, dim], it is {values.dtype}{list(values.shape)}"
@@ -117,7 +130,17 @@ def _load(path: Path) -> np.memmap:
 
 
 def _groups(values: Sequence[np.memmap]) -> tuple[np.ndarray, str]:
-    """Numbers equal rows alike, `int64[rows of all]`, and digests all rows, in one pass over the memory maps."""
+    """Numbers equal rows alike, and digests all rows, in one pass over the memory maps.
+
+    Args:
+        values: Embeddings of every file, `[m, dim]`.
+
+    Returns:
+        Number of each row's group of equal rows, `int64[rows of all files]`, and the digest as hexadecimal text.
+
+    Raises:
+        DataError: A value is not finite.
+    """
     numbers: dict[bytes, int] = {}
     out, content = [], hashlib.blake2b(digest_size=16)
     for part in values:

@@ -1,6 +1,7 @@
-"""Puts physiology vectors on one scale before they are compared: standardiser and principal components.
+"""Standardises physiology vectors before they are compared, and computes their principal components.
 
-Both are fitted on training records alone. A cosine between raw vectors would be dominated by milliseconds.
+Both are fitted on training records alone. A cosine between raw vectors would be dominated by the measurements in
+milliseconds, whose numbers are largest.
 
   standardizer = Standardizer.fit(physiology.values, train_records, names=physiology.names)
   standard = standardizer.transform(physiology.values[records])
@@ -29,10 +30,10 @@ _CONSTANT = 1e-6
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitted:
-    """Numbers that were fitted to training records, and are kept as JSON."""
+    """Parameters that were fitted to training records, and are saved as JSON."""
 
     def save(self, path: Path | str) -> None:
-        """Writes the numbers as JSON, without loss of precision."""
+        """Writes the parameters as JSON, without loss of precision."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
         Path(path).write_text(json.dumps({"kind": type(self).__name__} | plain, indent=1) + "\n", encoding="utf-8")
@@ -54,13 +55,13 @@ class Standardizer(_Fitted):
     """Brings every measurement to mean 0 and standard deviation 1 over the training records.
 
     Attributes:
-        names: Names of all measurements it takes, in column order.
-        kept: Names of the measurements it returns, in column order.
+        names: Names of the measurements that `transform` expects, in column order.
+        kept: Names of the measurements that `transform` returns, in column order.
         dropped: Reasons by the names of the other measurements: `constant` or `missing` (in too many training records).
         mean: `f64[kept]`, mean over the training records in which a measurement is not missing.
         sd: `f64[kept]`, standard deviation over the same records.
         max_missing: Largest share of training records that may miss a measurement.
-        num_records: Number of training records it was fitted on that have any measurement.
+        num_records: Number of training records with any measurement, to which it was fitted.
     """
 
     names: tuple[str, ...]
@@ -134,7 +135,11 @@ class Standardizer(_Fitted):
         return np.where(np.isfinite(standard), standard, 0).astype(np.float32)
 
     def mask(self, values: np.ndarray) -> np.ndarray:
-        """Returns where `transform` gives a measurement and not a zero in its place: `bool[n, kept]`."""
+        """Returns `bool[n, kept]`: True where a measurement was made, False where `transform` gives 0 in its place.
+
+        Args:
+            values: Measurements, `f32[n, measurements]`, NaN where missing.
+        """
         return np.isfinite(self._kept(values))
 
     def _kept(self, values: np.ndarray) -> np.ndarray:
@@ -211,7 +216,12 @@ class Pca(_Fitted):
 
 
 def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the rows that have any measurement, in blocks `f64[n, measurements]`."""
+    """Yields the rows that have any measurement, in blocks `f64[m, measurements]`.
+
+    Args:
+        values: Measurements, `f32[n, measurements]`, NaN where missing.
+        rows: Numbers of the rows to read, `int64[rows]`.
+    """
     for start in range(0, len(rows), _BLOCK):
         block = np.asarray(values[rows[start : start + _BLOCK]], np.float64)
         yield block[np.isfinite(block).any(axis=1)]

@@ -59,7 +59,8 @@ class Physiology:
         names: Names of the measurements, in column order.
         units: Units of the measurements.
         values: `f32[record, measurement]`, memory-mapped, NaN where missing.
-        reasons: `int32[record]`, memory-mapped, why values are missing: a mask of `vector.Missing`, 0 where none is.
+        reasons: `int32[record]`, memory-mapped, why values are missing, as bits of `vector.Missing`; 0 where no value
+            is missing.
         card: Contents of `physiology.json`.
     """
 
@@ -117,7 +118,7 @@ def measure_dataset(
     progress: Callable[[int], None] = lambda num_records: None,
     records_per_chunk: int = RECORDS_PER_CHUNK,
 ) -> bool:
-    """Measures every record of a prepared data set into `DIR/physiology`, unless good measurements are there.
+    """Measures every record of a prepared data set into `DIR/physiology`, unless valid measurements are there.
 
     What is measured is kept chunk by chunk in `DIR/physiology.building`: a run after an interrupted one goes on from
     there, and ends with the same bytes as one that was never interrupted, whatever the numbers of workers.
@@ -125,7 +126,8 @@ def measure_dataset(
     Args:
         directory: Directory of the data set.
         num_workers: Number of processes that measure.
-        progress: Function that is told how many further records are done, those of an interrupted run included.
+        progress: Function that is called with the number of records that were done since its last call, those of an
+            interrupted run included.
         records_per_chunk: Number of records that are stored together; a run that asks for another number starts anew.
 
     Returns:
@@ -164,7 +166,7 @@ class _Chunk:
     records: range
 
     def load(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns values and reasons, or None where they were not measured, or not stored as a whole."""
+        """Returns values `f32[n, measurements]` and reasons `int32[n]`; None if the file is missing or incomplete."""
         try:
             # NumPy leaves a file open that it opened itself and finds to be damaged.
             with self.path.open("rb") as file, np.load(file) as kept:
@@ -180,7 +182,13 @@ class _Chunk:
 
 
 def _chunks_for(dataset: Dataset, staging: Path, records_per_chunk: int) -> list[_Chunk]:
-    """Returns the chunks of a data set, and clears the staging directory unless it is of the same request."""
+    """Returns the chunks of a data set, and clears the staging directory if it is of another data set or version.
+
+    Args:
+        dataset: Data set to measure.
+        staging: Directory in which measurements are gathered.
+        records_per_chunk: Number of records of every chunk but the last.
+    """
     request = _versions(dataset) | {"records_per_chunk": records_per_chunk}
     path = staging / _REQUEST_FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != json.dumps(request):
@@ -219,7 +227,13 @@ def _tasks(records: range) -> list[range]:
 
 
 def _measure_records(directory: Path, fingerprint: str, records: range) -> tuple[np.ndarray, np.ndarray]:
-    """Reads and measures records; returns `f32[n, measurements]` and `int32[n]`."""
+    """Reads and measures records; returns their values, `f32[n, measurements]`, and reasons, `int32[n]`.
+
+    Args:
+        directory: Directory of the data set.
+        fingerprint: Fingerprint of the data set.
+        records: Record numbers.
+    """
     dataset, store = _opened(directory, fingerprint)
     values = np.full((len(records), len(NAMES)), math.nan, np.float32)
     reasons = np.zeros(len(records), np.int32)
@@ -233,7 +247,7 @@ def _measure_records(directory: Path, fingerprint: str, records: range) -> tuple
 
 @functools.lru_cache(maxsize=1)
 def _opened(directory: Path, fingerprint: str) -> tuple[Dataset, Store]:
-    """Opens a data set once in each worker, and again when another one lies there."""
+    """Opens a data set and its store once in each worker process; another fingerprint opens them again."""
     return open_dataset(directory), open_store(directory)
 
 

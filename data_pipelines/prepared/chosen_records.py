@@ -1,4 +1,4 @@
-"""Finds the records of a data set that a user names, or draws some at random."""
+"""Finds records of a data set by their ids, or draws some at random."""
 
 from __future__ import annotations
 

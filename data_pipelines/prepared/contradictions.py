@@ -39,7 +39,7 @@ _SHOWN = 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contradiction:
-    """Two copies with different values; the first is the earliest of its copies that states a value.
+    """Two copies of a recording with different values; the first is the earliest copy that states a value.
 
     Attributes:
         kind: Kind of the value: `age`, `sex`, `patient` or `label`.
@@ -74,13 +74,14 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Contradiction))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Side:
-    """A data set as the comparison sees it.
+    """The parts of a data set that are compared.
 
     Attributes:
         name: Name of the data set.
         namespace: Namespace of its patient ids.
         index: Index of the data set.
-        labels: Function from a record's number to its value, NaN where missing, by the label's name with its unit.
+        labels: Function from a record number to the record's value, NaN where missing, by the label's name with its
+            unit.
     """
 
     name: str
@@ -109,7 +110,7 @@ def contradictions_of(links: Links, datasets: Sequence[Dataset]) -> list[Contrad
 
 
 def contradictions_within(index: Index, *, name: str) -> list[Contradiction]:
-    """Returns where records of one data set with equal signals differ in age, sex, patient or labels.
+    """Returns the contradictions between records of one data set with equal signals.
 
     Args:
         index: Index of the data set.
@@ -150,7 +151,7 @@ def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
 
 
 def contradiction_section(found: Sequence[Contradiction]) -> dict[str, Any]:
-    """Returns the description of contradictions for the card of a data set."""
+    """Returns the section on contradictions for the card of a data set, as values that JSON can hold."""
     return {"counts": counts_by_kind(found), "listed": [str(each) for each in found[:_KEPT]]}
 
 
@@ -180,7 +181,14 @@ def _contradictions(copies: Sequence[np.ndarray], sides: Sequence[_Side]) -> lis
 def _disagreements(
     kind: str, label: str, said: Sequence[tuple[int, int, Any]], sides: Sequence[_Side]
 ) -> Iterator[Contradiction]:
-    """Yields the copies that contradict the first of `said`, which holds side, record and value of each copy."""
+    """Yields the contradictions of further copies with the first.
+
+    Args:
+        kind: Kind of the value, as in `Contradiction`.
+        label: Name of the value.
+        said: Number of the data set, record number and value of each copy.
+        sides: Data sets.
+    """
     for side, record, value in said[1:]:
         first_side, first_record, first_value = said[0]
         if _contradict(kind, first_value, value):
@@ -212,7 +220,12 @@ def _text(kind: str, value: Any) -> str:
 
 
 def _labels(index: Index, scalars: Mapping[str, Mapping[str, str]]) -> dict[str, Callable[[int], float]]:
-    """Returns the labels of an index for a `_Side`; `scalars` are those of the card, which have the units."""
+    """Returns, by the label's name with its unit, a function from a record number to the record's value.
+
+    Args:
+        index: Index of the data set.
+        scalars: Entry `scalars` of the data set's card, which has the units.
+    """
     columns: dict[str, tuple[np.ndarray, float]] = {"age_years": (index.age_years, math.nan)}
     columns["sex"] = (index.sex, SEX_UNKNOWN)
     for name, values in index.scalars.items():
@@ -231,7 +244,11 @@ def _value_at(record: int, *, values: np.ndarray, missing: float) -> float:
 
 
 def _copies(copies: Sequence[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
-    """Yields the copies of every recording that has several, each as data set and record number, in order."""
+    """Yields, for every recording with several copies, the number of the data set and the record number of each copy.
+
+    Args:
+        copies: Number of every record's recording, `int[n]`, for each data set.
+    """
     starts = np.cumsum([0, *map(len, copies)])
     copy = np.concatenate(copies)
     order = np.argsort(copy, kind="stable")

@@ -46,7 +46,7 @@ PAIR_FIELDS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinkedDataset:
-    """A data set among those of a `Links`.
+    """A data set of a `Links`.
 
     Attributes:
         name: Name of the data set.

@@ -63,8 +63,7 @@ class Dataset:
 
 
 def staging_directory(out: Path) -> Path:
-    """Returns the directory in which a data set is made until it is complete: a sibling, so that one rename finishes
-    it.
+    """Returns the directory in which a data set is made until it is complete: `OUT.building`, beside the data set.
 
     Raises:
         DataError: The path is the root of all folders, which has no sibling.
@@ -76,7 +75,12 @@ def staging_directory(out: Path) -> Path:
 
 
 def check_out(out: Path, *, lost: str) -> None:
-    """Raises `DataError` if a data set cannot be made at a whole path; `lost` says what would happen to a folder."""
+    """Raises `DataError` if a data set cannot be made at a path.
+
+    Args:
+        out: Resolved path of the data set.
+        lost: Clause on what would happen to the current directory, for the message.
+    """
     if out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is not a prepared data set; choose another --out, or move it away")
     if out == Path.cwd():
@@ -126,7 +130,7 @@ def open_dataset(directory: Path | str) -> Dataset:
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Reads the card of a data set; if there is none, the error says why.
+    """Returns the card of a data set; if there is none, the error says why.
 
     Raises:
         DataError: The directory does not exist, the build is unfinished, it is not a data set, or the layout version is
@@ -158,7 +162,7 @@ def read_card(directory: Path) -> dict[str, Any]:
 
 
 def _check_shapes(card: Mapping[str, Any]) -> None:
-    """Raises `ValueError`, `KeyError` or `TypeError` if the card lacks what opening a data set needs."""
+    """Raises `ValueError`, `KeyError` or `TypeError` if the card lacks an entry that opening a data set needs."""
     form, lengths = SignalFormat(**card["signal_format"]), card["shard_lengths"]
     numbers = (form.sampling_rate_hz, form.num_samples, *lengths)
     # To isinstance, true and false would be whole numbers too.

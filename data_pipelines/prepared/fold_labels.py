@@ -28,15 +28,15 @@ SPREAD_LABELS = (
 
 
 def labels_by_fold(index: Index) -> dict[str, Any]:
-    """Counts the records of every label by fold.
+    """Returns the numbers of records of every label by fold.
 
     Args:
         index: Index of the whole data set.
 
     Returns:
-        Plain values for JSON. `folds` has the numbers of the folds and `records` the number of records in each.
-        `labels` has, by the name that `Index.label` takes, the number of `known` records in each fold, and either that
-        of `positive` ones, for labels of 0 and 1, or the `mean`, which is None where none is known.
+        Values that JSON can hold. `folds` has the numbers of the folds and `records` the number of records in each.
+        `labels` has, by the name that `Index.label` takes, the number of `known` records in each fold; and for labels
+        of 0 and 1 the number of `positive` records, for others the `mean`, which is None where no record is known.
     """
     folds, place = np.unique(np.asarray(index.fold), return_inverse=True)
     labels = {name: _scalar(values, place, len(folds)) for name, values in index.scalars.items()}
@@ -59,7 +59,13 @@ def _scalar(values: np.ndarray, place: np.ndarray, num_folds: int) -> dict[str, 
 
 
 def _task(values: np.ndarray, place: np.ndarray, num_folds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns, by fold and class, the number of records with a label and the number of positive records."""
+    """Returns the numbers of records with a label and of positive records, `int64[fold, class]` each.
+
+    Args:
+        values: Labels of the task, `int8[n, class]`.
+        place: Position of each record's fold, `int64[n]`.
+        num_folds: Number of folds.
+    """
     known = np.zeros((num_folds, values.shape[1]), np.int64)
     positive = np.zeros_like(known)
     # A task is memory-mapped, and is compared in steps, so that memory never holds a copy of all of it.
@@ -112,7 +118,7 @@ def _some(labels: Sequence[str], *, sign: str) -> str:
 
 
 def fold_table(counted: Mapping[str, Any], *, most: int | None = _LABELS_SHOWN) -> list[Sequence[str]]:
-    """Returns rows of text with every label's positives, or its mean and number of records, by fold; a header is first.
+    """Returns rows of text, a header first, with every label's positives, or mean and number of records, by fold.
 
     Args:
         counted: Result of `labels_by_fold`.

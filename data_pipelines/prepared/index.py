@@ -148,7 +148,7 @@ class Index:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All names that `label` takes."""
+        """All names that `label` accepts."""
         of_tasks = (f"{name}:{label}" for name, task in self.tasks.items() for label in task.classes)
         return (*DEMOGRAPHIC_LABELS, *self.scalars, *of_tasks)
 
@@ -186,15 +186,15 @@ class Index:
     ) -> Split:
         """Splits by fold so that no patient and no content is on two sides.
 
-        Duplicates by content are left out. So is a record whose group also has a record on a side that is judged later:
-        train yields to val and test, and val yields to test.
+        Duplicates by content are left out. A training record is also left out if its group has a record in val or test,
+        and a validation record if its group has one in test.
 
         Args:
             train_folds: Folds to train on.
             val_folds: Folds to select models on.
             test_folds: Folds to report results on.
             links: Links of this data set, from `copies_of.Links.of`. With them, near-duplicates count as duplicates,
-                and groups are joint groups. Of the duplicates on one side, the first by record id stays. `joint.join`
+                and groups are joint groups. Of the duplicates on one side, the first by record id is kept. `joint.join`
                 splits several data sets at once.
 
         Raises:
@@ -212,7 +212,11 @@ class Index:
         )
 
     def check_folds(self, sides: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises `DataError` if a fold is on two sides or has no record."""
+        """Raises `DataError` if a fold is on two sides or has no record.
+
+        Args:
+            sides: Folds of the sides `train`, `val` and `test`.
+        """
         named = [fold for folds in sides.values() for fold in folds]
         if twice := sorted({fold for fold in named if named.count(fold) > 1}):
             raise DataError(f"fold {', '.join(map(str, twice))} is given to two of train, val and test")
@@ -221,7 +225,7 @@ class Index:
             raise DataError(_absent_folds(absent, dict(zip(folds.tolist(), counts.tolist(), strict=True))))
 
     def fingerprint(self, signal_format: records.SignalFormat) -> str:
-        """Returns the hex digest of what a model can see: layout, format, and contents and patients in order."""
+        """Returns a hexadecimal digest of what a model can depend on: layout, format, contents, patients in order."""
         digest = hashlib.blake2b(digest_size=16)
         numbers = (records.LAYOUT_VERSION, signal_format.sampling_rate_hz, signal_format.num_samples)
         digest.update("{} {} {}\n".format(*numbers).encode())
@@ -268,7 +272,7 @@ def duplicates(content_hash: np.ndarray) -> np.ndarray:
 
 
 def duplicate_pairs(index: Index) -> list[list[str]]:
-    """Returns the id of every record that repeats a signal, with that of the first record with this signal."""
+    """Returns pairs of record ids: every record that repeats a signal, and the first record with this signal."""
     numbers = np.flatnonzero(index.duplicate_of != NOT_A_DUPLICATE)
     first = index.duplicate_of[numbers]
     return [[str(index.record_id[one]), str(index.record_id[other])] for one, other in zip(numbers, first, strict=True)]
@@ -277,7 +281,7 @@ def duplicate_pairs(index: Index) -> list[list[str]]:
 def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
     """Groups records that share a patient or have equal signals, directly or through others.
 
-    A signal that many patients have (`shared_contents.py`) does not join them.
+    A signal that many patients have (`shared_contents.py`) does not join its records.
 
     Args:
         patient: Codes of the patients, `int32[n]`.
@@ -296,7 +300,12 @@ def groups(patient: np.ndarray, content_hash: np.ndarray) -> np.ndarray:
 
 
 def components(ends: tuple[np.ndarray, np.ndarray], *, num_nodes: int) -> np.ndarray:
-    """Returns the connected component of every node of a graph, `int32[nodes]`, by the two ends of each edge."""
+    """Returns the number of every node's connected component, `int32[nodes]`.
+
+    Args:
+        ends: Nodes at the two ends of each edge, `int[edges]` each.
+        num_nodes: Number of nodes.
+    """
     graph = scipy.sparse.coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(num_nodes, num_nodes))
     return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
 
@@ -311,7 +320,7 @@ def _as_words(content_hash: np.ndarray) -> np.ndarray:
 
 
 def by_first_appearance(codes: np.ndarray) -> np.ndarray:
-    """Returns codes, `int32[n]`, that are numbered by first appearance and equal where the given ones are."""
+    """Returns codes renumbered by first appearance, `int32[n]`; equal codes stay equal."""
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
@@ -324,7 +333,7 @@ def column_shape(name: str) -> tuple[int, ...]:
 
 
 def save_column(folder: Path, name: str, values: np.ndarray) -> None:
-    """Writes a whole column."""
+    """Writes a column of the index to its file."""
     write_npy(folder / f"{name}.npy", [values], dtype=values.dtype, shape=values.shape)
 
 
@@ -336,7 +345,7 @@ def save_contents(
     tasks: Mapping[str, Sequence[str]],
     later: Iterable[str] = LATER_COLUMNS,
 ) -> None:
-    """Writes the table of contents of an index; it comes last, since it is what makes the columns an index.
+    """Writes the table of contents of an index; it is written last, since columns without it are no index.
 
     Args:
         folder: Folder of the index.

@@ -1,4 +1,4 @@
-"""Joins several data sets of one rate and length into one; record numbers continue from each to the next."""
+"""Joins several data sets of one rate and length; record numbers continue from one data set to the next."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class JointIndex:
     Attributes:
         indices: Indices of the data sets, in order.
         group: Group of every record over all data sets, `int32[n]`, as in `Index`; records of two data sets share a
-            group if they have equal signals (or with links show one recording), directly or through others.
+            group if they have equal signals (with links, also if they show one recording), directly or through others.
     """
 
     indices: tuple[Index, ...]
@@ -94,7 +94,7 @@ class JointIndex:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All names that `label` takes, which are those of at least one data set."""
+        """All names that `label` accepts: those of at least one data set."""
         return tuple(dict.fromkeys(name for index in self.indices for name in index.labels))
 
     def label(self, name: str) -> np.ndarray:
@@ -137,10 +137,16 @@ class JointDataset:
     def split(
         self, *, train_folds: Iterable[int], val_folds: Iterable[int] = (), test_folds: Iterable[int] = ()
     ) -> Split:
-        """Splits all data sets by the same folds, so that records that belong together are on one side in all of them.
+        """Splits all data sets by the same folds, so that records of one joint group are on one side in all of them.
 
         The rules are those of `Index.split`, with joint groups: of the duplicates on one side, the first by data set
-        and record id stays; train yields to val and test, and val yields to test, in any data set.
+        and record id is kept. A training record is left out if its group has a record in val or test of any data set,
+        and a validation record if its group has one in test.
+
+        Args:
+            train_folds: Folds to train on.
+            val_folds: Folds to select models on.
+            test_folds: Folds to report results on.
 
         Raises:
             DataError: A fold is on two sides, or some data set does not have it.
@@ -213,7 +219,7 @@ def _described(dataset: Dataset) -> str:
 
 
 def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
-    """Returns the copies with equal signals and the groups that follow from them, within and across data sets.
+    """Returns, by data set, the copies with equal signals and the groups that follow, within and across data sets.
 
     Signals that many patients of one data set share (`shared_contents.py`) join no groups, in any data set.
     """
@@ -235,7 +241,11 @@ def _equal_contents(datasets: Sequence[Dataset]) -> list[Linked]:
 
 
 def _first_of_content(content: np.ndarray) -> np.ndarray:
-    """Returns the first record with each record's content, `int64[n]`, for hashes `uint8[n, 16]`."""
+    """Returns the number of the first record with the same content, `int64[n]`.
+
+    Args:
+        content: Hashes of the contents, `uint8[n, 16]`.
+    """
     # Numbers sort ten times as fast as byte strings, so only records with equal first halves are compared whole.
     _, code, count = np.unique(content[:, :8].copy().view(np.uint64).ravel(), return_inverse=True, return_counts=True)
     alike = np.flatnonzero(count[code] > 1)

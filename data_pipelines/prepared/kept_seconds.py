@@ -1,4 +1,4 @@
-"""Counts how much of the recordings a data set stores: seconds kept, and seconds that were cut off or refused."""
+"""Sums up the seconds of recordings that a data set stores, and those that were dropped."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from data_pipelines.records import SignalFormat
 
 
 def kept_seconds(index: Index, signal_format: SignalFormat) -> dict[str, Any]:
-    """Counts what is stored of the recordings that have a record in the data set.
+    """Returns sums over the recordings that have a record in the data set.
 
     Args:
         index: Index of the data set.
         signal_format: Format of the records.
 
     Returns:
-        A mapping with `recordings`, their number; `recorded`, `kept` and `dropped`, their total seconds and those that
-        were stored and not stored; `cut`, the number of recordings that are not stored whole; `longest`, the length of
-        the longest in seconds; and `unknown`, the number of records whose recording has no known length, which are
-        counted nowhere else. It is empty for an index without such columns.
+        A mapping with `recordings`, their number; `recorded`, `kept` and `dropped`, the seconds of all, of what was
+        stored and of what was not; `cut`, the number of recordings that are not stored as a whole; `longest`, the
+        length of the longest recording in seconds; and `unknown`, the number of records whose recording has no known
+        length, which the other entries leave out. The mapping is empty for an index without such columns.
     """
     if index.recording is None or index.recording_seconds is None:
         return {}
@@ -61,7 +61,7 @@ def kept_sentence(seconds: Mapping[str, Any]) -> str:
 
 
 def place_text(index: Index, signal_format: SignalFormat, number: int) -> str:
-    """Returns a text on where a record lies in its recording; empty if this is unknown or the record is all of it.
+    """Returns a text on the position of a record in its recording; empty if this is unknown or the record is all of it.
 
     Args:
         index: Index of the data set.

@@ -1,9 +1,8 @@
 """Checks the ids of patients against their records, once all records are known.
 
-An id that stands for a missing one (0, 9999, Test) makes one person of many, with one fold and mutual positives. Its
-recordings contradict each other, or are too many for one person. Conversely, a person with two spellings of an id
-(`00123` and `123`) may be in training and test. Neither is changed, because the build cannot know the truth; it reports
-both.
+If an id stands for a missing one (0, 9999, Test), recordings of many people count as one person's. Such recordings
+contradict each other, or are too many for one person. Conversely, a person with two spellings of an id (`00123` and
+`123`) may be in training and test. The build cannot know the truth, so it reports both cases and changes nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
 
 
 def _spelling_key(text: str) -> str:
-    """Returns a key without capitals, fraction and leading zeros, and with spaces for dashes, to match spellings."""
+    """Returns an equal key for spellings of one id: without case, fraction, leading zeros and repeated spaces."""
     key = unicodedata.normalize("NFKC", text).casefold().removesuffix(".0")
     key = " ".join(key.replace("-", " ").replace("_", " ").split())
     return (key.lstrip("0") or "0") if key.isdecimal() else key
@@ -126,7 +125,12 @@ def _zero_ages(index: Index) -> Iterator[str]:
 
 
 def _largest(found: np.ndarray, counts: np.ndarray) -> list[int]:
-    """Returns the first few of the patients found, those with the most recordings first."""
+    """Returns the codes of a few patients, those with the most recordings first.
+
+    Args:
+        found: Codes of patients, `int64[n]`.
+        counts: Number of recordings of every patient, `int64[patients]`.
+    """
     return found[np.argsort(-counts[found], kind="stable")][:_NAMED].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Handles remarks on recordings that were stored although a field of them could not be read.
+"""Remarks on recordings that were stored although a field of them could not be read.
 
 A reader or builder attaches `Remark`s (`records.py`) to a record. They are kept beside the record's shard, listed in
 `remarks.csv`, and counted by reason and by value on the card and in the summary.
@@ -50,7 +50,7 @@ def unpacked_remarks(packed: np.ndarray) -> list[RecordRemark]:
 
 
 def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[str, dict[str, Any]]:
-    """Writes the list of all remarks, shard by shard, and counts them.
+    """Writes the list of all remarks as CSV, shard by shard, and returns their counts.
 
     Args:
         parts: Remarks of every shard.
@@ -82,7 +82,7 @@ def list_remarks(parts: Iterable[Sequence[RecordRemark]], path: Path) -> dict[st
 
 
 def remark_lines(counted: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns the lines on remarks in a summary: two for each reason, the second of which is its first message.
+    """Returns the lines on remarks in a summary: for each reason, a line of counts and a line with the first message.
 
     Args:
         counted: Result of `list_remarks`.

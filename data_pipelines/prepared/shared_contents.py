@@ -1,9 +1,9 @@
-"""Finds contents that many patients share, which are nobody's recording and no reason to identify the patients.
+"""Finds contents that many patients share: they are no patient's recording, and do not show that patients are the same.
 
-A recorder's test pattern, calibration pulse or demonstration ECG is stored for every patient whose record still held
-it. Two or three patients with one recording are people who were registered twice, or a mix-up, and belong together in a
-split. But if many patients were joined in this way, a split would put all of them on one side. Such contents remain
-duplicates of one another, so at most one record is ever used, but they join no patients, and the build names them.
+A recorder's test pattern, calibration pulse or demonstration ECG may be stored for many patients. Two or three patients
+with one recording are people who were registered twice, or a mix-up, and belong on one side of a split. But if many
+patients were joined in this way, a split would put all of them on one side. Records with such a content remain
+duplicates of one another, so at most one of them is used, but they join no patients, and the build names them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ _IDS_LISTED = 20
 
 
 def shared_by_many(content: np.ndarray, patient: np.ndarray) -> np.ndarray:
-    """Returns whether each record has a signal that more than `MOST_PATIENTS_OF_A_CONTENT` patients have.
+    """Returns whether each record has a content that more than `MOST_PATIENTS_OF_A_CONTENT` patients have, `bool[n]`.
 
     Args:
         content: Codes of the signals, equal for equal ones, `int[n]`, from 0 on.
         patient: Codes of the patients, `int[n]`.
-
-    Returns:
-        The answer for each record, `bool[n]`.
     """
     # Few contents are so frequent, and patients need to be counted only for these.
     often = np.flatnonzero((np.bincount(content) > MOST_PATIENTS_OF_A_CONTENT)[content])
@@ -50,7 +47,7 @@ def own_codes(codes: np.ndarray, apart: np.ndarray) -> np.ndarray:
 
 
 def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndarray) -> list[dict[str, Any]]:
-    """Lists the signals that many patients share, for the card.
+    """Returns the signals that many patients share, as values that JSON can hold, for the card.
 
     Args:
         content: Codes of the signals, equal for equal ones, `int[n]`, from 0 on.
@@ -70,7 +67,7 @@ def listed_contents(content: np.ndarray, patient: np.ndarray, record_id: np.ndar
 
 
 def shared_sentence(entry: Mapping[str, Any]) -> str:
-    """Returns a sentence on an entry of `listed_contents`: what it is and what was done."""
+    """Returns a sentence on an entry of `listed_contents`."""
     ids: Sequence[str] = entry["record_ids"]
     more = entry["records"] - len(ids)
     return (

@@ -44,7 +44,10 @@ class Linked:
 
 
 def split_of(in_side: Mapping[str, np.ndarray], *, unique: np.ndarray, group: np.ndarray) -> Split:
-    """Leaves out duplicates, and every record whose group also has a record on a side that is judged later.
+    """Returns a split without duplicates and without groups on two sides.
+
+    Training records yield to val and test, and validation records to test: they are left out if their group is there
+    too.
 
     Args:
         in_side: Whether each record's fold is on a side, `bool[n]`, for every name in `SIDES`.
@@ -62,9 +65,12 @@ def split_linked(
     linked: Sequence[Linked],
     sides: Sequence[Mapping[str, tuple[int, ...]]],
 ) -> list[Split]:
-    """Splits data sets jointly: train yields to val and test, and val yields to test, in any data set.
+    """Splits data sets jointly, so that no group is on two sides in any of them.
 
-    Of the duplicates on one side, the first by data set and record id stays, so that the order in which records are
+    Training records yield to val and test, and validation records to test: they are left out if their group is there
+    too.
+
+    Of the duplicates on one side, the first by data set and record id is kept, so that the order in which records are
     stored does not matter.
 
     Args:
@@ -72,6 +78,9 @@ def split_linked(
         record_ids: Id of every record, `str[n]`, for every data set.
         linked: Groups and copies of every data set, with joint numbers.
         sides: Folds of every name in `SIDES`, for every data set.
+
+    Returns:
+        The split of each data set, with its own record numbers.
     """
     starts = np.cumsum([0, *map(len, folds)])
     in_side = {

@@ -1,9 +1,9 @@
-"""Deals whole patients to folds so that every label is as equally frequent in all folds as possible.
+"""Assigns whole patients to folds so that every label is as equally frequent in all folds as possible.
 
 The method is iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
-ECML PKDD 2011) with patients in place of records: the rarest label is dealt first, each of its patients to the fold
-that lacks it most, and in a tie to the fold that lacks records most. Nothing is drawn at random: the same patients and
-labels give the same folds, in any order.
+ECML PKDD 2011) with patients in place of records: the rarest label is handled first, and each of its patients is
+assigned to the fold that lacks the label most, in a tie to the fold that lacks records most. Nothing is drawn at
+random: the same patients and labels give the same folds, in any order.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LABELS_SHOWN = 8
 
 
 def label_indicators(scalars: Mapping[str, np.ndarray], tasks: Mapping[str, np.ndarray]) -> scipy.sparse.csr_array:
-    """Returns indicators that folds should have equal shares of, one per column, `bool[record, indicator]`.
+    """Returns indicators whose shares should be equal in all folds, one per column, `bool[record, indicator]`.
 
     Args:
-        scalars: Scalars by name, `f32[n]`, NaN where missing; 0 and 1 each become an indicator, and of other values
-            each quarter.
+        scalars: Scalars by name, `f32[n]`, NaN where missing; for values 0 and 1 there are two indicators, for others
+            one for each quarter of the values.
         tasks: Tasks by name, `int8[n, classes]`; each class becomes an indicator that is true for 1.
     """
     columns = []
@@ -49,7 +49,11 @@ def label_indicators(scalars: Mapping[str, np.ndarray], tasks: Mapping[str, np.n
 
 
 def dealt_note(labels: Sequence[str]) -> str:
-    """Returns the note of a card on folds that were dealt by `stratified_folds`."""
+    """Returns the note of a card on folds from `stratified_folds`.
+
+    Args:
+        labels: Names of the labels that the folds are stratified by.
+    """
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (" …" if len(labels) > _LABELS_SHOWN else "")
     return f"patients were dealt to folds 1 to {NUM_FOLDS}, stratified by {shown}"
 
@@ -57,7 +61,7 @@ def dealt_note(labels: Sequence[str]) -> str:
 def stratified_folds(
     patient: np.ndarray, patient_ids: Sequence[str], indicators: scipy.sparse.csr_array, *, num_folds: int = NUM_FOLDS
 ) -> np.ndarray:
-    """Deals patients to folds.
+    """Assigns patients to folds.
 
     Args:
         patient: Position of every record's patient in `patient_ids`, `int[n]`.
@@ -84,7 +88,7 @@ def stratified_folds(
 
 
 class _Dealer:
-    """Deals patients one by one; its state is in lists, since single entries of arrays are slow to read."""
+    """Assigns patients to folds one by one; its state is in lists, since single entries of arrays are slow to read."""
 
     def __init__(self, has: scipy.sparse.csr_array, num_records: np.ndarray, num_folds: int):
         self.fold = np.full(len(num_records), -1, np.int16)
@@ -95,7 +99,11 @@ class _Dealer:
         self._records_wanted = [sum(self._num_records) / num_folds] * num_folds
 
     def deal(self, rank: np.ndarray) -> None:
-        """Deals all patients, those with equal claims in the order of `rank`."""
+        """Assigns all patients to `fold`, those with equal claims in the order of `rank`.
+
+        Args:
+            rank: Patients in order of precedence, `int64[patients]`.
+        """
         columns = scipy.sparse.csc_array(self._has[rank])
         labels = [(count, label) for label, count in enumerate(self._left) if count]
         heapq.heapify(labels)

@@ -1,9 +1,9 @@
 """Checks the nesting of DICOM files before pydicom reads them.
 
 pydicom reads an element of the length it claims even if that exceeds the sequence item that contains it, so that in a
-file which lost a few bytes of samples, it takes whatever follows for samples. Every length is therefore checked against
-its container first (DICOM PS3.5, section 7). In elements without VR, the dictionary tells which are sequences; values
-with an unknown VR and an undefined length are sequences without VR (PS3.5, 6.2.2).
+file which lost a few bytes of samples, pydicom reads whatever follows the sequence as samples. Every length is
+therefore checked against its container first (DICOM PS3.5, section 7). In elements without VR, the dictionary tells
+which are sequences; values with an unknown VR and an undefined length are sequences without VR (PS3.5, 6.2.2).
 """
 
 from __future__ import annotations
@@ -50,7 +50,20 @@ class _Walk:
         self._count = count or itertools.count()
 
     def elements(self, at: int, end: int, *, depth: int, ends_itself: bool) -> int:
-        """Walks over the elements of a data set or item, and returns the position of its end."""
+        """Walks over the elements of a data set or sequence item.
+
+        Args:
+            at: Position of the first element, in bytes from the beginning of the file.
+            end: Position that no element may exceed.
+            depth: Number of sequences around the elements.
+            ends_itself: Whether the item has an undefined length, so that a delimiter (FFFE,E00D) ends it.
+
+        Returns:
+            Position after the last element, or after the delimiter.
+
+        Raises:
+            ValueError: As `check_nesting` says.
+        """
         if depth > _MOST_NESTED:
             raise ValueError(f"sequences nested {depth} deep")
         last = (0, 0)
@@ -76,7 +89,21 @@ class _Walk:
         return at
 
     def items(self, at: int, end: int, *, tag: tuple[int, int], length: int, depth: int) -> int:
-        """Walks over the items of a sequence, and returns the position of its end."""
+        """Walks over the items of a sequence.
+
+        Args:
+            at: Position of the first item, in bytes from the beginning of the file.
+            end: Position at which the container of the sequence ends.
+            tag: Group and element number of the sequence, for messages.
+            length: Length of the sequence in bytes; 0xFFFFFFFF where a delimiter (FFFE,E0DD) ends it.
+            depth: Number of sequences around this one.
+
+        Returns:
+            Position after the sequence.
+
+        Raises:
+            ValueError: As `check_nesting` says.
+        """
         sequence_end = end if length == _UNDEFINED else at + length
         if sequence_end > end:
             raise ValueError(f"sequence {_text(tag)} of {length} bytes where {end - at} are left")
@@ -106,7 +133,13 @@ class _Walk:
         return struct.unpack_from("<HH", self._content, at)
 
     def _length(self, tag: tuple[int, int], at: int, end: int) -> tuple[bytes, int, int]:
-        """Returns an element's VR (empty where it is not known), its length and the position of its value."""
+        """Returns an element's VR (empty where it is not known), its length in bytes and the position of its value.
+
+        Args:
+            tag: Group and element number.
+            at: Position of the element.
+            end: Position at which its container ends.
+        """
         if self._is_implicit:
             return _dictionary_vr(tag), struct.unpack_from("<I", self._content, at + 4)[0], at + 8
         if (vr := self._content[at + 4 : at + 6]) in _SHORT_VRS:

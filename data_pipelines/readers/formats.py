@@ -71,13 +71,13 @@ class FoundRecording:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FoundRecordings:
-    """The contents of a folder.
+    """The contents of a folder, each file in one of six classes.
 
     Attributes:
         recordings: Recordings, in the order of their ids.
-        passed_over: Number of files with no known format or one that was not asked for, by suffix.
-        tables: Columns of the tables of labels and lists, which are not recordings, by path.
-        others: Number of files that hold no recording, by what they hold.
+        passed_over: Number of files of no known format, or of a format that was not asked for, by suffix in lower case.
+        tables: Names of the columns of each table of labels or list, by path; these tables are not recordings.
+        others: Number of DICOM files without a waveform, by a phrase that says what they hold.
         litter: Number of files and folders of operating systems and programs, by kind (`tree.py`).
         closed: Folders and files that the system does not permit to open.
     """
@@ -101,7 +101,7 @@ def find_recordings(
 
     Args:
         folder: Folder that is searched recursively.
-        formats: Formats to take, out of `FORMATS`.
+        formats: Formats of the files to list, out of `FORMATS`.
         leave_out: Files that are something else, such as a table of labels.
 
     Raises:

@@ -58,7 +58,14 @@ def read_hdf5(path: Path | str, declared: Declared) -> Recording:
 
 
 def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path: Path) -> list[NamedValue]:
-    """Returns the values in the file besides the samples; attributes of the samples themselves come first."""
+    """Returns the named values of the file other than the samples; attributes of the samples themselves come first.
+
+    Args:
+        file: File, open for reading.
+        signal: Data set of the samples.
+        inside: Names of the groups that contain the samples, from the outermost, followed by the data set's own name.
+        path: Path of the file.
+    """
     values = named_values(_attributes(signal), inside)
     labels = tuple(dimension.label for dimension in signal.dims)
     values += [NamedValue((*inside, "dims"), labels)] if all(labels) else []
@@ -81,7 +88,12 @@ def _values(file: h5py.File, signal: h5py.Dataset, inside: tuple[str, ...], path
 
 
 def _may_state(dataset: h5py.Dataset, names: tuple[str, ...]) -> bool:
-    """Returns whether a data set besides the samples may describe them."""
+    """Returns whether a data set besides the samples may describe them.
+
+    Args:
+        dataset: Data set other than the samples.
+        names: Names of the groups that contain the data set, followed by its own.
+    """
     if not dataset.size or dataset.ndim > 2:
         return False
     if dataset.dtype.kind in "iufb":
@@ -90,7 +102,7 @@ def _may_state(dataset: h5py.Dataset, names: tuple[str, ...]) -> bool:
 
 
 def _values_of(dataset: h5py.Dataset, names: tuple[str, ...]) -> list[NamedValue]:
-    """Returns the values of a small data set, and its unit if an attribute states it."""
+    """Returns the named values of a small data set, together with its unit if an attribute states one."""
     content, attributes = dataset[()], _attributes(dataset)
     if _plain(attributes.get("MATLAB_class")) == "char" and content.dtype.kind == "u":
         content = "".join(map(chr, content.ravel().tolist()))
@@ -119,7 +131,7 @@ def _signal_of(file: h5py.File, path: Path) -> h5py.Dataset:
 
 
 class _Slices:
-    """A matrix that is read by slices of rows, as `sample_matrix.py` does, without keeping the file open."""
+    """A matrix in a file, read by slices of rows, as `sample_matrix.py` reads it; the file is closed between reads."""
 
     ndim = 2
 

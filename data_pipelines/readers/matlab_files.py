@@ -70,7 +70,11 @@ def read_matlab(path: Path | str, declared: Declared) -> Recording:
 
 
 def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Path) -> tuple[NamedValue, np.ndarray]:
-    """Returns the named value of the samples, and its matrix."""
+    """Returns the named value (`NamedValue`) that is the samples, and its matrix of numbers.
+
+    Raises:
+        RecordError: No variable or several variables may be the samples (`unreadable_header`).
+    """
     arrays_of = [(value, value.value) for value in values if isinstance(value.value, np.ndarray)]
     numbers = [(value, array) for value, array in arrays_of if array.dtype.kind in "iuf"]
     named = [(value, array) for value, array in numbers if sample_matrix.is_signal_name(value.path[-1])]
@@ -85,7 +89,10 @@ def _signal_of(values: list[NamedValue], arrays: dict[str, np.ndarray], path: Pa
 
 
 def _is_cpsc2018(arrays: dict[str, np.ndarray]) -> bool:
-    """Returns whether there is a struct meant as CPSC-2018's, which has its name and any of its own fields."""
+    """Returns whether the file has a struct meant as CPSC-2018's: one called `ECG` with a field `sex` or `age`.
+
+    A variable `ECG` that is no struct counts too, so that the error names the missing fields.
+    """
     names = getattr(arrays.get(CPSC2018_STRUCT), "dtype", np.dtype(float)).names or ()
     return bool({"sex", "age"} & set(names)) or (CPSC2018_STRUCT in arrays and not names)
 

@@ -25,7 +25,7 @@ _MOST_MATRICES = 10_000
 
 
 class _Elements:
-    """Consecutive elements, each with its type and content."""
+    """Reads consecutive elements of a MATLAB v5 file; `next` returns an element's checked type and its content."""
 
     def __init__(self, content: memoryview):
         self._content = content
@@ -56,7 +56,7 @@ class _Elements:
 
 
 class _Room:
-    """The memory that a file's variables may still take."""
+    """Counts down the bytes and the matrices that a file's variables may still take; raises `ValueError` below zero."""
 
     def __init__(self, most_bytes: int):
         self.num_bytes, self._most_bytes, self._matrices = most_bytes, most_bytes, _MOST_MATRICES

@@ -18,7 +18,7 @@ _OTHER_RATES = ("rate", "frequency", "freq")
 
 
 def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) -> None:
-    """Compares comments that state a rate or a unit unambiguously with the header.
+    """Checks that no comment of a header contradicts the header's rate or units.
 
     Args:
         comments: Comment lines without their marks.
@@ -47,6 +47,6 @@ def check_comments(comments: list[str], header: wfdb.Record, header_path: Path) 
 
 
 def comment_fields(comments: list[str]) -> dict[str, str]:
-    """Parses comment lines `key: value`, in which CinC, PTB and CODE-15 headers carry metadata."""
+    """Returns comment lines of the form `key: value` as a dictionary; headers of CinC, PTB and CODE-15 have such."""
     pairs = (comment.partition(":") for comment in comments)
     return {key.strip(): value.strip() for key, colon, value in pairs if colon and value.strip()}

@@ -108,7 +108,10 @@ def read_wfdb(record: Path | str) -> Recording:
 
 
 def _samples(header: wfdb.Record, path: Path, opened: OpenRecord) -> tuple[Samples, np.ndarray]:
-    """Returns the samples, which are read lazily for long records, and the sum of each channel's counts."""
+    """Returns the samples in physical units, `[time, channel]`, and the sum of each channel's counts, `i64[channel]`.
+
+    The samples of long records are read lazily.
+    """
     shape = (header.sig_len, header.n_sig)
     sums = np.zeros(header.n_sig, np.int64)
     # Format 8 stores differences, which cannot be read without all earlier ones.
@@ -152,7 +155,12 @@ def _lines(header_path: Path) -> tuple[list[str], list[str]]:
 
 
 def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path) -> list[float]:
-    """Checks every line that describes a signal, and returns the gains."""
+    """Checks every line that describes a signal, and returns the gains, one per signal.
+
+    Raises:
+        RecordError: A line is malformed, or the record has segments (`unreadable_header`); or the number of lines is
+            another than stated (`header_disagrees`).
+    """
     if record_line.is_segmented:
         raise unreadable_header(f"{header_path}: a multi-segment record; give its segments as records of their own")
     if len(lines) - 1 != record_line.num_signals:
@@ -205,7 +213,7 @@ def _num_samples(header: wfdb.Record, header_path: Path) -> int:
 
 
 def _check_signals(header: wfdb.Record, gains: list[float], header_path: Path) -> None:
-    """Checks for what the grammar allows but is not supported, or would be read wrongly."""
+    """Raises `RecordError` for what the grammar allows but is not supported, or would be read wrongly."""
     if any(samples != 1 for samples in header.samps_per_frame):
         raise unreadable_header(
             f"{header_path}: channels of unequal rates ({header.samps_per_frame} samples per frame); "

@@ -104,7 +104,7 @@ def _is_read(moment: str) -> bool:
 def readable_record(
     path: Path, line: RecordLine, lines: Sequence[str], *, num_samples: int | None = None
 ) -> Iterator[Path]:
-    """Provides the path that the `wfdb` package can read a record from: its own, or that of a copy of the header.
+    """Provides a path from which `wfdb` can read a record: the record's own, or that of a copy with a mended header.
 
     Args:
         path: Path of the record, without extension.

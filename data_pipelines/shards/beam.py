@@ -1,8 +1,8 @@
-"""Makes the shards of a build with Apache Beam: DirectRunner on this machine; Dataflow, Spark or Flink on many.
+"""Makes the shards of a build with Apache Beam: DirectRunner uses this machine; Dataflow, Spark or Flink use many.
 
-Workers are given the path of a task and do the same as workers of the other ways to build (`making.make_shard`), so the
-same records come into the same shards. They must see the directory of the data set, and the recordings, under the same
-paths as this machine; a bucket has to be mounted.
+A Beam worker is given the path of a task and runs `making.make_shard`, as the processes of other builds do, so the same
+records are in the same shards. They must see the directory of the data set, and the recordings, under the same paths as
+this machine; a bucket has to be mounted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SECONDS_BETWEEN_COUNTS = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BeamWorkers:
-    """Makes shards with a Beam runner.
+    """Makes shards with a Beam runner; a `dataset_build.ShardMaker`.
 
     Attributes:
         runner: Name of the runner, such as `"DirectRunner"`.
@@ -44,7 +44,13 @@ class BeamWorkers:
         _import_beam()
 
     def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
-        """Makes every shard; see `dataset_build.ShardMaker`.
+        """Makes every shard.
+
+        Args:
+            job: Facts that all shards share.
+            tasks: Shards to make, each with its items.
+            folder: Folder for files that the workers read and write.
+            progress: Function that is called with the number of items of each finished shard.
 
         Raises:
             DataError: The pipeline failed, or the making of a shard did.
@@ -75,7 +81,12 @@ class BeamWorkers:
 
 
 def local_options(runner: str, *, num_workers: int) -> tuple[str, ...]:
-    """Returns the options by which a runner uses processes of this machine; a runner of other machines has none."""
+    """Returns Beam options by which a runner uses several processes of this machine; empty for any but DirectRunner.
+
+    Args:
+        runner: Name of the runner.
+        num_workers: Number of processes.
+    """
     if runner != "DirectRunner" or num_workers == 1:
         return ()
     return (f"--direct_num_workers={num_workers}", "--direct_running_mode=multi_processing")
@@ -105,7 +116,7 @@ def _import_beam() -> ModuleType:
 
 @contextlib.contextmanager
 def _counting(job: BuildJob, shards: Sequence[Shard], progress: Told) -> Iterator[None]:
-    """Reports shards as done when their parts appear, whichever machine makes them."""
+    """Reports each shard to `progress` when its part file appears, whichever machine makes it."""
     ended = threading.Event()
     missing = {job.part_path(shard): shard.num_items for shard in shards}
 

@@ -55,7 +55,7 @@ class BuildState:
 
         Args:
             out: Path of the data set.
-            request: Request of this run, as JSON.
+            request: What this run is asked for, as values that JSON can hold.
             overwrite: Whether a data set at `out` may be replaced.
 
         Returns:
@@ -83,7 +83,7 @@ class BuildState:
         """Returns whether an interrupted build of this request read other files than the source has now.
 
         Args:
-            request: Request of this run, as JSON.
+            request: What this run is asked for, as values that JSON can hold.
             files: Digest of the source's listing, or None without a listing.
         """
         state = self._read()
@@ -93,7 +93,7 @@ class BuildState:
         """Prepares to build: keeps the shards of an interrupted build with the same key, or starts anew.
 
         Args:
-            request: Request of this run, as JSON.
+            request: What this run is asked for, as values that JSON can hold.
             key: Digest of everything that the shards have in common.
             files: Digest of the source's listing, on which `key` depends too; None without a listing.
 
@@ -128,7 +128,7 @@ class BuildState:
         self._discard_retired()
 
     def _discard_retired(self) -> None:
-        """Removes the replaced data set, its card first, so that a half removed one is not mistaken for a whole one."""
+        """Removes the replaced data set, its card first, so that what is left does not look complete."""
         (self._retired / CARD_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._retired, ignore_errors=True)
 

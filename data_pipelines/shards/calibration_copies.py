@@ -1,4 +1,4 @@
-"""Finds recordings that a data set holds twice at two factors, and uses their groups to tell which factor is wrong.
+"""Finds recordings that a data set holds twice at two sizes, and tells by their groups which size is wrong.
 
 Only a copy at another factor proves that a stated scale is wrong; the amplitude of a group merely raises a suspicion.
 Here suspects are compared with all records of the set, by signatures and then by the signals, and the factor is taken
@@ -52,7 +52,7 @@ _SIGNALS_AT_A_TIME = 512
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScaledCopy:
-    """A suspect and another record that shows the same recording at another factor.
+    """A suspect (a record whose scale is doubted) and another record of the same recording at another size.
 
     Attributes:
         suspect: Number of the suspect.
@@ -81,13 +81,13 @@ class Search:
 
 
 class StoredSignals:
-    """The signals of a build's records, by number in stored order."""
+    """Reads signals of a build's records by their numbers in stored order."""
 
     def __init__(self, parts: Sequence[ShardPart], shards: Sequence[Path], signal_format: SignalFormat):
         self._parts, self._shards, self._format = parts, shards, signal_format
 
     def bands(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
-        """Returns the bands of records, which `signature.band_of` makes of their signals, by record number."""
+        """Returns the bands of records by record number, `f32[8, samples]` each, as `signature.band_of` makes them."""
         bands = {}
         for shard, inside, positions in by_shard(self._parts, numbers):
             with contextlib.closing(opened(self._shards[shard])) as reader:
@@ -113,11 +113,11 @@ def scaled_copies(
     parts: Sequence[ShardPart],
     signals: StoredSignals,
 ) -> Search:
-    """Looks for other records that show the suspects' recordings at another factor.
+    """Finds other records that show the suspects' recordings at another size.
 
     Args:
-        suspects: Numbers of records whose scale, stated gain and unit, is doubted, or is rare in their place (folder or
-            set), `int64[n]`.
+        suspects: Numbers of records to look for, `int64[n]`: their scale (stated gain and unit) is doubted, or is rare
+            in their folder or set.
         measured: Measurements of all records of the set.
         too_large: Logarithm of the factor by which each record seems too large, `f64[records]`; 0 where it is not
             doubted.
@@ -141,7 +141,11 @@ def scaled_copies(
 
 
 def _once(best: Mapping[int, ScaledCopy]) -> Iterator[ScaledCopy]:
-    """Yields copies in order; of two suspects that are each other's copy, only one is yielded."""
+    """Yields copies in order of the suspects; of two suspects that are each other's copy, only one is yielded.
+
+    Args:
+        best: Best copy of each suspect, by the suspect's number.
+    """
     for suspect in sorted(best):
         copy = best[suspect]
         back = best.get(copy.other)
@@ -151,7 +155,12 @@ def _once(best: Mapping[int, ScaledCopy]) -> Iterator[ScaledCopy]:
 
 
 def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
-    """Returns pairs of suspects and records with nearly equal signatures, `int64[pairs, 2]`, shard by shard."""
+    """Returns pairs of suspects and records with nearly equal signatures, `int64[pairs, 2]`, shard by shard.
+
+    Args:
+        suspects: Record numbers, `int64[n]`.
+        parts: Parts of the set's shards.
+    """
     placed = by_shard(parts, suspects)
     asked = np.concatenate([parts[shard].column("signature")[positions] for shard, _, positions in placed])
     pairs, start = [], 0
@@ -167,7 +176,10 @@ def _alike(suspects: np.ndarray, parts: Sequence[ShardPart]) -> np.ndarray:
 
 
 def _factor(suspect: Alignable, other: Alignable) -> float | None:
-    """Returns how many times as large the other record is, alike in all leads; None if it is another recording."""
+    """Returns how many times as large as the suspect the other record is, equally in all leads.
+
+    It returns None where the two are not the same recording, or leads differ in the factor.
+    """
     if (found := match(suspect, other)) is None or not found.is_near_duplicate or found.agreement < MIN_AGREEMENT:
         return None
     one, two = (np.sqrt(np.mean(np.square(each.band), axis=1, dtype=np.float64)) for each in (suspect, other))
@@ -189,7 +201,13 @@ def _copy(suspect: int, other: int, factor: float, measured: Measured, too_large
 
 
 def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
-    """Returns whether the other record is clearly nearer to the usual size, with a gain that more records state."""
+    """Returns whether the other record's amplitude is clearly nearer to the usual one, and its gain stated more often.
+
+    Args:
+        suspect: Number of the suspect.
+        other: Number of the other record.
+        measured: Measurements of all records of the set.
+    """
     distance, other_distance = np.abs(np.log(measured.values[[suspect, other], 0] / AMPLITUDE_MV))
     scales = np.array([origin_parts(origin)[2] for origin in measured.origins])
     counts = np.bincount(measured.origin, minlength=len(scales))
@@ -198,7 +216,14 @@ def _is_more_usual(suspect: int, other: int, measured: Measured) -> bool:
 
 
 def _explained(suspect: int, other: int, factor: float, measured: Measured) -> float | None:
-    """Returns the factor that the stated gains explain, else a known factor, else None."""
+    """Returns the ratio of the stated gains if it is near the measured factor, else a known factor near it, else None.
+
+    Args:
+        suspect: Number of the suspect.
+        other: Number of the other record.
+        factor: Measured factor.
+        measured: Measurements of all records of the set.
+    """
     origins = (measured.origins[measured.origin[number]] for number in (suspect, other))
     own, others = (units_per_millivolt(origin_parts(origin)[2]) for origin in origins)
     candidates = [own / others] if own and others else []

@@ -1,4 +1,7 @@
-"""Handles doubtful scales in a build: corrects those that a copy proves wrong, and reports the others by group."""
+"""Handles doubtful scales (stated gains and units) in a build.
+
+A scale that a copy of the recording proves wrong is corrected; the others are reported by group.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,13 @@ _RARE, _LESS_USUAL = 0.1, 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The judgement of the scales, stated gains and units, of a data set's records.
+    """The judgement of the scales (stated gains and units) of a data set's records.
 
     Attributes:
         measured: Measurements of all records.
         groups: Groups of records with one origin.
-        single: Statements of what is wrong with single records, by record number.
-        search: Copies of doubtful records at another factor.
+        single: Sentences about what is wrong with single records, by record number.
+        search: Copies of doubtful records at another size.
     """
 
     measured: Measured
@@ -57,7 +60,7 @@ class Calibration:
 def judge_calibration(
     parts: Sequence[ShardPart], shards: Sequence[Path], *, signal_format: SignalFormat
 ) -> Calibration:
-    """Judges the scale, stated gain and unit, of every record of a build whose shards are finished.
+    """Judges the scale (stated gain and unit) of every record of a build whose shards are finished.
 
     Args:
         parts: Parts of all shards, in stored order.
@@ -82,14 +85,26 @@ def judge_calibration(
 
 
 def proven_factors(judged: Calibration, parts: Sequence[ShardPart]) -> dict[str, float]:
-    """Returns the factors by which records must be multiplied whose stated gain a copy proves wrong, by record id."""
+    """Returns, by record id, the factors that correct the records whose stated gain a copy proves wrong.
+
+    A record's samples must be multiplied by its factor.
+
+    Args:
+        judged: Judgement of the build's records.
+        parts: Parts of the shards, in stored order.
+    """
     proven = [copy for copy in judged.search.copies if copy.is_proven]
     names = record_ids(parts, [copy.suspect for copy in proven])
     return {names[copy.suspect]: copy.factor for copy in proven}
 
 
 def with_factors(items: Sequence[Any], factors: Mapping[str, float]) -> Sequence[Any]:
-    """Returns the items with their factors applied; unchanged where the builder's items have no `factor`."""
+    """Returns the items with their factors multiplied by those given; unchanged where items have no field `factor`.
+
+    Args:
+        items: Items of a builder, of which each stands for one recording of the source.
+        factors: Factors by record id.
+    """
     if not factors or not all(hasattr(item, "factor") for item in items[:1]):
         return items
     return [
@@ -101,7 +116,7 @@ def with_factors(items: Sequence[Any], factors: Mapping[str, float]) -> Sequence
 def calibration_section(
     judged: Calibration, parts: Sequence[ShardPart], *, corrected: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Returns the description of the scales, stated gains and units, for the card of a data set.
+    """Returns the section of a data set's card on scales (stated gains and units), as values that JSON can hold.
 
     Args:
         judged: Judgement of the records as they are stored.
@@ -125,7 +140,7 @@ def calibration_section(
 
 
 def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
-    """Returns the lines of a build's final report on scales, the gains and units that files state.
+    """Returns the lines of a build's final report on scales (stated gains and units).
 
     There are none where no scale is doubted or corrected.
 
@@ -179,7 +194,14 @@ def _shown(origin: str) -> str:
 
 
 def _suspects(measured: Measured, groups: Sequence[Group], too_large: np.ndarray) -> np.ndarray:
-    """Returns the numbers of the records to compare with all others; only the worst suspects if there are too many."""
+    """Returns the numbers of the records to compare with all others, `int64[n]`; only the worst if there are many.
+
+    Args:
+        measured: Measurements of all records.
+        groups: Groups of records with one origin.
+        too_large: Logarithm of the factor by which each record seems too large, `f64[records]`; 0 where it is not
+            doubted.
+    """
     small = [group.records for group in groups if group.num_patients < MIN_PATIENTS]
     lesser = (rare_scales(measured, share=_LESS_USUAL), far_records(groups, measured), *small)
     worst = np.union1d(np.flatnonzero(too_large), rare_scales(measured, share=_RARE))

@@ -1,4 +1,4 @@
-"""Builds a data set from a source: shards, index, quarantine list and card, all or nothing."""
+"""Builds a data set from a source: shards, index, quarantine list and card; published together or not at all."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
 
 
 class ShardMaker(Protocol):
-    """A way to make shards: `making.LocalProcesses`, or Beam (`beam.py`)."""
+    """A way to make shards: `making.LocalProcesses` or `beam.BeamWorkers`."""
 
     def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
         """Makes every shard; returns when all are finished.
@@ -74,7 +74,7 @@ Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Told]]
 
 
 def no_progress(title: str, total: int, done: int) -> contextlib.AbstractContextManager[Told]:
-    """Shows no progress."""
+    """Shows no progress; a `Progress`."""
     return contextlib.nullcontext(lambda num_items: None)
 
 
@@ -89,7 +89,7 @@ def build_dataset(
     progress: Progress = no_progress,
     source_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Builds a data set at `out`, or leaves the finished one that is there.
+    """Builds a data set at `out`, unless a finished one is there that was built by the same request.
 
     The work is done in `OUT.building`, shard by shard, and moved into place in one step, so an interruption leaves the
     data set at `out` as it was; another call resumes from the finished shards.
@@ -97,9 +97,9 @@ def build_dataset(
     Args:
         make_source: Function that returns the source; it is called only if something has to be built.
         out: Directory of the data set; absent, empty, or a finished data set.
-        request: Request as JSON; it is kept on the card, and compared with that of a finished data set before this is
-            kept.
-        make_shards: Way to make the shards, which are the same in every way.
+        request: What the build was asked for, as values that JSON can hold; they are kept on the card. A finished data
+            set at `out` must have the same.
+        make_shards: Way to make the shards; all ways make the same shards.
         max_quarantined: Largest share of recordings that may be quarantined without failing the build.
         overwrite: Whether a finished data set is replaced once the new one is complete.
         progress: Function that shows how many items are done.
@@ -167,7 +167,7 @@ def build_dataset(
 
 
 def _warn_of(left_reading: Sequence[str]) -> None:
-    """Warns of what the previous run was reading if it was killed, which it could not report itself."""
+    """Warns of files that the previous run was reading if it was killed, since it could not report them itself."""
     if left_reading:
         logging.warning(
             "the run before this one ended while it was reading %s; if this one ends there too, move that file out of "
@@ -264,7 +264,18 @@ def _complete(
     quarantined: list[Quarantined],
     flags: np.ndarray,
 ) -> dict[str, Any]:
-    """Adds everything but the card, which is returned, to the shards; leftovers of an interrupted run are replaced."""
+    """Writes everything of a data set but its card, which is returned, beside the shards.
+
+    Leftovers of an interrupted run are replaced.
+
+    Args:
+        source: Source of the records.
+        plan: Shards of the data set.
+        parts: Parts of the shards, in the same order.
+        dataset: Folder of the shards.
+        quarantined: Recordings that were not stored.
+        flags: Quality flags that depend on all records together, `int32[n]`.
+    """
     shards = {shard.file_name for shard in plan}
     for path in dataset.iterdir():
         if path.name not in shards:

@@ -66,15 +66,15 @@ class BuildJob:
     unfinished: Path
 
     def part_path(self, shard: Shard) -> Path:
-        """Returns the path of the part of a shard."""
+        """Returns the path of a shard's part, whether or not it exists."""
         return self.parts / f"{shard.number:05d}.npz"
 
     def paths(self, plan: Sequence[Shard]) -> list[Path]:
-        """Returns the files of shards."""
+        """Returns the paths of the shards' files, in the order of the plan."""
         return [self.shards / shard.file_name for shard in plan]
 
     def finished_part(self, shard: Shard) -> ShardPart | None:
-        """Returns the part of a shard that exists, whatever it was made from, or None."""
+        """Returns the part of a finished shard, whatever it was made from; None if the shard is not finished."""
         part = load_part(self.part_path(shard))
         path = self.shards / shard.file_name
         return part if part and path.is_file() and path.stat().st_size == part.num_bytes else None
@@ -108,7 +108,8 @@ def make_shard(job: BuildJob, task: ShardTask) -> int:
         The number of items.
 
     Raises:
-        DataError: The source's reader or the disk is at fault.
+        DataError: The source's reader gives another number of records than there are items, or the disk is full or at
+            fault.
     """
     # The processes share the cores, so a pool of threads in each would only slow them down.
     with threadpool_limits(limits=1):
@@ -124,7 +125,7 @@ def make_shard(job: BuildJob, task: ShardTask) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class LocalProcesses:
-    """Makes shards with processes of this machine.
+    """Makes shards with processes of this machine; a `dataset_build.ShardMaker`.
 
     Attributes:
         num_workers: Number of processes; with 1, the shards are made in this process.
@@ -133,7 +134,13 @@ class LocalProcesses:
     num_workers: int = 1
 
     def __call__(self, job: BuildJob, tasks: Sequence[ShardTask], *, folder: Path, progress: Told) -> None:
-        """Makes every shard; see `dataset_build.ShardMaker`.
+        """Makes every shard.
+
+        Args:
+            job: Properties that the shards have in common.
+            tasks: Shards to make.
+            folder: Not used.
+            progress: Function that is called with the number of items of each finished shard.
 
         Raises:
             DataError: The source's reader or the disk is at fault, or a worker died.
@@ -200,7 +207,14 @@ def _checked_count(job: BuildJob, task: ShardTask) -> Iterator[EcgRecord | Quara
 def _stored(
     found: Iterable[EcgRecord | Quarantined], refused: list[Quarantined], notes: list[RecordRemark], origins: list[str]
 ) -> Iterator[EcgRecord]:
-    """Yields the records, and appends what else the results hold to the three lists."""
+    """Yields the records of a reader's results, and appends what else the results hold to the three lists.
+
+    Args:
+        found: Records, and recordings that could not be stored.
+        refused: List that recordings that could not be stored are appended to.
+        notes: List that the records' remarks are appended to.
+        origins: List that the records' origins are appended to.
+    """
     for result in found:
         if isinstance(result, Quarantined):
             refused.append(result)

@@ -26,7 +26,7 @@ _DERIVED = ("patient", "group", "duplicate_of", "recording")
 def merge_parts(
     parts: Sequence[ShardPart], folder: Path, *, schema: LabelSchema, flags: np.ndarray | None = None
 ) -> index.Index:
-    """Writes the index of a data set whose shards are all finished.
+    """Writes the index of a data set whose shards are all finished, and opens it.
 
     Args:
         parts: Parts of all shards, in stored order, with at least one record.
@@ -72,7 +72,12 @@ def _merge(parts: Sequence[ShardPart], into: Path, name: str, *, dtype: np.dtype
 
 
 def gathered(parts: Sequence[ShardPart], name: str) -> np.ndarray:
-    """Returns a column of all records in memory, `[n, …]`."""
+    """Returns a column of all records in memory, `[n, …]`.
+
+    Args:
+        parts: Parts of all shards, in stored order.
+        name: Name of the column.
+    """
     bounds = _bounds(parts)
     values: np.ndarray | None = None
     for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):

@@ -1,4 +1,4 @@
-"""The files that a build keeps of finished shards, with the shard's columns of the index and its remarks."""
+"""Parts of a build: for every finished shard, a file with the shard's columns of the index and its remarks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShardPart:
     origins: tuple[str, ...] = ()
 
     def column(self, name: str) -> np.ndarray:
-        """Reads one column, `[num_stored, …]`."""
+        """Reads one column of the shard, `[num_stored, …]`."""
         with np.load(self.path, allow_pickle=False) as kept:
             return kept[name]
 

@@ -55,7 +55,7 @@ class SourceListing:
 
     @property
     def digest(self) -> str:
-        """Hex digest of names, sizes and times."""
+        """Digest of names, sizes and times, as hexadecimal text."""
         return hashlib.blake2b(self.files.tobytes(), digest_size=16).hexdigest()
 
     def write(self, path: Path) -> None:
@@ -122,7 +122,7 @@ def list_source(source: Path, *, leave_out: Collection[Path] = ()) -> SourceList
 
 
 def open_listing(path: Path) -> SourceListing | None:
-    """Returns the listing in a file, or None if there is none that can be read."""
+    """Returns the listing in a file, without names; None if there is no listing there that can be read."""
     try:
         files = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,9 +1,9 @@
 """Converts a recording as its file has it to the stored signal: units, checks and the recipe, as int16 µV.
 
-Only what is stored is judged: the recipe says which part of a longer recording is kept, and the checks
-(`lead_checks.py`) look at that part, and again at what filters and resampling leave of it. They run in a fixed order
-and the first that fails names the reason. All thresholds are constants, so that two builds of one source by one recipe
-store the same records.
+Only what is stored is checked: the recipe determines which part of a longer recording is kept, and the checks
+(`lead_checks.py`) are made on that part, before and after filtering and resampling. They run in a fixed order, and the
+first that fails gives the reason. All thresholds are constants, so that two builds of one source by one recipe store
+the same records.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StoredSignal:
 
 
 def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | None = None) -> StoredSignal:
-    """Turns a recording, or a part of it, into the stored form, or says why it cannot be stored.
+    """Returns a recording, or a part of it, in the stored form.
 
     Args:
         recording: Recording with any channels, units and rate.
@@ -92,7 +92,13 @@ def stored_signal(recording: Recording, *, recipe: SignalRecipe, piece: int | No
 
 
 def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
-    """Says which part of a recording was judged, and how to keep another."""
+    """Returns a clause on which part of a recording was checked, and on how to keep another part.
+
+    Args:
+        window: Part of the recording.
+        recipe: Recipe of the stored signal.
+        piece: Number of the piece, from 0 on; None where the recording is not cut into pieces.
+    """
     first, last, whole = (each / recipe.sampling_rate_hz for each in (window.start, window.stop, window.num_samples))
     part = f"this is about {first:.6g} to {last:.6g} s of its {whole:.6g} s"
     if piece is not None:
@@ -104,7 +110,17 @@ def _which_part(window: Window, recipe: SignalRecipe, piece: int | None) -> str:
 def _microvolts_of(
     recording: Recording, window: Window, *, scaled: dict[str, tuple[int, float]], recipe: SignalRecipe
 ) -> np.ndarray:
-    """Returns the checked samples of a window, `int16[time, lead]`, from each lead's column and its mV per unit."""
+    """Returns the checked samples of a window, `int16[time, lead]`, µV.
+
+    Args:
+        recording: Recording.
+        window: Part of the recording.
+        scaled: Column and millivolts per unit of each lead.
+        recipe: Recipe of the stored signal.
+
+    Raises:
+        RecordError: A check fails, as `stored_signal` says.
+    """
     source, rate = recording.source, recording.sampling_rate_hz
     start, stop = window.context(margin(recipe, sampling_rate_hz=rate, ratio=window.ratio))
 

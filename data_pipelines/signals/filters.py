@@ -1,4 +1,4 @@
-"""Applies the filters and the resampling of a recipe, and says how many rows both need on each side of a window.
+"""Applies the filters and the resampling of a recipe, and computes how many rows both need on each side of a window.
 
 A window's samples are filtered and resampled with rows on both sides of it, so that they equal those of the whole
 recording: exactly where nothing is filtered, to a millionth where something is.
@@ -29,7 +29,7 @@ _REACH_OF_RESAMPLING = 10
 
 
 def margin(recipe: SignalRecipe, *, sampling_rate_hz: float, ratio: Fraction) -> int:
-    """Returns how many rows on each side of a window its filters and resampling look at.
+    """Returns the number of rows on each side of a window that its filters and its resampling depend on.
 
     Args:
         recipe: Recipe that names the filters.

@@ -95,7 +95,10 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
 
 
 def _check_sizes(leads: Mapping[str, np.ndarray], source: str) -> None:
-    """Refuses leads that were each scaled to one size and so lost their sizes in mV (Einthoven's check needs III)."""
+    """Raises `RecordError` (`broken_gain`) for leads each scaled to one size, so that their sizes in mV are lost.
+
+    Einthoven's check finds this only where there is a lead III.
+    """
     stored = [leads[lead] for lead in STORED_LEADS]
     if np.array_equal(stored[0], stored[1]):
         return  # One signal in all leads (mains, a calibration pulse) has one size.
@@ -192,7 +195,9 @@ def _agree(lead: np.ndarray, expected: np.ndarray) -> bool:
 def _gains_that_agree(
     one: np.ndarray, two: np.ndarray, derived: np.ndarray, *, coefficients: tuple[float, float]
 ) -> dict[str, float] | None:
-    """Finds positive factors of II and a derived lead, relative to I, with which Einthoven's identity holds.
+    """Returns positive factors of II and of a derived lead, relative to I, with which Einthoven's identity holds.
+
+    They are named `II` and `derived`; the result is None where there are no such factors.
 
     Swapped or inverted leads have no such factors: one would be negative, or the identity would still be off.
 

@@ -1,4 +1,4 @@
-"""Flags what is doubtful about a stored signal, for users who want to leave such records out; none is left out here.
+"""Flags what is doubtful about a stored signal, for users who want to leave such records out; a build keeps them.
 
 Thresholds were set on 500 recordings of PTB-XL: 12.6 % of them wander, 0.6 % are noisy and 0.4 % have artefacts.
 """
@@ -57,7 +57,7 @@ def clipped_samples(signal: np.ndarray) -> int:
 
 
 def quality_flags(signal: np.ndarray, *, sampling_rate_hz: int, valid_start: int, valid_samples: int) -> QualityFlag:
-    """Returns what is doubtful about a stored signal.
+    """Returns the flags of what is doubtful about a stored signal.
 
     Args:
         signal: `int16[time, lead]`, µV.
@@ -86,7 +86,11 @@ def flag_names(flags: int) -> tuple[str, ...]:
 
 
 def _longest_stretch(leads: np.ndarray) -> int:
-    """Returns the number of samples of the longest stretch in which some row does not change."""
+    """Returns the length in samples of the longest stretch in which some lead does not change.
+
+    Args:
+        leads: `int16[lead, time]`.
+    """
     num_leads, num_samples = leads.shape
     # Edges mark where a stretch ends and the next begins, and the ends of every row; so one search does for all rows.
     edges = np.ones((num_leads, num_samples + 1), bool)
@@ -95,7 +99,12 @@ def _longest_stretch(leads: np.ndarray) -> int:
 
 
 def _noise(leads: np.ndarray, sampling_rate_hz: int) -> float:
-    """Returns the root mean square above 40 Hz of the noisiest of `[lead, time]`, outside of its QRS complexes."""
+    """Returns the root mean square above 40 Hz of the noisiest lead, outside of its QRS complexes, mV.
+
+    Args:
+        leads: `f32[lead, time]`, mV.
+        sampling_rate_hz: Rate of the leads.
+    """
     power = scipy.signal.sosfilt(_highpass(sampling_rate_hz), leads, axis=1) ** 2
     quiet = max(1, int(_QUIET_SHARE * leads.shape[1]))
     return np.sqrt(np.partition(power, quiet - 1, axis=1)[:, :quiet].mean(axis=1)).max()

@@ -1,4 +1,4 @@
-"""Defines recipes, which say how a recording becomes a stored signal; they are named, versioned and kept with the data.
+"""Recipes: the named, versioned steps by which a recording becomes a stored signal; a data set's card has its recipe.
 
 Two data sets with equal recipes can be trained on together. Every recipe's meaning is fixed by its name and version:
 whoever changes what a named recipe does gives it a new version.
@@ -66,8 +66,8 @@ class SignalRecipe:
         """Checks the recipe.
 
         Raises:
-            DataError: A value means nothing, a length is below a second or above a day, or the stored rate cannot hold
-                a frequency.
+            DataError: A value is not one of those listed, a length is below a second or above a day, or the stored rate
+                cannot hold a frequency.
         """
         for field in ("seconds", "min_seconds"):
             # NaN fails this comparison as well.
@@ -104,11 +104,14 @@ class SignalRecipe:
 
     @property
     def has_filters(self) -> bool:
-        """Whether anything but resampling is done to a signal."""
+        """Whether anything but resampling changes a signal: a filter, or the removal of the baseline."""
         return self.baseline != "keep" or any((self.notch_hz, self.highpass_hz, self.lowpass_hz))
 
     def changed(self, **changes: Any) -> SignalRecipe:
         """Returns the recipe with some fields changed, and with a name that says which.
+
+        Args:
+            **changes: New values by the field's name.
 
         Raises:
             DataError: A changed field is not valid, as for a new recipe.
@@ -120,7 +123,7 @@ class SignalRecipe:
         return dataclasses.replace(self, name=f"{self.name}({suffix})", **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns every field, for the card of a data set."""
+        """Returns every field by its name, for the card of a data set."""
         return dataclasses.asdict(self)
 
 

@@ -1,7 +1,7 @@
-"""Says which part of a recording becomes a record, and which of its rows are needed for that.
+"""Determines which part of a recording becomes a record, and which rows of the recording are needed for it.
 
 All stored samples of a recording lie on one grid: that of the whole recording, resampled. A window is a stretch of it.
-So a record does not depend on how much of its recording was read to make it, and pieces follow one another exactly.
+Therefore a record does not depend on how many rows were read to make it, and pieces follow one another without gap.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Window:
     """A part of a recording.
 
     Attributes:
-        start: Position of its first sample, at the stored rate.
-        stop: Position after its last sample.
+        start: Position of the window's first sample, at the stored rate.
+        stop: Position after the window's last sample.
         num_samples: Number of samples that the whole recording has at the stored rate.
         num_rows: Number of rows of the recording, at its own rate.
-        ratio: Stored rate divided by the recording's.
+        ratio: Stored rate divided by the recording's rate.
     """
 
     start: int
@@ -42,13 +42,13 @@ class Window:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Its first row in the recording, and the one after its last."""
+        """First row of the window in the recording, and the row after its last."""
         return math.floor(self.start / self.ratio), min(self.num_rows, math.ceil(self.stop / self.ratio))
 
     def context(self, margin: int) -> tuple[int, int]:
-        """Returns the rows to read, first and last plus one, so that the first falls on a stored sample.
+        """Returns the first row to read and the row after the last; the first falls on a stored sample.
 
-        They are the window's own and those beside it that filters look at.
+        The rows are those of the window and those beside it that filters depend on.
 
         Args:
             margin: Number of rows wanted before and after the window, as far as there are any.

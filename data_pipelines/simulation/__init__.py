@@ -1,1 +1,1 @@
-"""Makes the simulated cohort (`cohort.py`) from draws, states, rhythm, waves and noise."""
+"""Simulates a cohort of patients with ECGs (`cohort.py`) from random draws, states, rhythm, waves and noise."""

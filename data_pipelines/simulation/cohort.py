@@ -127,7 +127,7 @@ class Cohort:
     """
 
     def __init__(self, config: CohortConfig):
-        """Counts visits, in time and memory that stay small for millions of patients."""
+        """Counts the patients' visits, in time and memory that stay small for millions of patients."""
         self.config = config
         starts = range(0, config.num_patients, _PATIENT_BLOCK)
         counts = [int(self._visits(start).sum()) for start in starts]
@@ -147,6 +147,10 @@ class Cohort:
 
         Raises:
             DataError: The range does not lie within 0 … `num_records`.
+
+        Args:
+            start: Number of the first record.
+            stop: Number of the last record plus one.
         """
         if not 0 <= start <= stop <= self.num_records:
             raise DataError(f"simulated cohort: records {start}:{stop} asked for, it has 0:{self.num_records}")
@@ -183,7 +187,10 @@ class Cohort:
         return first * _PATIENT_BLOCK + position, record - patient_start[position]
 
     def _render(self, draws: Draws, rhythms: Rhythms, templates: Templates) -> np.ndarray:
-        """Draws every record by itself, so that neither its neighbours nor their number can affect its rounding."""
+        """Returns the signals of records, `int16[n, time, lead]`, µV.
+
+        Every record is computed by itself, so that its rounding does not depend on the other records.
+        """
         config = self.config
         levels = draw_noise_levels(draws, seconds=config.seconds)
         keys = draws.generator_keys("noise")
@@ -238,7 +245,11 @@ class Cohort:
 
 
 def _fibrillation_phases(draws: Draws) -> np.ndarray:
-    """Draws frequency, depth, rate and phase of its modulation, and phases of three harmonics: `f64[n, 7]`."""
+    """Draws the numbers of each record's fibrillation wave, `f64[n, 7]`.
+
+    They are its frequency (Hz); depth, rate (Hz) and phase of the modulation of the frequency; and phases of three
+    harmonics.
+    """
     frequency = np.maximum(6.2 + 0.9 * draws.normal("fibrillation rate"), 3.5)
     modulation = 0.1 + 0.3 * draws.uniform("fibrillation modulation")
     phases = 2 * np.pi * draws.uniform("fibrillation phases", (5,))
@@ -247,7 +258,13 @@ def _fibrillation_phases(draws: Draws) -> np.ndarray:
 
 
 def _fibrillation_wave(phases: np.ndarray, num_samples: int, sampling_rate_hz: int) -> np.ndarray:
-    """Returns `f32[time]`, three harmonics of a frequency that wanders."""
+    """Returns three harmonics of a modulated frequency, `f32[time]`; the fundamental has amplitude 1.
+
+    Args:
+        phases: One row of `_fibrillation_phases`, `f64[7]`.
+        num_samples: Number of samples.
+        sampling_rate_hz: Rate of the samples.
+    """
     frequency, depth, slow_hz, slow_phase, *harmonics = phases
     time = np.arange(num_samples) / sampling_rate_hz
     angle = 2 * np.pi * (frequency * time + depth / slow_hz * np.sin(2 * np.pi * slow_hz * time + slow_phase))

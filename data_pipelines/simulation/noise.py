@@ -53,7 +53,12 @@ class NoiseLevels:
 
 
 def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
-    """Draws the noise levels of recordings of `seconds` length."""
+    """Draws the noise levels of recordings.
+
+    Args:
+        draws: Random numbers of the records.
+        seconds: Length of a recording.
+    """
     electrodes, events = (NUM_ELECTRODES,), (2,)
     muscle = np.exp(0.55 * draws.normal("muscle")[:, None] + 0.35 * draws.normal("muscle of electrode", electrodes))
     drift = np.exp(0.5 * draws.normal("drift")[:, None] + 0.5 * draws.normal("drift of electrode", electrodes))
@@ -76,7 +81,7 @@ def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
 
 @functools.lru_cache(maxsize=8)
 def _spectra(num_samples: int, sampling_rate_hz: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Returns the transform's length, and the amplitude of each of its bins for 1 mV of muscle and of drift."""
+    """Returns the transform's length, and each bin's amplitude for 1 mV of muscle noise and drift, `f32[bins, 1]`."""
     length = round(num_samples * _SPAN)
     hertz = np.arange(1, length // 2) * sampling_rate_hz / length
     hertz = hertz[hertz < min(_HIGHEST_HZ, sampling_rate_hz / 2)]
@@ -146,6 +151,9 @@ def record_noise(
 
 
 def _to_leads(electrodes: np.ndarray) -> np.ndarray:
-    """Returns the leads I = LA − RA, II = LL − RA and V = electrode − mean of the three limbs."""
+    """Returns the noise on the eight leads, `f32[lead, time]`, from that at the electrodes, `f32[electrode, time]`.
+
+    I = LA − RA, II = LL − RA, and a chest lead is its electrode minus the mean of the three limb electrodes.
+    """
     right, left, leg = electrodes[:3]
     return np.concatenate([[left - right, leg - right], electrodes[3:] - (right + left + leg) / np.float32(3)])

@@ -1,7 +1,7 @@
-"""Draws random numbers as a pure function of (seed, patient, visit, name), the same in whatever chunks they are made.
+"""Draws random numbers as a pure function of seed, patient, visit and name, whatever records are drawn together.
 
-The draws are counter-based: no generator has a state that would depend on what was drawn before, and a quantity has a
-name of its own, so that adding one leaves all others as they were.
+The draws are counter-based: no generator has a state that would depend on what was drawn before, and every quantity has
+a name, so that adding a quantity does not change the draws of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Draws:
-    """Uniform and normal draws for `n` records, of their patients and of their visits."""
+    """Uniform and normal draws for `n` records; a draw is either the same at all visits of a patient or new at each."""
 
     def __init__(self, *, seed: int, patient: np.ndarray, visit: np.ndarray):
         """Derives the keys of the draws.
@@ -56,7 +56,15 @@ class Draws:
         return _words(self._claim("visit", name), name, 2)
 
     def _claim(self, level: str, name: str) -> np.ndarray:
-        """Returns the keys of a level, and refuses a second use of a name, which would give the same numbers again."""
+        """Returns the keys of a level, `uint64[n]`, and remembers that the name was used.
+
+        Args:
+            level: Level of the draw, `"patient"` or `"visit"`.
+            name: Name of the quantity.
+
+        Raises:
+            ValueError: The name was used before on this level; it would give the same numbers again.
+        """
         if (level, name) in self._claimed:
             raise ValueError(f"'{name}' was drawn before for each {level}; give this quantity a name of its own")
         self._claimed.add((level, name))

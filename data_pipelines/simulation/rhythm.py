@@ -1,4 +1,4 @@
-"""Draws when the beats of a recording come, and of which kind they are."""
+"""Draws the time and the kind (normal, PAC or PVC) of every beat of a recording."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Rhythms:
     Attributes:
         time_s: `f64[n, beats]`, times of the R peaks, 0 at the first sample.
         kind: `int8[n, beats]`, kind of each beat: `NORMAL`, `PAC` or `PVC`.
-        qt_rr_s: `f64[n, beats]`, the RR interval that a beat's QT is adapted to.
+        qt_rr_s: `f64[n, beats]`, RR interval in seconds that determines a beat's QT.
         gain: `f64[n, beats]`, factor by which breathing scales a beat.
         inside: `bool[n, beats]`, whether the R peak lies in the strip.
         mean_rr_s: `f64[n]`, mean RR interval of the basic rhythm.
@@ -48,7 +48,7 @@ class Rhythms:
     breath_phase: np.ndarray
 
     def heart_rate_bpm(self) -> np.ndarray:
-        """Returns the heart rate, `f64[n]`.
+        """Returns the heart rate, `f64[n]`, in beats per minute.
 
         It is counted from the R peaks in the strip; where there are fewer than two, it is that of the basic rhythm.
         """
@@ -64,7 +64,13 @@ class Rhythms:
 
 
 def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
-    """Draws the beats of records of `seconds` length."""
+    """Draws the beats of records.
+
+    Args:
+        draws: Random numbers of the records.
+        states: States of the patients.
+        seconds: Length of a recording.
+    """
     num_beats = int(np.ceil((seconds + 2 * _BEFORE_S) / _SHORTEST_RR_S)) + 2
     mean_rr = 60 / states.rate_bpm
     breath_hz = 0.25 * np.exp(0.2 * draws.normal("breath rate"))

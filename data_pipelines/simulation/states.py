@@ -29,7 +29,13 @@ _PREVALENCE = {"lvh": 0.12, "rbbb": 0.035, "ischaemia": 0.10, "pac_carrier": 0.0
 def _mixture_quantiles(
     lowest: float, highest: float, cdf: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tabulates (probability, value) of a distribution cut at physiological bounds."""
+    """Returns (probability, value), `f64[4096]` each, of a distribution that is cut off at physiological bounds.
+
+    Args:
+        lowest: Smallest value.
+        highest: Largest value.
+        cdf: Cumulative distribution function.
+    """
     value = np.linspace(lowest, highest, 4096)
     probability = cdf(value)
     return (probability - probability[0]) / (probability[-1] - probability[0]), value
@@ -94,12 +100,21 @@ class States:
 
 
 def dysfunction(lvef: np.ndarray) -> np.ndarray:
-    """Returns h = (55 − LVEF)₊ / 20, by which the signatures of a low LVEF grow."""
+    """Returns h = (55 − LVEF)₊ / 20, `f64[n]`, to which the ECG changes of a low LVEF are proportional.
+
+    Args:
+        lvef: Left ventricular ejection fraction, %, `f64[n]`.
+    """
     return np.maximum(55 - lvef, 0) / 20
 
 
 def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
-    """Draws the states of records; `visit` is `int64[n]`."""
+    """Draws the states of records.
+
+    Args:
+        draws: Random numbers of the records.
+        visit: Number of the visit of each record, `int64[n]`, 0 for a patient's first.
+    """
     sex = np.where(draws.lasting_uniform("sex") < 0.47, FEMALE, MALE).astype(np.int8)
     first_age = np.clip(62 + 16 * draws.lasting_normal("age"), 18, 90)
     age_years = first_age + visit * 3 * draws.lasting_uniform("years between visits")
@@ -147,5 +162,10 @@ def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
 
 
 def _strength(draws: Draws, name: str) -> np.ndarray:
-    """Draws the degree to which patients show a state: log-normal of mean 1, equal at all visits."""
+    """Draws factors by which patients' ECGs show a condition, `f64[n]`: log-normal of mean 1, equal at all visits.
+
+    Args:
+        draws: Random numbers of the records.
+        name: Name of the draw.
+    """
     return np.exp(0.6 * draws.lasting_normal(name) - 0.18)

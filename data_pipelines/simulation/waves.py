@@ -1,4 +1,4 @@
-"""Turns the state of patients into the waves of their beats, on the eight stored leads."""
+"""Turns the states of patients into Gaussian waves of their beats on the eight stored leads."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _Beat:
 
 
 def at_rr(centre_ms: np.ndarray, width_ms: np.ndarray, rr_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moves ST, T and U about 80 ms, and widens them, by the square root of the RR interval (Bazett).
+    """Returns kernels at another RR interval: ST, T and U are stretched about 80 ms by the square root of RR (Bazett).
 
     Args:
         centre_ms: Centres at an RR interval of 1 s, `f64[..., kernels]`.
@@ -96,7 +96,7 @@ def at_rr(centre_ms: np.ndarray, width_ms: np.ndarray, rr_s: np.ndarray) -> tupl
 
 
 def draw_templates(draws: Draws, states: States) -> Templates:
-    """Draws the beats of records."""
+    """Draws the beats of records from the states of their patients."""
     beat = _conduction(draws, states)
     _identity(draws, states, beat)
     _hypertrophy(states, beat)
@@ -120,7 +120,7 @@ def draw_templates(draws: Draws, states: States) -> Templates:
 
 
 def _identity_normal(draws: Draws, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Draws N(0, 1) for the patient, and adds a quarter of another such draw at each visit."""
+    """Draws N(0, 1) for each patient, and adds a quarter of another such draw at each visit: `f64[n, *shape]`."""
     return draws.lasting_normal(name, shape) + _VISIT_SHARE * draws.normal(name, shape)
 
 
@@ -144,7 +144,7 @@ def _conduction(draws: Draws, states: States) -> _Beat:
 
 
 def _identity(draws: Draws, states: States, beat: _Beat) -> None:
-    """Applies what tells a patient from others, apart from any disease."""
+    """Changes beats in place by deviations of the patient that have nothing to do with disease."""
     female = states.sex == FEMALE
     for wave, where in (("P", k.P_WAVE), ("QRS", k.QRS), ("T", k.REPOLARISATION)):
         gain = np.exp(_LOG_SD_GAIN[wave] * _identity_normal(draws, f"gain {wave}"))
@@ -246,7 +246,15 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _rotated(draws: Draws, dipole: np.ndarray) -> np.ndarray:
-    """Rotates the heart in the chest, and the P and T loops against the QRS: `f64[n, kind, kernels, 3]`."""
+    """Returns the dipoles rotated: the heart in the chest, and the P and T loops against the QRS.
+
+    Args:
+        draws: Random numbers of the records.
+        dipole: Dipoles of the kernels, `f64[n, kind, kernels, 3]`, mV.
+
+    Returns:
+        The rotated dipoles, `f64[n, kind, kernels, 3]`, mV.
+    """
     turned = dipole.copy()
     for name, where in (("P", k.P_WAVE), ("T", k.REPOLARISATION), ("heart", slice(None))):
         each_axis = np.deg2rad(_SD_ROTATION_DEGREES[name]) / np.sqrt(3)
@@ -261,23 +269,37 @@ def _rotated(draws: Draws, dipole: np.ndarray) -> np.ndarray:
 
 
 def _leads(draws: Draws) -> np.ndarray:
-    """Perturbs the Dower matrix for each patient and a little for each visit: `f64[n, leads, 3]`."""
+    """Returns a Dower matrix for each record, `f64[n, leads, 3]`, perturbed by patient and slightly by visit."""
     gain = 1 + _SD_LEAD_GAIN * _identity_normal(draws, "lead gain", (_NUM_LEADS,))
     elements = _SD_LEAD_ELEMENT * _identity_normal(draws, "lead elements", (_NUM_LEADS, 3))
     return (_MEAN_LEAD_GAIN * gain)[:, :, None] * (_DOWER + elements)
 
 
 def _seen_from(leads: np.ndarray, dipole: np.ndarray) -> np.ndarray:
-    """Returns `f64[n, kind, leads, kernels]`.
+    """Returns the dipoles projected onto the leads.
 
-    The sum is explicit, since a matrix product may round differently by the size of the batch.
+    The sum over axes is written out, since a matrix product may round differently by the size of the batch.
+
+    Args:
+        leads: Matrix of each record, `f64[n, leads, 3]`.
+        dipole: Dipoles of the kernels, `f64[n, kind, kernels, 3]`, mV.
+
+    Returns:
+        Amplitudes of the kernels on the leads, `f64[n, kind, leads, kernels]`, mV.
     """
     by_axis = [leads[:, None, :, None, axis] * dipole[:, :, None, :, axis] for axis in range(3)]
     return by_axis[0] + by_axis[1] + by_axis[2]
 
 
 def _residual(draws: Draws, dipole: np.ndarray) -> np.ndarray:
-    """Returns what no dipole explains (sources near the chest electrodes): a share of each kernel on each lead."""
+    """Returns the part of the leads that no dipole explains (sources near the chest electrodes).
+
+    It is a share of each kernel on each lead, `f64[n, kind, leads, kernels]`, mV.
+
+    Args:
+        draws: Random numbers of the records.
+        dipole: Dipoles of the kernels, `f64[n, kind, kernels, 3]`, mV.
+    """
     x, y, z = dipole[..., 0], dipole[..., 1], dipole[..., 2]
     norm = np.sqrt(x * x + y * y + z * z)[:, :, None, :]
     deviation = _identity_normal(draws, "residual", (_NUM_LEADS, _NUM_KERNELS))[:, None]

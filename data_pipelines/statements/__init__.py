@@ -1,1 +1,1 @@
-"""Statements of files about their samples, compared with the declaration: rate, unit, scale, leads, axes."""
+"""What files state about their samples (rate, unit, scale, leads, axes), compared with the user's declaration."""

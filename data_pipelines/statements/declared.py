@@ -1,4 +1,4 @@
-"""A user's declaration about files, for what they do not state; other statements must agree with it (`stated_*.py`)."""
+"""A user's declaration of what files do not state; what they do state must agree with it (`stated_*.py`)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class Declared:
             lead_columns(self.leads, source="--declared_leads")
 
     def rate_of(self, source: str) -> float:
-        """Returns the rate of a file that does not state its own.
+        """Returns the declared rate in Hz, for a file that does not state its own.
+
+        Args:
+            source: Name of the file, for messages.
 
         Raises:
             RecordError: No rate was declared (`missing_metadata`).
@@ -56,7 +59,10 @@ class Declared:
         return float(self._needed("rate", source))
 
     def unit_of(self, source: str) -> str:
-        """Returns the unit of a file that does not state its own.
+        """Returns the declared unit for a file that states none: `mV`, `uV`, `nV`, `V`, or as the user wrote it.
+
+        Args:
+            source: Name of the file, for messages.
 
         Raises:
             RecordError: No unit was declared (`missing_metadata`).
@@ -65,7 +71,10 @@ class Declared:
         return voltage(unit) or unit
 
     def leads_of(self, source: str) -> tuple[str, ...]:
-        """Returns the lead names of a file that does not state its own.
+        """Returns the declared lead names, for a file that does not state its own.
+
+        Args:
+            source: Name of the file, for messages.
 
         Raises:
             RecordError: No lead names were declared (`missing_metadata`).
@@ -77,7 +86,7 @@ class Declared:
 
         Args:
             samples: Matrix of the samples, `[time, lead]` or `[lead, time]`.
-            num_leads: Number of leads that have names.
+            num_leads: Number of leads.
             source: Name of the file, for messages.
             orientation: Orientation that the file states and that agrees with the declaration, or None.
 
@@ -86,7 +95,7 @@ class Declared:
 
         Raises:
             RecordError: Neither axis, or both, has as many entries as there are leads and the declaration does not
-                decide, or the declared axis has another number (`header_disagrees`).
+                decide, or the declared axis has another number of entries (`header_disagrees`).
         """
         if samples.ndim != 2:
             message = f"{source}: holds an array of shape {samples.shape}; a matrix of samples by leads is needed"

@@ -179,7 +179,7 @@ class StatedName:
 # The files of a data set use the same names.
 @functools.lru_cache(maxsize=4096)
 def stated_name(name: str) -> StatedName:
-    """Parses a name.
+    """Returns what the name of a value in a file may state about the samples.
 
     Args:
         name: Name in the file, without the groups that contain it.
@@ -232,7 +232,11 @@ def _words(name: str) -> list[str]:
 
 
 def _readings(words: list[str]) -> list[tuple[str, str]]:
-    """Returns the possible readings of a name, each with the unit it names, the most literal one first."""
+    """Returns the possible readings of a name as pairs of text and unit, the most literal first; the unit may be empty.
+
+    Args:
+        words: Words of the name, in lower case.
+    """
     readings = []
     unit = words[-1] if is_unit(words[-1]) else ""
     meaningful = [word for word in words if word not in _EMPTY]

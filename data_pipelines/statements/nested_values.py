@@ -1,4 +1,7 @@
-"""Flattens structs, cells, groups, dictionaries, JSON texts and header texts into names with plain values."""
+"""Flattens structs, cells, groups, dictionaries, JSON texts and header texts into named values.
+
+A named value (`NamedValue`) is a text, several texts, or numbers, with the names that lead to it.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +143,7 @@ def _of_list(values: list, path: tuple[str, ...], *, depth: int) -> Iterator[Nam
 
 
 def _as_text(value: Any) -> str | None:
-    """Returns a text, also if it is wrapped in an array, as in MATLAB's cells; None for anything else."""
+    """Returns a text without the array or bytes that it may be wrapped in, as in MATLAB's cells; else None."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU" and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):

@@ -48,7 +48,11 @@ def is_matrix(value: object) -> bool:
 
 
 def described_fields(values: Iterable[NamedValue]) -> dict[str, str]:
-    """Returns patient id, age and sex if a file states them, under the names that all formats share."""
+    """Returns patient id, age and sex as texts, as far as a file states them, under the names that all formats share.
+
+    Args:
+        values: Named values of the file.
+    """
     found: dict[str, str] = {}
     for value in values:
         field = _FIELDS.get(value.path[-1].casefold()) if value.path else None
@@ -91,7 +95,7 @@ def stated_recording(
         path: Path of the file.
         declared: Declaration for what the file does not state.
         stated: Statements of the file.
-        fields: Metadata that the file states.
+        fields: Metadata that the file states, as `described_fields` returns them.
 
     Raises:
         RecordError: The samples or a statement cannot be interpreted (`unreadable_header`), something is not stated
@@ -133,7 +137,7 @@ def recording_of(
         leads: Names of the channels.
         stated: Other statements of the file.
         declared: Declaration for what the file does not state.
-        fields: Metadata that the file states.
+        fields: Metadata that the file states, as `described_fields` returns them.
         source: Name of the file, for messages.
         rates: Rates that have been found already.
 
@@ -164,14 +168,17 @@ def _columns(table: np.ndarray, source: str) -> np.ndarray:
 
 
 def _column(samples: Matrix, column: int) -> np.ndarray:
-    """Returns one column of samples, which may be readable only by rows."""
+    """Returns one column of samples, `[time]`; a matrix that can be read only by rows is read block by block."""
     if isinstance(samples, np.ndarray):
         return samples[:, column]
     return np.concatenate([samples[start:stop][:, column] for start, stop in row_blocks(samples.shape)])
 
 
 def _rates_of_columns(samples: Matrix, names: tuple[str, ...], stated: Statements, source: str) -> list[StatedRate]:
-    """Checks columns of times and numbers; returns rates from times, and adds columns of rates to `stated`."""
+    """Checks the channels that are times or sample numbers, and returns the rates that times state.
+
+    A channel that states a rate or a sampling interval is added to `stated`.
+    """
     rates: list[StatedRate] = []
     for column, text in enumerate(names):
         name = stated_name(text)

@@ -44,7 +44,7 @@ class Statement:
 
 
 class Statements:
-    """The statements of a file, by kind."""
+    """The statements of a file about its samples, by their subject (`Kind`)."""
 
     def __init__(self) -> None:
         """Starts without statements."""
@@ -62,7 +62,15 @@ class Statements:
 
 
 def disagreement(source: str, where: str, states: str, other: str, remedy: str = "correct one of them") -> RecordError:
-    """Returns the error for a place of a file that states what another place, or the user, contradicts."""
+    """Returns the error for a statement that another one, or the user's declaration, contradicts.
+
+    Args:
+        source: Name of the file.
+        where: Name of the statement in the file.
+        states: What it states.
+        other: What contradicts it, as a clause.
+        remedy: What the user can do.
+    """
     return header_disagrees(f"{source}: '{where}' states {states}, but {other}; {remedy}")
 
 
@@ -102,7 +110,12 @@ def statements(values: Iterable[NamedValue], *, beside: Sequence[str] = ()) -> S
 
 
 def _within(path: tuple[str, ...], beside: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a path relative to the place of the samples: without the outer groups that contain both."""
+    """Returns a path relative to the samples, without the outer groups that contain both.
+
+    Args:
+        path: Names of the containers of a value, from the outermost, followed by its own.
+        beside: Names of the containers of the samples, from the outermost.
+    """
     pairs = zip(path[:-1], beside, strict=False)
     return path[len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))) :]
 

@@ -1,4 +1,4 @@
-"""The lead names and the orientation that a file states, compared with the declaration."""
+"""Lead names and orientation that a file states, compared with the declaration."""
 
 from __future__ import annotations
 

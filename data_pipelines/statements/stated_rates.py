@@ -31,7 +31,7 @@ class StatedRate:
     """A rate as one place of a file states it.
 
     Attributes:
-        where: Place of the statement in the file.
+        where: Name of the statement in the file.
         hertz: Rate in Hz, or the rates that the statement may mean.
         error: Largest relative error of the rate that rounding can cause.
     """

@@ -41,7 +41,7 @@ class Scale:
         number: Units per count, or counts per unit, `f64[1]` or `f64[lead]`.
         is_gain: Whether the number is in counts per unit.
         unit: Unit of the scaled samples, or empty where the statement does not say.
-        where: Place of the statement in the file.
+        where: Name of the statement in the file.
     """
 
     number: np.ndarray
@@ -51,7 +51,7 @@ class Scale:
 
     @property
     def step(self) -> np.ndarray:
-        """Units per count."""
+        """Units per count, `f64[1]` or `f64[lead]`."""
         return 1 / self.number if self.is_gain else self.number
 
 
@@ -102,7 +102,7 @@ def calibrated(samples: Matrix, leads: LeadNames, stated: Statements, declared: 
 
 
 def _scales(stated: Statements, names: tuple[str, ...], source: str) -> list[Scale]:
-    """Returns the stated scales, without those of 1 that name no unit."""
+    """Returns the stated scales, without those that are 1 and name no unit."""
     scales = [_gain(statement, names, source) for statement in stated.of(Kind.GAIN)]
     scales += [_step(statement, names, source) for statement in stated.of(Kind.STEP)]
     return [scale for scale in scales if scale is not None and (scale.unit or not np.all(scale.step == 1))]
@@ -178,7 +178,19 @@ def _are_counts(samples: Matrix) -> bool:
 def _scaled(
     samples: Matrix, names: tuple[str, ...], unit: str, scales: list[Scale], stated: Statements, source: str
 ) -> Calibrated:
-    """Applies the stated scale to counts."""
+    """Returns counts in units, by the stated scales, which must agree.
+
+    Args:
+        samples: Counts, `[time, lead]`.
+        names: Names of the leads; channels that are no standard lead are not scaled.
+        unit: Unit of the scaled samples: `nV`, `uV`, `mV` or `V`.
+        scales: Stated scales, at least one; a scale without a unit is in `unit`.
+        stated: Statements of the file, which may include a zero.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: Two scales or two zeros differ (`header_disagrees`).
+    """
     first = scales[0]
     step = first.step * _MICROVOLTS[unit]
     for other in scales[1:]:
@@ -208,7 +220,19 @@ _MICROVOLTS = {"nV": 1e-3, "uV": 1.0, "mV": 1e3, "V": 1e6}
 def _unit_of_scale(
     scale: Scale, units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
 ) -> str:
-    """Returns the unit that counts become by a scale; `_SCALED_ALREADY` where they are none any more."""
+    """Returns the unit that counts are in after scaling; `_SCALED_ALREADY` where the samples are microvolts.
+
+    Args:
+        scale: Scale that the file states.
+        units: Unit of each lead and the name of the statement that has it, as `stated_units` returns them.
+        names: Names of the leads.
+        declared: Declaration of the user.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: No unit or no single unit is known (`missing_metadata`), or the unit contradicts the declaration or
+            may be that of scaled samples (`header_disagrees`).
+    """
     if scale.unit:
         if declared.unit is not None and voltage(declared.unit) != scale.unit:
             said, remedy = f"--declared_unit says {declared.unit}", "leave the declaration out, or correct one of them"
@@ -235,7 +259,7 @@ def _unit_of_scale(
 
 
 def _zero(stated: Statements, names: tuple[str, ...], source: str) -> np.ndarray:
-    """Returns the count that stands for zero voltage, for all leads or for each."""
+    """Returns the count that stands for zero voltage: `f64[1]` for all leads, or `f64[lead]`."""
     zeros = []
     for statement in stated.of(Kind.GAIN):
         texts = (statement.value,) if isinstance(statement.value, str) else statement.value

@@ -25,7 +25,19 @@ _COUNTS = _UNCALIBRATED | {"none", "nd", "nan", "na", "n/a", "unknown", "-", ""}
 def settled_units(
     units: list[tuple[str, str]] | None, names: tuple[str, ...], declared: Declared, source: str
 ) -> tuple[str, ...]:
-    """Returns a unit for every name: the file's, which is checked against the declaration, or else the declared one."""
+    """Returns a unit for every channel, with an empty text for channels that are no standard lead.
+
+    Args:
+        units: Unit of each channel and the name of the statement that has it, as `stated_units` returns them; None
+            where the file states none, so that the declared unit is taken.
+        names: Names of the channels.
+        declared: Declaration of the user, which must agree with the file's units.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: A stated unit differs from the declared one (`header_disagrees`), or a lead has neither
+            (`missing_metadata`).
+    """
     if units is None:
         unit = declared.unit_of(source)
         # The declared unit is that of the leads and does not apply to a column of times.
@@ -66,7 +78,17 @@ def check_calibrated(stated: Statements, declared: Declared, *, source: str) -> 
 def stated_units(
     stated: Statements, names: tuple[str, ...], units_of_names: tuple[str, ...], source: str
 ) -> list[tuple[str, str]] | None:
-    """Returns the unit of each lead and the place that states it; None where no unit is stated."""
+    """Returns the unit of each lead and the name of the statement that has it; None where no unit is stated.
+
+    Args:
+        stated: Statements of the file.
+        names: Names of the leads.
+        units_of_names: Unit that each name ends with, or empty.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: Two statements differ (`header_disagrees`), or one is no unit (`unreadable_header`).
+    """
     found: list[tuple[str, str]] = [(unit, name) for unit, name in zip(units_of_names, names, strict=True)]
     for statement in stated.of(Kind.UNIT):
         for column, unit in enumerate(_units_of(statement, names, source)):
@@ -80,7 +102,17 @@ def stated_units(
 
 
 def _units_of(statement: Statement, names: tuple[str, ...], source: str) -> tuple[str, ...]:
-    """Returns the unit of each lead by one statement, empty where it states none."""
+    """Returns the unit of each lead that one statement has, or an empty text.
+
+    Args:
+        statement: Statement of a unit or of several.
+        names: Names of the leads.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: The statement is no unit (`unreadable_header`), or has another number of units than there are leads
+            (`header_disagrees`).
+    """
     value = statement.value
     if isinstance(value, np.ndarray):
         raise unreadable_header(
@@ -114,5 +146,5 @@ def _plain_unit(text: str) -> str:
 
 
 def lead_key(name: str) -> str:
-    """Returns a key that is the same for all spellings of a lead."""
+    """Returns a key that is the same for all spellings of a lead: its standard name, or the name in lower case."""
     return standard_lead(name) or name.strip().casefold()

@@ -38,7 +38,10 @@ def quantity(value: str | tuple[str, ...] | np.ndarray) -> tuple[np.ndarray, str
 
 
 def one_number(value: str | tuple[str, ...] | np.ndarray) -> tuple[float, str] | None:
-    """Returns the single number of a value, which may be repeated per lead, and its unit; None if there is none."""
+    """Returns the single finite number of a value and its unit, which may be empty; None where there is no such number.
+
+    A list that repeats one number, such as a rate for each lead, counts as that number.
+    """
     found = quantity(value)
     if found is None or not np.all(np.isfinite(found[0])) or np.ptp(found[0]) > 0:
         return None

@@ -42,7 +42,7 @@ class EvenTimes:
     """Times that are evenly spaced.
 
     Attributes:
-        step: Step between two times, in their unit.
+        step: Step between two times, in the unit of the times.
         error: Largest relative error of the step that rounding can cause.
     """
 

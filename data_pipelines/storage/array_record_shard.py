@@ -1,4 +1,4 @@
-"""Reads one ArrayRecord shard: how many records it holds, and their signals."""
+"""Reads one ArrayRecord shard: the number of its records, and their signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def opened(shard: Path) -> ArrayRecordReader:
-    """Opens a shard without threads of its own, which would read ahead while the processes share the cores already."""
+    """Opens a shard without threads of the reader's own, which would read ahead while other processes use the cores."""
     return ArrayRecordReader(str(shard), options=_READER_OPTIONS)
 
 
@@ -26,7 +26,7 @@ class ArrayRecordShard:
     """Reads single signals of an open shard; only one thread at a time may use it, since the reader has a position."""
 
     def __init__(self, path: Path, decoder: SignalDecoder):
-        """Prepares to read a shard; what is wrong with it is reported when it is read.
+        """Makes a reader of a shard; faults of the shard are reported when it is read.
 
         Args:
             path: Path of the shard.
@@ -68,7 +68,7 @@ class ArrayRecordShard:
 
 
 def num_stored(shard: Path) -> int:
-    """Returns how many records a shard holds; 0 for a file that is no whole ArrayRecord file."""
+    """Returns the number of records in a shard; 0 for a file that is no complete ArrayRecord file."""
     try:
         # Nothing is read ahead, since only the footer is wanted.
         with contextlib.closing(opened(shard)) as reader:
@@ -78,11 +78,11 @@ def num_stored(shard: Path) -> int:
 
 
 def why_bad(shard: Path, expected: int) -> str | None:
-    """Returns what is wrong with a shard as far as its footer tells, or None if nothing is.
+    """Returns what is wrong with a shard according to its footer, or None if nothing is.
 
     The text is the end of a message that begins with the shard's path: `"this shard is missing"`.
 
-    ArrayRecord's own reader takes a missing or truncated file for an empty one.
+    ArrayRecord's own reader treats a missing or truncated file as an empty one.
 
     Args:
         shard: Path of the shard.

@@ -65,7 +65,7 @@ class ArrayRecordStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """Records that cannot be read, as far as is known."""
+        """Stretches of records that cannot be read, as far as is known."""
         return self._bad.shards
 
     def read(

@@ -1,4 +1,4 @@
-"""Keeps the record numbers of a data set that cannot be read, and reports them for the stores."""
+"""Keeps the numbers of records that cannot be read, for the stores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BadRecords:
     """Record numbers of a store that cannot be read; any number of threads may use it."""
 
     def __init__(self, shards: Iterable[BadShard] = ()):
-        """Starts with what was found on opening the store."""
+        """Starts with the stretches of records that were found on opening the store."""
         self._growing = threading.Lock()
         # The key has both ends, since a shard that the quarantine left empty starts where the next one does.
         self._by_span = {(shard.start, shard.stop): shard for shard in shards}
@@ -64,7 +64,11 @@ class BadRecords:
         return (stretch >= 0) & (numbers < current.stops[stretch])
 
     def check(self, numbers: np.ndarray) -> None:
-        """Raises `DataError` that names the shards of those record numbers that cannot be read, if there are any."""
+        """Raises `DataError` that names the shards of unreadable records, if any of the given records is unreadable.
+
+        Args:
+            numbers: Record numbers, `int64[n]`.
+        """
         if self.among(numbers).any():
             named = [shard for shard in self.shards if ((numbers >= shard.start) & (numbers < shard.stop)).any()]
             raise DataError("; ".join(map(str, named)))
@@ -80,7 +84,7 @@ class BadRecords:
 
 
 class _Sorted(NamedTuple):
-    """Stretches in stored order, which do not overlap."""
+    """Disjoint stretches in stored order, with their first record numbers and those after the last, `int64[n]`."""
 
     shards: tuple[BadShard, ...]
     starts: np.ndarray

@@ -28,7 +28,7 @@ _MICROSECONDS = 1e6
 
 
 def features(signal_format: SignalFormat, schema: LabelSchema) -> tfds.features.FeaturesDict:
-    """Returns the TFDS features of a stored record; arrays are raw bytes, so that decoding is only a copy."""
+    """Returns the TFDS features of a stored record; arrays are stored as raw bytes, so that decoding is a copy."""
     tensor = functools.partial(tfds.features.Tensor, encoding=Encoding.BYTES)
     spec: dict[str, Any] = {
         "record_id": tfds.features.Text(),
@@ -93,7 +93,7 @@ def serialise(record: EcgRecord, *, signal_format: SignalFormat, schema: LabelSc
 
 
 def seconds_of(microseconds: int) -> float:
-    """Returns a stored length or place in seconds; NaN where it is not known."""
+    """Returns a stored length or position in seconds; NaN where it is not known."""
     return math.nan if microseconds == UNKNOWN_MICROSECONDS else microseconds / _MICROSECONDS
 
 

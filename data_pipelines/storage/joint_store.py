@@ -43,7 +43,7 @@ class JointStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """Records that cannot be read, as far as is known, by joint record number."""
+        """Stretches of records that cannot be read, as far as is known, by joint record number."""
         return tuple(
             dataclasses.replace(shard, start=start + shard.start, stop=start + shard.stop)
             for start, store in zip(self._starts, self._stores, strict=False)
@@ -70,7 +70,15 @@ class JointStore:
 def _read_apart(
     store: Store, numbers: np.ndarray, rows: np.ndarray, signals: np.ndarray, valid: np.ndarray | None
 ) -> None:
-    """Reads records to rows that do not follow each other, through a small buffer."""
+    """Reads records of one store into rows that do not follow each other, through a small buffer.
+
+    Args:
+        store: Store to read from.
+        numbers: Record numbers within the store, `int64[m]`.
+        rows: Row of `signals` for each record, `int64[m]`.
+        signals: Array to fill, `int16[n, time, lead]`.
+        valid: Array to fill with whether each row could be read, `bool[n]`; None where unreadable records are errors.
+    """
     between = np.empty((min(len(rows), _RECORDS_A_MOVE), *store.shape), np.int16)
     marks = np.empty(len(between), bool)
     for start in range(0, len(rows), _RECORDS_A_MOVE):

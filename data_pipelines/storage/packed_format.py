@@ -70,7 +70,7 @@ def shard_name(number: int) -> str:
 
 
 def shard_spans(num_records: int, *, bytes_per_record: int, shard_bytes: int = SHARD_BYTES) -> list[range]:
-    """Returns the record numbers of every shard: as many as fit, in whole memory pages.
+    """Returns the record numbers of every shard: as many per shard as fit, in whole memory pages.
 
     Args:
         num_records: Number of records of the data set.
@@ -93,7 +93,7 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def remedy(folder: Path) -> str:
-    """Returns what a user can do about a bad packed copy."""
+    """Returns advice on a bad packed copy, for messages."""
     return f"remove {folder} and make it again with python -m data_pipelines.stage --dataset={folder.parent}"
 
 
@@ -111,6 +111,9 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
         folder: Folder of the copy.
         fingerprint: Fingerprint of the data set.
         num_records: Number of records of the data set.
+
+    Returns:
+        The entries of the shards, in stored order.
 
     Raises:
         DataError: There is no table, it is damaged, or the copy was made of another data set.
@@ -142,12 +145,12 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
 
 
 def new_digest() -> hashlib.blake2b:
-    """Returns a new hash object of the kind that shards are hashed with."""
+    """Returns a new BLAKE2b hash object, with which shards are hashed."""
     return hashlib.blake2b(digest_size=32)
 
 
 def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: None) -> str:
-    """Returns the BLAKE2b digest of a file in hexadecimal, and tells `progress` the size of every block."""
+    """Returns the BLAKE2b digest of a file in hexadecimal; `progress` is called with the size of every block."""
     return hex_digest(new_digest(), path, progress)
 
 
@@ -208,7 +211,7 @@ def _wrong_shape(path: Path, shard: PackedShard, shape: tuple[int, int]) -> str 
 
 
 def _read_header(file: io.BufferedReader) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Returns shape, type and the position of the data."""
+    """Returns shape, dtype and the position of the data in bytes; raises `ValueError` for an unsupported header."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("not version 1.0 of the .npy format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)

@@ -23,9 +23,10 @@ _NUM_SPOT_CHECKS = 64
 class PackedStore:
     """Reads records of a packed copy.
 
-    Damage is looked for on opening. A mapped file that is cut short later, or whose disk fails, ends the process by
-    SIGBUS when its missing part is read: a check before every read would cost more than the read. Opening again then
-    names the shard, with `verify` also where single sectors are lost.
+    The shards are checked on opening. If a mapped file is truncated later, or its disk fails, the process ends by
+    SIGBUS
+    when the missing part is read: a check before every read would cost more than the read. Opening the store again then
+    names the shard; with `verify`, also where single sectors are lost.
     """
 
     kind = "packed"
@@ -69,7 +70,7 @@ class PackedStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """Records that cannot be read."""
+        """Stretches of records that cannot be read."""
         return self._bad.shards
 
     def read(
@@ -100,7 +101,12 @@ class PackedStore:
             np.concatenate(rows, out=signals.reshape(-1, self.shape[1]))
 
     def _spot_check(self, dataset: Dataset, paths: Sequence) -> list[BadShard]:
-        """Returns shards, not known to be bad so far, with a record that differs from what the index says."""
+        """Returns shards with a sampled record that differs from its hash in the index, except those known to be bad.
+
+        Args:
+            dataset: Data set of the copy.
+            paths: Paths of all shards.
+        """
         numbers = np.unique(np.linspace(0, self.num_records - 1, _NUM_SPOT_CHECKS).astype(np.int64))
         valid = np.empty(len(numbers), bool)
         signals = self.read(numbers, valid=valid)
@@ -115,7 +121,7 @@ class PackedStore:
 
 
 def _map_shards(pieces: list[Piece], shape: tuple[int, int]) -> list[np.ndarray]:
-    """Returns the samples `int16[record, time, lead]` as one array where memory pages allow it, else one per shard.
+    """Returns the samples, `int16[record, time, lead]`, as one array where memory pages allow it, else one per shard.
 
     They do not on systems with larger pages than most, nor for copies of earlier versions in several shards.
     """

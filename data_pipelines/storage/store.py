@@ -1,4 +1,4 @@
-"""Defines stores, which give signals by record number: `open_store(directory).read(record_numbers)`.
+"""Stores, which read signals by record number: `open_store(directory).read(record_numbers)`.
 
 Two stores hold the same records in the same order: the ArrayRecord shards of the data set itself
 (`array_record_store.py`) and a packed copy of them for fast local reading (`packed_store.py`).
@@ -30,7 +30,7 @@ class Store(Protocol):
         kind: Kind of the store, such as `packed` or `array_record`.
         num_records: Number of records; record numbers lie in 0 … num_records − 1.
         shape: Shape `(time, lead)` of a record.
-        num_threads: Number of threads that read fastest.
+        num_threads: Number of threads with which reading is fastest.
         bad_shards: Records that cannot be read; the list grows where damage is met while reading.
     """
 

@@ -33,7 +33,7 @@ def signal_entry(signal: np.ndarray) -> bytes:
 
 
 def joined_example(*entries: bytes) -> bytes:
-    """Returns the Example with these serialised entries of its map of features; each may hold several."""
+    """Returns an Example from serialised entries of its map of features; each argument may hold several entries."""
     features = b"".join(entries)
     return _field(_FIELD_1, len(features)) + features
 
@@ -42,7 +42,7 @@ class SignalDecoder:
     """Copies the feature `signal` out of stored records of one format."""
 
     def __init__(self, shape: tuple[int, ...]):
-        """Works out the bytes that precede a signal of this shape.
+        """Computes the bytes that precede a signal of this shape.
 
         Args:
             shape: Shape `(time, lead)` of a signal.

@@ -1,7 +1,7 @@
 """Yields this process's rows of every global batch, from a given step on, read ahead by Grain.
 
-The records of a global batch follow from the step alone (`sampler.py`), and a process takes its rows of it. So the same
-rows have the same contents for any number of processes, and a resumed run goes on exactly.
+The records of a global batch follow from the step alone (`sampler.py`), and each process reads its rows of the batch.
+Therefore a row has the same content for any number of processes, and a resumed run continues with the same batches.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def batches(
     Yields:
         Batches with `signal` `int16[local, time, 8]` in µV, `valid` `bool[local]` (False, and the signal zero, where
         the shard is damaged), `row` `int32[local]` (row in the global batch), `record` `int32[local]` (record number),
-        and `[local, ...]` of every column and of all that is chosen. The memory of `signal` is reused when nothing
+        and `[local, ...]` for every name of `columns` and `chosen`. The memory of `signal` is reused when nothing
         refers to it any more.
 
     Raises:

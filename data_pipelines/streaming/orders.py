@@ -1,8 +1,8 @@
-"""Defines orders in which records are drawn: endless streams of units, of which any position is computed on its own.
+"""Defines orders in which records are drawn: endless streams of units with random access to every position.
 
-A unit is what stays together in adjacent rows: one record, or several of one patient. A stream runs through epoch after
-epoch without a gap, and every epoch is whole. Nothing is remembered from one position to the next, so that a run
-resumed at a step, or spread over other processes, draws exactly what it would have drawn.
+A unit is one record, or several records of one patient that are drawn into adjacent rows. A stream runs through epoch
+after epoch without a gap, and every epoch is whole. An order has no state, so that a run that is resumed, or is spread
+over another number of processes, draws the same records.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Order(Protocol):
 
     Attributes:
         unit_size: Number of records of a unit.
-        units_per_epoch: Number of units after which every record has come as often as an epoch promises.
+        units_per_epoch: Number of units of an epoch, in which every record is drawn as often as the order's class says.
     """
 
     unit_size: int
@@ -61,16 +61,16 @@ class Order(Protocol):
         """
 
     def fingerprint(self) -> str:
-        """Returns a hex digest of everything that `units` depends on."""
+        """Returns a digest of everything that `units` depends on, as hexadecimal text."""
 
 
 class RecordOrder:
-    """Order in which every record comes once an epoch, in a new order each epoch."""
+    """Order in which every record is drawn once in an epoch, in a new random order each epoch."""
 
     unit_size = 1
 
     def __init__(self, records: np.ndarray, *, seed: int):
-        """Keeps the records to draw from.
+        """Makes the order.
 
         Args:
             records: Record numbers to draw from, `int64[m]`.
@@ -98,7 +98,7 @@ class PatientOrder:
     """Order of units of `records_per_patient` records of one patient.
 
     An epoch cuts each patient's n records, in an order of their own, into ⌈n / k⌉ units of k; the last unit wraps
-    around to the patient's first ones. So in an epoch each record of the patient comes ⌊u·k / n⌋ or ⌈u·k / n⌉ times,
+    around to the patient's first ones. So in an epoch each record of the patient is drawn ⌊u·k / n⌋ or ⌈u·k / n⌉ times,
     with u = ⌈n / k⌉: once or twice where n ≥ k. Records within a unit are distinct where n ≥ k; a patient with fewer
     repeats them. Units of all patients are put in one random order each epoch.
     """
@@ -154,17 +154,18 @@ class PatientOrder:
 
 
 class MixtureOrder:
-    """Several streams in one, each with its share of every block of units, in random order within the block.
+    """Several orders (components) in one stream, each with a share of every block of units, shuffled in the block.
 
     With weights, component d has N_d(b) = ⌊b·B·W_d⌋ − ⌊b·B·W_{d−1}⌋ units before block b, where B is the number of
-    units of a block and W_d the sum of the shares up to d's: its share of any number of whole blocks is exact to one
-    unit, and a block holds less than two units more or less than it should. With equal shares the component of the p-th
-    unit, before it is moved within its block, is p modulo the number n of components, so that every block holds ⌊B / n⌋
-    or ⌈B / n⌉ units of each, and the components take turns in having one more.
+    units of a block and W_d the sum of the shares up to d's: its number of units in any whole blocks is its share to
+    within one unit, and in a single block to within two. With equal shares the component of the p-th unit, before it is
+    moved within its block, is p modulo the number n of components, so that every block holds ⌊B / n⌋ or ⌈B / n⌉ units
+    of each, and the components take turns in having one more.
 
-    A component's units follow each other as in its own stream: its own epochs stay whole, and end at their own times.
-    An epoch of the mixture is only a length: as many units as one epoch of every component has together. Components
-    whose share is larger than their size have come more than once by then, others not completely.
+    A component's units follow each other as in its own stream, so its own epochs stay whole. An epoch of the mixture is
+    only
+    a number of units: the sum of the components' epochs. In that time, a component with a larger share than its size is
+    drawn more than once, and another one not completely.
     """
 
     def __init__(self, orders: Sequence[Order], *, weights: Sequence[float] | None = None, block: int, seed: int):
@@ -172,8 +173,8 @@ class MixtureOrder:
 
         Args:
             orders: Orders of units of one size, each with a seed of its own (`component_seed`).
-            weights: Shares of the components, in any unit; None for equal ones. Those that are no ratios of small
-                numbers are rounded to parts of `MAX_TICKS`.
+            weights: Shares of the components, in any unit; None for equal shares. Shares that are no ratios of small
+                numbers are rounded to multiples of 1 / `MAX_TICKS`.
             block: Number of units of a block; with unequal weights it holds at least two of every component, which
                 `smallest_block` ensures.
             seed: Seed of the order within blocks.
@@ -212,7 +213,7 @@ class MixtureOrder:
         return units
 
     def components(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the component at each of some positions of the stream, and the position in its own stream.
+        """Returns the component of the unit at each position of the stream, and the unit's position in the component.
 
         Args:
             positions: Positions in the stream, `int64[n]`, from 0, in any order.
@@ -239,7 +240,11 @@ class MixtureOrder:
         return fingerprint("mixture", self._seed, self._block, *self._ticks, *components)
 
     def _units_before(self, blocks: np.ndarray) -> np.ndarray:
-        """Returns how many units each component has before some blocks: `int64[blocks, component]`."""
+        """Returns the number of units of each component before the beginning of blocks, `int64[blocks, component]`.
+
+        Args:
+            blocks: Numbers of the blocks, `int64[blocks]`, from 0.
+        """
         units = blocks[:, None] * self._block
         if len(set(self._ticks)) == 1:
             count = len(self._ticks)
@@ -251,12 +256,17 @@ class MixtureOrder:
 
 
 def component_seed(seed: int, component: int) -> int:
-    """Returns the seed of a mixture's component, so that components of one size have different orders."""
+    """Returns the seed of a mixture's component, so that components of equal size have different orders.
+
+    Args:
+        seed: Seed of the mixture.
+        component: Number of the component, from 0.
+    """
     return int(derive_key(derive_key(seed, _COMPONENTS), component)[0])
 
 
 def smallest_block(weights: Sequence[float], *, multiple_of: int) -> int:
-    """Returns the smallest block that `MixtureOrder` takes with these weights and that is a multiple of a number.
+    """Returns the smallest block, in units, that `MixtureOrder` accepts with these weights and that a number divides.
 
     Args:
         weights: Shares of the components, in any unit.
@@ -269,7 +279,12 @@ def smallest_block(weights: Sequence[float], *, multiple_of: int) -> int:
 
 
 def fingerprint(kind: str, *parts: int | str | np.ndarray) -> str:
-    """Returns a hex digest of numbers, digests and vectors of integers, which does not depend on their types."""
+    """Returns a hexadecimal digest of integers, texts and vectors of integers; the integers' dtype does not matter.
+
+    Args:
+        kind: Name of what is digested.
+        *parts: Values that the digest depends on, in this order.
+    """
     digest = hashlib.blake2b(f"{kind} {SAMPLING_VERSION}".encode(), digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -282,7 +297,13 @@ def fingerprint(kind: str, *parts: int | str | np.ndarray) -> str:
 
 
 def _ticks(weights: Sequence[float]) -> tuple[int, ...]:
-    """Returns weights as whole numbers that add up to at most `MAX_TICKS`; they are exact where that is possible."""
+    """Returns weights as integers whose ratios are those of the weights and whose sum is at most `MAX_TICKS`.
+
+    Where no such integers exist, the ratios are rounded.
+
+    Raises:
+        DataError: A weight is not a finite number above 0, or too small beside the others.
+    """
     if not len(weights) or not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise DataError(f"weights are {', '.join(map(str, weights)) or 'none'}; each must be a number above 0")
     # A weight is taken by its shortest decimal form: .1 is a tenth, not the binary fraction next to it.
@@ -317,10 +338,10 @@ def _checked_records(records: np.ndarray) -> np.ndarray:
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:
-    """Returns numbers from 0 on in four bytes each where these suffice: half the memory, and faster to look up."""
+    """Returns numbers that are at least 0 as int32 where all fit, else as int64; int32 takes half the memory."""
     return numbers.astype(np.int32 if numbers.max() <= np.iinfo(np.int32).max else np.int64)
 
 
 def _one_if_equal(numbers: np.ndarray) -> np.ndarray:
-    """Returns a single number where all are equal, as the epochs of a batch mostly are, which saves computation."""
+    """Returns the first number alone, `[1]`, if all are equal, which saves computation by broadcasting; else all."""
     return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else numbers

@@ -1,8 +1,8 @@
 """Computes random permutations with random access: any element of any epoch's order, without storing the order.
 
-A Feistel network over pairs (i mod a, i div a) permutes 0 … a·b − 1 for a·b just above the size wanted; elements that
-land outside are sent through again until they are inside (cycle walking), which leaves an exact permutation of what is
-inside. Memory is that of the elements asked for, whatever the size.
+A Feistel network over pairs (i mod a, i div a) permutes 0 … a·b − 1 for a·b just above the size wanted; an element that
+is mapped outside the wanted size is permuted again until it is inside (cycle walking), so that the result is an exact
+permutation of the wanted size. Memory is that of the elements asked for, whatever the size.
 
 Only integer arithmetic modulo 2⁶⁴ and a correctly rounded square root are used, so the orders are the same with every
 NumPy, machine and process; tests check fixed values.

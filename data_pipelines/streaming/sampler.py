@@ -1,7 +1,7 @@
-"""Says which records the global batch of a step holds, as a pure function of the step.
+"""Determines which records the global batch of a step holds, as a pure function of the step.
 
-An order (`orders.py`) says what comes when; here its stream is cut into batches. They run on over the ends of epochs:
-every epoch is whole, whatever the batch size.
+An order (`orders.py`) is an endless stream of records; here it is cut into batches. A batch may contain the end of one
+epoch and the beginning of the next, so every epoch is whole, whatever the batch size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Sampler:
             batch_size: Number of rows of a global batch; where it exceeds an epoch, a batch spans several.
 
         Raises:
-            DataError: The batch size is below one, or divides a unit.
+            DataError: The batch size is below one, or is no multiple of the records of a unit.
         """
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}; it must be at least 1")
@@ -71,5 +71,5 @@ class Sampler:
         return units[(np.cumsum(wanted) - 1)[unit], place]
 
     def fingerprint(self) -> str:
-        """Returns a hex digest of everything that `record_numbers` depends on."""
+        """Returns a digest of everything that `record_numbers` depends on, as hexadecimal text."""
         return fingerprint("batches", self.batch_size, self._order.fingerprint())

@@ -1,1 +1,1 @@
-"""Provides what data sets rest on: directories that appear whole, workers, memory maps, remote files and safe names."""
+"""Parts that data sets are built on: atomic directories, worker processes, memory maps, remote files and safe names."""

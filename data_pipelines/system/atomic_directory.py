@@ -1,4 +1,4 @@
-"""Makes directories that appear whole or not at all, and are written by one process at a time."""
+"""Directories and files that are published as a whole or not at all, and that one process at a time writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.E
 
 @contextlib.contextmanager
 def exclusive_staging(staging: Path, *, resume: bool = False) -> Iterator[None]:
-    """Makes `staging` a directory of this process alone, and removes it after success.
+    """Makes `staging` a directory that only this process writes, and removes it after success.
 
     After an error the directory stays, unless it is still empty, so that its quarantine list can be looked at, or the
     work done so far resumed.
@@ -64,7 +64,7 @@ def clear_staging(staging: Path) -> None:
 
 
 def _lock(staging: Path) -> int:
-    """Takes the lock of a staging directory; the system releases it when the process ends, however it ends."""
+    """Locks a staging directory and returns the handle of the lock; the system releases it when the process ends."""
     path = staging / _LOCK_FILE
     busy = DataError(f"{staging}: another build is writing here; wait for it to finish, or choose another --out")
     try:
@@ -86,7 +86,7 @@ def _lock(staging: Path) -> int:
 
 
 def publish(finished: Path, out: Path, *, retired: Path) -> None:
-    """Puts a finished directory in its place at once, after everything in it has reached the disk.
+    """Moves a finished directory to its place in one step, after everything in it was written to the disk.
 
     A directory that is there already changes places with it, where the system can exchange two directories. Where it
     cannot, the old directory is moved away first, and a process that is killed in between leaves it at `retired`, from
@@ -110,7 +110,7 @@ def publish(finished: Path, out: Path, *, retired: Path) -> None:
 
 
 def recover_retired(retired: Path, out: Path) -> None:
-    """Puts back what a killed `publish` had moved away from `out`, if nothing is there yet."""
+    """Moves back the directory that a killed `publish` had moved away from `out`, if nothing is there yet."""
     if retired.is_dir() and not (out.exists() and any(out.iterdir())):
         retired.rename(out)
         sync(out.parent)
@@ -118,7 +118,7 @@ def recover_retired(retired: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, making: Path) -> Iterator[IO[bytes]]:
-    """Opens a file to write that gets its name once it has reached the disk, so that it appears whole or not at all.
+    """Opens a file for writing; it gets its name once it is complete on disk, to appear whole or not at all.
 
     Args:
         path: Path of the file; an existing file is replaced.
@@ -141,7 +141,7 @@ def sync(path: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Exchanges two directories atomically; returns whether the system can.
+    """Exchanges two directories atomically and returns True; returns False if the system cannot exchange directories.
 
     Raises:
         OSError: The system can exchange directories, but failed to.

@@ -1,4 +1,4 @@
-"""Provides batch arrays whose memory is reused once nobody refers to it.
+"""Batch arrays whose memory is reused once nothing refers to it any more.
 
 Batches are tens of megabytes. Fresh memory for each costs the kernel its zeroing and glibc its mapping: at 1,024
 ten-second recordings (40 MB) the packed store gives 148 instead of 94 thousand ECGs/s to one thread and 214 instead of
@@ -14,11 +14,11 @@ import numpy as np
 
 
 class BatchBuffers:
-    """Arrays of one shape, each given out again only when every reference to it, views included, is gone.
+    """Arrays of one shape; each is given out again only when every reference to it, views included, is gone.
 
     A view of a NumPy array refers to the array that owns the memory, and so does whoever was handed the memory through
-    the buffer protocol or DLPack, JAX included (on CPU its arrays may be the memory itself). So the owner's reference
-    count says whether it is in use.
+    the buffer protocol or DLPack, JAX included (on CPU its arrays may be the memory itself). So the reference count of
+    the owning array shows whether the memory is in use.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike):
@@ -31,7 +31,7 @@ class BatchBuffers:
         self._arrays.clear()
 
     def take(self) -> np.ndarray:
-        """Returns an array that nobody else refers to; its contents are arbitrary."""
+        """Returns an array that nothing else refers to; its contents are arbitrary."""
         with self._lock:
             for number in range(len(self._arrays)):
                 if self._count(number) == self._idle_count:

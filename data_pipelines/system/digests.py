@@ -28,7 +28,7 @@ def file_digest(path: Path, progress: Callable[[int], None] = lambda num_bytes: 
 
     Args:
         path: Path of the file.
-        progress: Function that is told the size of every block that was read.
+        progress: Function that is called with the size of every block that was read.
     """
     return hex_digest(hashlib.sha256(), path, progress)
 
@@ -39,7 +39,7 @@ def hex_digest(digest: Any, path: Path, progress: Callable[[int], None]) -> str:
     Args:
         digest: Hash object of `hashlib` that nothing was added to.
         path: Path of the file.
-        progress: Function that is told the size of every block.
+        progress: Function that is called with the size of every block.
     """
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""Maps files side by side into one range of addresses, so that one array spans them all.
+"""Maps files into one contiguous range of addresses, so that one array spans all of them.
 
 NumPy gathers rows of one array in one call that holds no lock; rows of several arrays take a call each. So a range of
 addresses is reserved and the files are mapped into it one behind the other, which is possible where all but the last

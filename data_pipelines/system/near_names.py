@@ -15,7 +15,7 @@ def meant(name: str, known: Iterable[str], *, prefix: str = "") -> str:
         prefix: Text before every name in the message.
 
     Returns:
-        `"; did you mean …?"` with at most three names, or nothing where none is spelt alike.
+        `"; did you mean …?"` with at most three names, or an empty text where no name is similar.
     """
     by_small = {each.lower(): each for each in known}
     alike = [by_small[each] for each in difflib.get_close_matches(name.lower(), sorted(by_small))]

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def write_npy(path: Path, pieces: Iterable[np.ndarray], *, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Writes an array of which only one piece is in memory at a time.
+    """Writes an array piece by piece, so that only one piece is in memory at a time.
 
     It does not use a memory map: on a disk that gets full, storing to one ends the process by SIGBUS, without a
     message.

@@ -1,9 +1,9 @@
-"""Asks the system to read ahead what a batch is about to take from mapped files.
+"""Reads ahead the records of a batch in memory-mapped files, by `posix_fadvise`.
 
-A memory map of a file that is not in the page cache is read page by page, each as it is touched: about a thousand
-random records of 40 kB a second. Announced beforehand they come at 20 thousand a second, all in flight at once. But
-announcing costs one system call per record, 40 % of the speed where all is in memory already; so a few records are
-probed, and only if one of them is missing is the batch announced (measured).
+A mapped file that is not in the page cache is read page by page, each when it is accessed: about a thousand random
+records of 40 kB a second. With `posix_fadvise` for all records of a batch first, the reads run in parallel, and 20
+thousand a second are read. But that costs one system call per record, 40 % of the speed where everything is in memory
+already. So a few records are probed, and the batch is read ahead only if one of them is not in memory (measured).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SUPPORTED = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
 
 
 class ReadAhead:
-    """Reads records of files ahead where they are not in memory; any number of threads may call it.
+    """Asks the system to read records into the page cache before they are used; any number of threads may call it.
 
     It has no effect where the system has no such calls (macOS).
     """
@@ -52,7 +52,7 @@ class ReadAhead:
                 os.close(handle)
 
     def __call__(self, files: np.ndarray, positions: np.ndarray) -> None:
-        """Announces records that are about to be read, if they are not all in memory.
+        """Starts reading records ahead, unless a probe of some finds them in memory.
 
         Args:
             files: `int64[n]`, number of the file of each record.
@@ -87,7 +87,7 @@ class ReadAhead:
 
 
 def _can_be_read_at_once(handle: int, offset: int) -> bool:
-    """Returns whether a byte of a file is in memory; False where the file system does not support the question."""
+    """Returns whether a byte of a file is in memory; False where the file system cannot tell."""
     try:
         os.preadv(handle, [bytearray(1)], offset, os.RWF_NOWAIT)
     except OSError:

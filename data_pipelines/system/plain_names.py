@@ -90,8 +90,8 @@ def why_elsewhere(path: Path) -> str | None:
 
     The text is the predicate of a sentence about the file: `"is a link to …"`.
 
-    A link may lead to a file beside it, and the folder may itself be a link: those are its owner's arrangements. A
-    single file that is a link out of its folder is how an unpacked archive would reach other files.
+    A link to a file in the same folder is allowed, and the folder itself may be a link. A single file that is a link
+    out of its folder is not, since an unpacked archive could reach other files by it.
 
     Args:
         path: Path of the file.

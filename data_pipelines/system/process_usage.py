@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def peak_memory_bytes() -> int:
-    """Returns the most memory in bytes that this process has had resident, mapped files included."""
+    """Returns the largest resident memory of this process so far, in bytes, mapped files included."""
     unit = 1 if sys.platform == "darwin" else 1024  # `getrusage` counts bytes on macOS and KiB elsewhere.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -1,4 +1,4 @@
-"""Reads files of a folder that may lie anywhere fsspec reaches, with a time limit on every answer."""
+"""Reads files of a local or remote folder through fsspec, with a time limit on every answer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Result = TypeVar("Result")
 
 
 class Task(Generic[Result]):
-    """Work in a daemon thread of its own, which need not be waited for: it ends with the process."""
+    """Runs a function in a daemon thread of its own, which ends with the process and need not be waited for."""
 
     def __init__(self, work: Callable[[], Result]):
-        """Starts the work."""
+        """Starts the function in its thread."""
         # The executors of the standard library wait for their threads at exit, and would never return if one hangs.
         self._answers: queue.SimpleQueue[tuple[Result] | BaseException] = queue.SimpleQueue()
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
@@ -36,7 +36,7 @@ class Task(Generic[Result]):
             self._answers.put(error)
 
     def result(self, timeout_s: float | None = None) -> Result:
-        """Waits for the result, which can be taken once.
+        """Waits for the function's result and returns it, or raises the function's error; the result can be taken once.
 
         Raises:
             TimeoutError: The result did not come in time.
@@ -60,7 +60,7 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S):
-        """Finds the driver of the folder's file system.
+        """Connects to the file system of the folder.
 
         Args:
             url: URL or path of the folder, such as `gs://bucket/folder`, `s3://bucket/folder` or `/mnt/bucket/folder`.
@@ -108,7 +108,7 @@ class RemoteFolder:
         Args:
             name: Name of the file, as a path below the folder.
             path: Path of the copy, which is overwritten.
-            progress: Function that is told the size of every block.
+            progress: Function that is called with the size of every block.
             cancelled: Function that is asked before every block whether to stop; the copy then stays unfinished.
 
         Raises:

@@ -44,13 +44,19 @@ def visible_json(value: Any, *, indent: int | None = 1) -> str:
 
 
 def table_cell(text: str) -> str:
-    """Returns a text for a cell of a CSV: on one line, and after an apostrophe where it would be a formula."""
+    """Returns a text for a cell of a CSV: on one line, with an apostrophe before it where it would be a formula."""
     cell = visible(text)
     return f"'{cell}" if text.startswith(_FORMULA) else cell
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
-    """Writes texts of unknown origin as a CSV with a line of names."""
+    """Writes texts of unknown origin as a CSV.
+
+    Args:
+        path: Path of the file.
+        header: Names of the columns.
+        rows: Cells of each row.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)

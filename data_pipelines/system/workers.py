@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Items(Protocol[ItemOut]):
-    """Items in a fixed order, of which a slice holds some: a sequence, or an array by its first axis."""
+    """Items in a fixed order that can be sliced: a sequence, or an array along its first axis."""
 
     def __len__(self) -> int: ...
 
@@ -104,7 +104,7 @@ def _map_chunk(function: Callable[[Item], Result], chunk: Iterable[Item]) -> lis
 
 
 def _leave_with_parent() -> None:
-    """Ends this worker when its parent is gone, since a killed build must leave no process behind."""
+    """Ends this worker process when its parent ends, since a killed build must leave no process behind."""
     if (parent := multiprocessing.parent_process()) is None:
         raise RuntimeError("only a worker leaves with its parent")
 

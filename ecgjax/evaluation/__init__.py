@@ -1,1 +1,1 @@
-"""Evaluation of a representation: what goes in, which models are fitted on it, how they are judged."""
+"""Evaluation of a representation: features, models that are fitted on them, and metrics of the models' predictions."""

@@ -1,13 +1,13 @@
-"""Supervised metric learning beside a task: a triplet loss that shapes the encoder's features by the labels.
+"""Supervised metric learning: a triplet loss, added to a task's loss, that shapes the encoder's features by the labels.
 
 The loss is task + weight · triplet, over the rows of a batch of labelled training records (Jeong, Stultz and Ghassemi
 2023, arXiv 2308.04650). Relations, miners and the loss are those of pretraining (`ecgjax/objectives`); this module
 chooses among them by the kind of task. The published weight is 1 for a yes or no and 3 for a quantity.
 
-This implementation deviates in three points. The published loss stands on an embedding of 128 numbers between features
-and head; here it stands on the features themselves, which the head stands on too. The published weight of 3 goes with a
-root mean square error in mmHg; where the task's loss is in another unit, choose the weight anew. Rows of one patient
-are no negatives, and a record that stands in a batch twice is no positive of itself.
+This implementation deviates in three points. The published loss is computed on an embedding of 128 numbers between
+features and head; here it is computed on the features themselves, which are also the input of the head. The published
+weight of 3 was chosen for a root mean square error in mmHg; where the task's loss is in another unit, choose the weight
+anew. Two rows of one patient are no negative pair, and two rows of one record are no positive pair.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class MetricTerm:
 
     Args:
         settings: Settings of the term, the weight above 0.
-        kind: Kind of the question.
+        kind: Kind of the task.
         section: Section of the config that holds the settings, for messages.
 
     Attributes:
-        weight: Weight of the loss beside the task's.
+        weight: Weight of this loss in the sum with the task's loss.
 
     Raises:
-        ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
+        ConfigError: A setting is unknown to the kind of task, or the task is multi-label.
     """
 
     def __init__(self, settings: MetricSettings, *, kind: QuestionKind, section: str = _SECTION):
@@ -86,7 +86,7 @@ class MetricTerm:
         )
 
     def __call__(self, features: Array, batch: Mapping[str, Array], step: Array) -> LossOutput:
-        """Evaluates the loss.
+        """Computes the loss of a batch.
 
         Args:
             features: Features of the encoder, `f32[batch, dim]`.
@@ -95,8 +95,8 @@ class MetricTerm:
             step: Number of the training step, `i32[]`.
 
         Returns:
-            The mean over the rows that have a triplet; it is 0 where none has, in a batch of one label or of one
-            patient.
+            The loss, the mean over the rows that have a triplet, and statistics; it is 0 where no row has one, as in a
+            batch of one label or of one patient.
         """
         row = batch["row"]
         rows = Rows(
@@ -114,14 +114,14 @@ class MetricTerm:
 
 
 def metric_term(settings: MetricSettings, *, kind: QuestionKind, section: str = _SECTION) -> MetricTerm | None:
-    """Returns the term that settings ask for, or None where its weight is 0.
+    """Returns the metric term of some settings, or None if its weight is 0.
 
     Args:
         settings: Settings of the term.
-        kind: Kind of the question.
+        kind: Kind of the task.
         section: Name of the settings, for messages.
 
     Raises:
-        ConfigError: A setting is unknown or makes no sense, or the task is multi-label.
+        ConfigError: A setting is unknown to the kind of task, or the task is multi-label.
     """
     return MetricTerm(settings, kind=kind, section=section) if settings.weight else None

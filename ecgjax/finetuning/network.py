@@ -1,4 +1,4 @@
-"""A network trained with labels, and what it predicts."""
+"""A network trained with labels, and its predictions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Network:
     Attributes:
         outputs: Jitted function `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
         state: Trained parameters and statistics.
-        offset: Numbers that are subtracted from the log odds, `f64[outputs]`, because training saw another prevalence.
-        vector: Whether the answers are one number a record.
+        offset: Numbers that are subtracted from the log odds, `f64[outputs]`, because balanced batches or weights train
+            at another prevalence.
+        vector: Whether predictions are one number for each record, `[n]`, and not `[n, classes]`.
         val_metric: Primary metric on validation at the step that was chosen.
         step: Step that was chosen, from 1; 0 where the probe that a head began at was best.
-        selected: Description of what the step was chosen by.
+        selected: Description of the chosen step and of how it was chosen.
     """
 
     outputs: Callable[..., Array]
@@ -38,7 +39,10 @@ class Network:
     selected: str
 
     def scores(self, signals: np.ndarray) -> np.ndarray:
-        """Returns predictions for recordings, `int16[n, time, 8]` in µV.
+        """Predicts recordings.
+
+        Args:
+            signals: Recordings in µV, `int16[n, time, 8]`.
 
         Returns:
             Predictions, `f64[n]` or `f64[n, classes]`: log odds at the training records' own prevalence, or values of a
@@ -48,12 +52,24 @@ class Network:
 
 
 def predict(outputs: Callable[..., Array], state: TrainState, signals: np.ndarray) -> np.ndarray:
-    """Returns outputs, `f64[n, outputs]`; the last batch is filled up so that one compiled program serves all."""
+    """Returns outputs of a network, `f64[n, outputs]`; the last batch is padded, so that the program compiles once.
+
+    Args:
+        outputs: Jitted function, as `Network.outputs`.
+        state: Parameters and statistics.
+        signals: Recordings in µV, `int16[n, time, 8]`.
+    """
     found = in_batches(lambda part: outputs(state.params, state.stats, part), signals, size=_PREDICTED_AT_ONCE)
     return found.astype(np.float64)
 
 
 def shaped(outputs: np.ndarray, vector: bool, offset: np.ndarray) -> np.ndarray:
-    """Returns outputs less the offset, `f64[n, outputs]`, or `f64[n]` where the answers are one number a record."""
+    """Returns outputs minus the offset, `f64[n, outputs]`; `f64[n]` if predictions are one number for each record.
+
+    Args:
+        outputs: Outputs, `f64[n, outputs]`.
+        vector: Whether predictions are one number for each record.
+        offset: Numbers to subtract, `f64[outputs]`.
+    """
     values = outputs - offset
     return values[:, 0] if vector else values

@@ -1,4 +1,4 @@
-"""Training with labels: of an encoder from random initialisation, or of a pretrained one, whole or its head alone."""
+"""Training with labels: of an encoder at random initialisation or a pretrained one, as a whole or of its head."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHARED = ("warmup_fraction", "final_fraction", "weight_decay", "clip_norm")
 
 
 class FineTuning:
-    """Trains encoders of one structure with labels, again and again with one compilation.
+    """Trains encoders of one structure with labels; the training step is compiled once for any number of trainings.
 
     The optimiser is AdamW with a warm-up and a cosine. Log odds are trained by cross-entropy, quantities by the squared
     error in units of the training labels' variance; with a weight in `metric`, a triplet loss on the features is added
@@ -62,8 +62,8 @@ class FineTuning:
         settings: Settings of the training.
         optimizer: Settings of the pretraining's optimiser, of which warm-up, decay and clipping are taken over.
         encoder: Encoder of the structure that is trained.
-        num_leads: Number of leads that the encoder takes.
-        kind: Kind of the question.
+        num_leads: Number of input leads of the encoder, 12 or 8.
+        kind: Kind of the task.
         classes: Names of the classes where a record has several labels.
 
     Raises:
@@ -119,20 +119,23 @@ class FineTuning:
         progress: bool = True,
         title: str = "training with labels",
     ) -> Network:
-        """Trains from an encoder's weights, which stay as they are.
+        """Trains an encoder and a new head; the arrays of the given encoder are copied and stay unchanged.
 
         Args:
             encoder: Encoder at which training begins.
-            data: Labelled records of the question; the test records are not looked at.
+            data: Labelled records of the task; the test records are not used.
             read: Function from record numbers, in any order, to their recordings, `int16[n, time, 8]`.
-            seed: Seed of the head, the order and dropout.
-            probe: Linear probe of the encoder's features, fitted on the training records; it is given where
-                `begins_at_probe`, and only there.
+            seed: Seed of the head's initialisation, the order of records and dropout.
+            probe: Linear probe of the encoder's features, fitted on the training records; it is given if and only if
+                `begins_at_probe`.
             progress: Whether a progress bar is drawn.
             title: Title of the progress bar.
 
+        Returns:
+            The network at the step that is best on validation.
+
         Raises:
-            ValueError: A probe is missing, or one is given where nothing begins at it.
+            ValueError: A probe is missing, or is given though the head does not begin at it.
             DataError: Validation has nothing to select by, balanced batches lack a class, or training diverged.
         """
         settings = self._settings
@@ -159,7 +162,7 @@ class FineTuning:
         vector = np.ndim(val_labels) == 1
 
         def measure(state: TrainState) -> tuple[float, float]:
-            """Returns the metric on validation, and the value by which the best step is chosen."""
+            """Returns the primary metric on validation, and the value to be maximised by the choice of the step."""
             outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
             if not np.isfinite(outputs).all():
                 return -np.inf, -np.inf  # A state without finite outputs is never the best; an earlier one stays.
@@ -204,7 +207,7 @@ class FineTuning:
         )
 
     def _looked_at(self, records: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the validation records that steps are chosen on, and their labels.
+        """Returns the validation records that the step is chosen on, and their labels.
 
         For a binary task the share of positives is that of all validation records, and there is at least one record of
         each label that exists.
@@ -212,7 +215,10 @@ class FineTuning:
         Args:
             records: Numbers of all validation records, `int64[n]`.
             labels: Labels of these records, `[n]` or `[n, classes]`.
-            seed: Seed of the draw of validation records, which takes `eval_records` of them.
+            seed: Seed of the draw of `eval_records` validation records.
+
+        Raises:
+            DataError: The labels do not define the primary metric.
         """
         number, rng = self._settings.eval_records, np.random.default_rng(seed)
         if 0 < number < len(records):
@@ -242,9 +248,14 @@ class FineTuning:
         return encoders.split(TaskHead(self._feature_dim, hidden=hidden, dropout=dropout, rngs=rngs, **about))
 
     def _prior(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the weight of positives, `f32[outputs]`, and what it or balance adds to the log odds, `f64[outputs]`.
+        """Returns the loss weight of positives, `f32[outputs]`, and what weights or balanced batches add to log odds.
+
+        The latter is `f64[outputs]`. Both are neutral for a quantity.
 
         Classes for which the training records lack one label are neither weighted nor balanced.
+
+        Args:
+            targets: Labels of the training records, `f32[n, outputs]`.
         """
         settings, weight = self._settings, np.ones(self._num_outputs)
         if not self._kind.log_odds or (settings.positive_weight == "none" and not settings.balance):
@@ -273,10 +284,10 @@ class FineTuning:
 
 
 class _Looks:
-    """Evaluations of validation during a training, with a copy of the best state.
+    """Evaluates states on validation during a training, and keeps a copy of the best state.
 
     Args:
-        measure: Function from a state to its metric, and to the value that the best state is chosen by.
+        measure: Function from a state to its metric and to the value that the best state maximises.
     """
 
     def __init__(self, measure: Callable[[TrainState], tuple[float, float]]):
@@ -290,7 +301,12 @@ class _Looks:
         self.trained = False
 
     def look(self, state: TrainState, *, step: int) -> None:
-        """Evaluates a state once; of equally good ones the first is kept."""
+        """Evaluates a state, and keeps it if it is better than all before.
+
+        Args:
+            state: Parameters and statistics.
+            step: Number of training steps so far.
+        """
         metric, value = self._measure(state)
         self.trained |= step > 0 and value > -np.inf
         if value > self._best_value:
@@ -302,7 +318,7 @@ class _Looks:
 def _at_probe(
     head: encoders.Split[TaskHead | LinearHead], probe: FittedModel, *, dim: int, offset: np.ndarray
 ) -> encoders.Split[TaskHead | LinearHead]:
-    """Returns the linear head whose outputs are the probe's plus `offset`.
+    """Returns a linear head whose outputs are those of a linear probe plus an offset.
 
     A linear probe is affine in the features, so that its values at the origin and at the unit vectors determine it.
 
@@ -320,11 +336,11 @@ def _at_probe(
 
 
 def check_settings(settings: FineTuneSettings, kind: QuestionKind, *, section: str = "training with labels") -> None:
-    """Refuses settings that are unknown or contradict each other or the task.
+    """Raises an error for settings that are unknown, or contradict each other or the task.
 
     Args:
         settings: Settings of the training.
-        kind: Kind of the question.
+        kind: Kind of the task.
         section: Section of the config that holds the settings, for messages.
 
     Raises:
@@ -365,7 +381,21 @@ def _network(
     train: bool,
     keys: Mapping[str, Array | None] | None = None,
 ) -> tuple[Array, Array, dict[str, Any]]:
-    """Returns outputs, `f32[batch, outputs]`, features, `f32[batch, dim]`, and the statistics after the call."""
+    """Applies encoder and head.
+
+    Args:
+        graph: Graph definition of the encoder.
+        head_graph: Graph definition of the head.
+        num_leads: Number of input leads of the encoder.
+        params: Parameters by `"encoder"` and `"head"`.
+        stats: Statistics by `"encoder"` and `"head"`.
+        signal: Recordings in µV, `int16[batch, time, 8]`.
+        train: Whether dropout is active and statistics are updated.
+        keys: PRNG keys of the rows by `"encoder"` and `"head"`; None for no dropout.
+
+    Returns:
+        Outputs, `f32[batch, outputs]`; features, `f32[batch, dim]`; and the statistics after the call.
+    """
     keys = keys or {"encoder": None, "head": None}
     encoder = encoders.Split(graph, params["encoder"], stats["encoder"])
     ecg = prepare(signal, num_leads=num_leads)

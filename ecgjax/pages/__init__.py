@@ -1,1 +1,1 @@
-"""Reports of commands: pages of tables and figures, written as one self-contained HTML file and as Markdown."""
+"""Pages of tables and figures, written as one self-contained HTML file and as Markdown."""

@@ -1,4 +1,4 @@
-"""The page section that shows the card of a data set."""
+"""The section of a page that shows the cards (descriptions) of data sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ecgjax.pages.page import Block, Folded, Paragraph, Section, Table
 
 
 def data_section(datasets: tuple[Dataset, ...]) -> Section:
-    """Shows the origin, size, labels and processing of data sets.
+    """Returns the section on the origin, size, labels and processing of data sets.
 
     Args:
         datasets: Opened data sets; their signals are not read.

@@ -41,11 +41,11 @@ _PIECE = re.compile(r"[^/._,=-]{1,16}[/._,=-]*|[/._,=-]+")
 
 
 def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
-    """Returns a page as HTML.
+    """Returns a page as an HTML document.
 
     Args:
         page: Page to write.
-        images: Images of the page's pictures, as they are shown.
+        images: Drawn image of each picture of the page.
     """
     sections = [(f"section-{number}", section) for number, section in enumerate(page.sections, start=1)]
     lines = [
@@ -154,7 +154,7 @@ def _classes(**applies: bool) -> str:
 
 
 def _breakable(cell: str) -> str:
-    """Lets long paths, names and digests break at the end of a line: after separators, or else anywhere."""
+    """Returns a cell as HTML in which long paths, names and digests may break after separators, or else anywhere."""
     parts = re.split(r"(\S+)", cell)
     return "".join(
         "<wbr>".join(escaped(piece) for piece in _PIECE.findall(part)) if len(part) > _SHORT else escaped(part)
@@ -163,7 +163,7 @@ def _breakable(cell: str) -> str:
 
 
 def _numeric(cells: Sequence[str]) -> bool:
-    """Returns whether a column holds numbers: intervals, counts or shares, some of them missing or explained."""
+    """Returns whether a column's cells are mostly numbers, intervals, counts or shares; cells `n/a` do not count."""
     filled = [cell for cell in cells if cell.strip() and not cell.startswith("n/a")]
     return (
         bool(filled)

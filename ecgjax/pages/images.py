@@ -1,4 +1,4 @@
-"""Pictures as bytes, SVG where that is small and PNG otherwise."""
+"""Draws pictures as SVG if that is small, and as PNG otherwise."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Image(NamedTuple):
 
 
 def image_of(picture: Picture) -> Image:
-    """Draws a picture for a page."""
+    """Returns the drawn image of a picture, with its size on the page."""
     width, height = picture.figure.get_size_inches() * _CSS_DPI * picture.scale
     size = {"width": round(width), "height": round(height)}
     if picture.vector:

@@ -1,4 +1,4 @@
-"""Results as values that strict JSON can hold."""
+"""Converts results to values that strict JSON can hold."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Returns a value that strict JSON can hold: NaN and infinity become null, tuples lists, NumPy scalars
-    numbers, dataclasses and named tuples objects.
+    """Returns a value that strict JSON can hold.
+
+    NaN and infinity become None, tuples lists, NumPy scalars numbers, dataclasses and named tuples dictionaries, and
+    anything else its text.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})

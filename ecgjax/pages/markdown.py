@@ -65,7 +65,7 @@ def _block(block: Block, files: Mapping[Picture, str]) -> list[str]:
 
 
 def _inline(text: str) -> str:
-    """Returns a text on one line, in which nothing acts as an HTML tag, a link or a picture from elsewhere."""
+    """Returns a text on one line, in which HTML tags and links to other places are escaped."""
     line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\r\n]+", " ", storable(text)))
     # A closing bracket before an address or a definition is escaped: '![x](http://…' would load what it names.
     return re.sub(r"\](?=[(\[:])", r"\\]", line)

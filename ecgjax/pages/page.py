@@ -1,4 +1,4 @@
-"""A page before it is written: a title, cautions, and sections of paragraphs, tables and pictures.
+"""The content of a page: a title, cautions, and sections of paragraphs, tables and pictures.
 
 `write.write_page` writes its files. All texts are plain texts, whatever they contain: characters that are markup in
 HTML or Markdown are escaped when the page is written.
@@ -35,7 +35,7 @@ class Preformatted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of texts; the first cell of a row names it, and columns of numbers are aligned to the right.
+    """A table of texts; the first cell of a row is its heading, and columns of numbers are aligned to the right.
 
     Attributes:
         header: Names of the columns.
@@ -49,11 +49,11 @@ class Table:
 
     @classmethod
     def of(cls, columns: Mapping[str, Callable[[About], str]], about: Iterable[About], *, caption: str = "") -> Table:
-        """Returns a table of columns with different names.
+        """Returns a table with a row for each object.
 
         Args:
-            columns: Function that returns the cell of a row, by the name of its column.
-            about: What each row is about.
+            columns: Function from an object to its cell, by the name of the column; the names differ.
+            about: Objects, one for each row.
             caption: Description of the table; may be empty.
         """
         rows = [tuple(text(each) for text in columns.values()) for each in about]
@@ -75,7 +75,7 @@ class Picture:
         figure: Matplotlib figure, made without pyplot.
         alt: Description of the picture for readers who cannot see it.
         caption: Caption under the picture; may be empty.
-        vector: Whether it is drawn as SVG if that is small; False for long signals and clouds of points.
+        vector: Whether the picture is drawn as SVG if that is small; False for long signals and clouds of points.
         dpi: Pixels per inch where the picture is drawn as PNG.
         scale: Factor of the size on the page, 1 for the figure's own size.
     """
@@ -113,7 +113,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page.
+    """A page, which `write.write_page` writes.
 
     Attributes:
         title: Title of the page.

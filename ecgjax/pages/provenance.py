@@ -1,4 +1,4 @@
-"""The sections at the end of every page: how to reproduce it, with which settings and on which software and devices."""
+"""Sections at the end of every page: the command that repeats it, settings, and versions of software and devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ABSENT = "(none)"
 
 
 def command_section(command: str, *, note: str = "") -> Section:
-    """Shows how to produce the page again.
+    """Returns the section with the command that produces the page again.
 
     Args:
         command: Command line for a shell.
@@ -24,7 +24,7 @@ def command_section(command: str, *, note: str = "") -> Section:
 
 
 def configuration_section(config: Tree, *, default: Tree) -> Section:
-    """Shows every leaf of a configuration, those that differ from the default first.
+    """Returns the section with every leaf of a configuration, those that differ from the default first.
 
     Args:
         config: Nested, resolved config.
@@ -42,7 +42,7 @@ def configuration_section(config: Tree, *, default: Tree) -> Section:
 
 
 def environment_section() -> Section:
-    """Shows the versions of software and the devices of this process."""
+    """Returns the section with the versions of software and the devices of this process."""
     return Section("Environment", [Table(header=("what", "version"), rows=list(describe_environment().items()))])
 
 

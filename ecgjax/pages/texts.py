@@ -1,4 +1,4 @@
-"""Texts that may contain any characters, such as record ids, labels and names of files."""
+"""Makes texts from data, such as record ids, labels and names of files, fit to be stored and read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIRECTION = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def storable(text: str) -> str:
-    """Returns a text that any file can hold and that reads as it is: characters that cannot be seen become U+FFFD.
+    """Returns a text in which characters that cannot be seen are replaced by U+FFFD.
 
     These are control characters, lone surrogates and marks of direction.
     """

@@ -26,12 +26,15 @@ class Written(NamedTuple):
 
 
 def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
-    """Writes a page into a folder, which must exist, as HTML and as Markdown.
+    """Writes a page into a folder as HTML and as Markdown, with the pictures as files for the latter.
 
     Args:
         page: Page to write.
         folder: Existing folder; pictures become `figure_1.svg`, `figure_2.png` …
         stem: Names of the two files without extension.
+
+    Returns:
+        The paths of both files.
     """
     images, files = {}, {}
     # A picture that stands in two places has one file.
@@ -46,7 +49,7 @@ def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
 
 
 def pictures(page: Page) -> Iterator[Picture]:
-    """Yields the pictures of a page in order."""
+    """Yields the pictures of a page in order, those in folded blocks included."""
     yield from _pictures(page.summary)
     for section in page.sections:
         yield from _pictures(section.blocks)

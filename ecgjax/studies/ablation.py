@@ -1,4 +1,4 @@
-"""Arms of an ablation: encoders that were pretrained in several ways, and models beside them, on the same questions."""
+"""Arms of an ablation: encoders that were pretrained in several ways, and models to compare with, on the same tasks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ecgjax.studies.results import Key, over_seeds
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArmRun:
-    """Answers of one arm and seed, or of a model beside the arms.
+    """Predictions of one arm at one seed, or of a model without pretraining that the arms are compared with.
 
     Attributes:
         arm: Title of the arm.
         seed: Seed of the run and of the draw of labels.
-        twin: Title of the arm with the same encoder at random initialisation; empty for a model beside the arms.
+        twin: Title of the arm with the same encoder at random initialisation; empty for a model that is no arm.
         config: Digest of the settings that the encoder was trained and probed with.
-        tasks: Answers to each task, by the task's name.
+        tasks: Predictions for each task, by the task's name.
         facts: Numbers that describe the training, such as the loss at its beginning and end, by their names.
     """
 
@@ -54,7 +54,7 @@ class ArmRun:
 
     @classmethod
     def load(cls, path: Path) -> ArmRun:
-        """Reads an archive that `save` wrote.
+        """Reads an archive that `save` wrote, and returns its run.
 
         Raises:
             DataError: The file is damaged.
@@ -73,7 +73,7 @@ class ArmRun:
 
 
 def described(answers: Answers) -> dict[str, float | str | None]:
-    """Returns how answers were made, without the answers themselves."""
+    """Returns how predictions were made (numbers of records, validation metric, setting), without the predictions."""
     return {name: getattr(answers, name) for name in ("records", "positives", "val_metric", "selected")}
 
 
@@ -88,20 +88,23 @@ def answer_tasks(
     folder: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Answers]:
-    """Fits a model for each task, selects it on validation, and answers the test records.
+    """Fits a model for each task, selects it on the validation records, and predicts the test records.
 
     Args:
-        model: Key of the model.
+        model: Key of the model, as in `models.py`.
         settings: Settings of the encoder, of its probe and of trainings with labels.
         recordings: Recordings that the tasks are about.
         tasks: Labelled records of each task, by the task's name.
         seed: Seed of the model, and of the draw of records that batch norm is recalibrated on.
         encoder: Pretrained encoder; None for a model without one.
-        folder: Folder in which measurements are kept for other models; None to keep them in memory alone.
+        folder: Folder in which measurements of the ECG are kept for other models; None to keep them in memory alone.
         progress: Whether progress bars are drawn.
 
+    Returns:
+        The predictions for each task, by the task's name.
+
     Raises:
-        DataError: The labels of a task give no model.
+        DataError: No model can be fitted to the labels of a task.
     """
     # Measurements serve all draws of labels, and so they are of all labelled records.
     parts = []
@@ -129,10 +132,10 @@ def first_arm(runs: Sequence[ArmRun]) -> str:
 
 
 def measure_arms(runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, resamples: int) -> dict[Key, Interval]:
-    """Measures all arms on every task, over seeds and seed by seed.
+    """Computes the metric of all arms on every task, over seeds and seed by seed, with bootstrap intervals.
 
     Args:
-        runs: Runs in the order of the table, all of them asked all tasks.
+        runs: Runs in the order of the table, each with predictions for all tasks.
         tasks: Labelled records of each task, by the task's name; the test records are the same for all seeds.
         resamples: Number of bootstrap resamples of the test patients, the same for all arms.
 

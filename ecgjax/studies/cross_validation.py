@@ -1,8 +1,9 @@
-"""Cross-validation on one data set: pretrained encoders, the same encoders without pretraining, and plain models.
+"""Cross-validation on one data set: pretrained encoders, the same encoders at random initialisation, and baselines.
 
 No recording of the data set influences a pretrained encoder or its random twin, the same encoder at random
-initialisation: both get their batch-norm statistics from the same unaugmented recordings of the pretraining (only from
-real data sets if there were any). A tested record therefore has no effect on how it is embedded.
+initialisation: the batch-norm statistics of both are computed on the same unaugmented recordings of the pretraining
+(only on real data sets if there were any). The embedding of a tested record therefore does not depend on that data
+set's other records.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class ComparedModel(NamedTuple):
         name: Key of the model, see `models`.
         title: Title in tables.
         encoder: Title of the model's encoder at random initialisation; empty for models without an encoder.
-        identity: Plain values that decide its answers, beside the data set and the method.
-        models: Function that returns what fits the model.
+        identity: Values that determine the model's predictions, besides data set and method, as JSON can hold them.
+        models: Function that returns the object that fits the model.
     """
 
     name: ModelName
@@ -94,7 +95,7 @@ class ComparedModel(NamedTuple):
 
     @property
     def against(self) -> tuple[str, ...]:
-        """Titles of the models that an encoder is compared with, as far as they take part."""
+        """Titles of the models that this one is compared with, if these are in the study; empty without encoder."""
         others: Mapping[ModelName, tuple[ModelName, ...]] = {
             "pretrained": ("random", "supervised", *PLAIN),
             "random": PLAIN,
@@ -112,17 +113,18 @@ def compared_models(
     alone: RunSettings | None = None,
     progress: bool = True,
 ) -> list[ComparedModel]:
-    """Returns all models: those without an encoder, then the encoders, each preceded by those that were not pretrained.
+    """Returns all models: those without an encoder, then every encoder after the models that it is compared with.
 
-    Encoders of the same kind share these, which stand before the first of them.
+    The latter are the same encoder at random initialisation and trained with labels alone. Encoders with equal settings
+    share these models.
 
     Args:
         runs: Finished pretraining runs.
         recordings: Recordings of the data set.
         records: Record numbers to represent, `int64[n]`.
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
-        baselines: Models beside the random encoders.
-        alone: Settings of the encoder that stands among the models where there is no run.
+        baselines: Keys of the other models to compare with, as in `models.BASELINES`.
+        alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
         progress: Whether progress bars are drawn.
     """
 
@@ -134,7 +136,7 @@ def compared_models(
         return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
 
     def beside(settings: RunSettings, title: str, norm: NormRecords, digest: str) -> list[ComparedModel]:
-        """Returns an encoder at random initialisation, and trained with labels alone."""
+        """Returns an encoder at random initialisation, and the same encoder trained with labels alone."""
         encoder = {"encoder": tree_of(settings.encoder), "batch_norm_records": digest, "layer": layer}
         optimizer = {name: getattr(settings.optimizer, name) for name in trainer.SHARED}
         trained = {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
@@ -176,11 +178,11 @@ def compared_models(
 
 
 class Fitted(NamedTuple):
-    """Key of a fitted model: which model answered which problem, with which labels.
+    """Key of a fitted model in the results: which model predicts which problem, with which share of the labels.
 
     Attributes:
         model: Title of the model.
-        problem: Name of the problem.
+        problem: Name of the problem, one yes or no.
         fraction: Fraction of the labelled training patients that was used.
         seed: Seed of the folds, the draw of labels and the random initialisation.
     """
@@ -192,7 +194,7 @@ class Fitted(NamedTuple):
 
 
 class Study:
-    """A data set, the tasks on it, and the models that are compared.
+    """A cross-validation: a data set, the tasks on it, and the models that are compared.
 
     Args:
         runs: Pretrained runs.
@@ -200,12 +202,12 @@ class Study:
         tasks: Tasks as lines that `tasks.parse_task` reads.
         method: Settings of the cross-validation.
         folder: Folder of the study.
-        baselines: Models beside the random encoders.
-        alone: Settings of the encoder that stands among the models where there is no run.
+        baselines: Keys of the other models to compare with, as in `models.BASELINES`.
+        alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
         progress: Whether progress bars are drawn.
 
     Raises:
-        DataError: A task cannot be asked.
+        DataError: The data set does not allow a task.
         ConfigError: The folder holds another study.
     """
 
@@ -241,7 +243,15 @@ class Study:
             begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=_upgraded)
 
     def run(self, *, fractions: Sequence[float], seeds: int) -> dict[Fitted, Answers]:
-        """Computes what is missing and returns the answers of every model, problem, fraction and seed."""
+        """Fits the models that the folder does not have yet, and returns the predictions of all.
+
+        Args:
+            fractions: Fractions of the labelled training patients, in (0, 1].
+            seeds: Number of seeds, counted from 0; each seed divides the patients anew.
+
+        Returns:
+            The predictions of every model, problem, fraction and seed.
+        """
         wanted = {
             Fitted(model.title, problem.name, fraction, seed): (model, problem)
             for seed in range(seeds)
@@ -286,7 +296,7 @@ class Study:
         return nested_logistic(features, labels, strengths=self.method.strengths, make_preprocessor=scaled, **inner)
 
     def _values(self, model: ComparedModel, models: StudyModels, problem: Problem, seed: int) -> np.ndarray:
-        """Returns the features of all records, kept in a file; age and sex, which depend on the question, are not."""
+        """Returns the features of all records, `[n, d]`, which are kept in a file, except age and sex."""
         if model.name == "demographics":
             return models.values(model.name, problem.task, seed)
         path = self._of(model) / (f"features-seed{seed}.npy" if model.name == "random" else "features.npy")
@@ -299,7 +309,13 @@ class Study:
         return np.load(path, mmap_mode="r")
 
     def _data(self, problem: Problem, *parts: np.ndarray, seed: int) -> ProbeData:
-        """Returns a problem's records to train on, to choose by and to answer, given by their places in it."""
+        """Returns the labelled records of a problem as training, validation and test records.
+
+        Args:
+            problem: Problem.
+            *parts: Rows of the problem's records to train on, to choose by and to predict, `int64[…]` each.
+            seed: Seed of the model.
+        """
         records, labels, patients = self.records[problem.rows], problem.labels, self.patients[problem.rows]
         train, val, test = (
             LabelledRecords(records=records[part], labels=labels[part], patients=patients[part], unlabelled=0)
@@ -315,10 +331,10 @@ class Study:
         return self.folder / "models" / model.folder
 
     def measure(self, answers: Mapping[Fitted, Answers], *, seed: int = 0) -> dict[Key, Interval]:
-        """Measures what all models answered, on the same resamples of the patients.
+        """Computes the metrics of all predictions, on the same bootstrap resamples of the patients.
 
         Args:
-            answers: Answers of every model, problem, fraction and seed.
+            answers: Predictions of every model, problem, fraction and seed.
             seed: Seed of the resampling.
 
         Returns:
@@ -350,13 +366,13 @@ class Study:
 
     @property
     def by_class(self) -> list[Question]:
-        """Questions about each class of the questions that have several."""
+        """Questions about each single class, for the questions that have several classes."""
         several = [question.problems for question in self.questions if len(question.problems) > 1]
         return [Question(title=name, problems=(name,), left_out={}) for names in several for name in names]
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """Writes an older model's identity with today's leaves of its encoder."""
+    """Returns a model's identity as an older version of ecgjax stored it, with encoder leaves that were added since."""
     if "encoder" not in identity:
         return identity
     return {**identity, "encoder": json.loads(json.dumps(tree_of(read(EncoderSettings, identity["encoder"]))))}

@@ -1,4 +1,4 @@
-"""Parts shared by the commands that evaluate a finished run: their flags, and checks of its records."""
+"""Parts shared by the commands that evaluate a finished run: flags, and checks of the records it was trained on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,16 @@ NOT_LISTED = guard.not_listed("the encoder", among="the validation and test reco
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; the configuration's own flags are defined once the workdir is known."""
+    """Parses the flags of a command line; the configuration's flags are defined from the config of the run's workdir.
+
+    Ends the program with a message if a flag is wrong.
+
+    Args:
+        argv: Command line, with the program's name first.
+
+    Returns:
+        The arguments that are no flags, with the program's name first.
+    """
     if command.asks_for_help(argv):
         leaves = defaults.leaves().items()
         run_config.show_help(argv, {name: leaf for name, leaf in leaves if name.startswith("probe.")})
@@ -65,7 +74,7 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
 
 
 def with_question(settings: RunSettings, question: str | None, *, workdir: str | Path) -> RunSettings:
-    """Returns settings with the question of `--task`, if it is given, in the place of `probe.task`.
+    """Returns settings whose `probe.task` is the question of `--task`, if that is given.
 
     Args:
         settings: Settings of the run, perhaps changed by the command line.
@@ -111,13 +120,14 @@ def guarded(
     encoder: Encoder,
     records: np.ndarray,
 ) -> tuple[Recordings, tuple[str, ...]]:
-    """Keeps records that were seen in pretraining out of an evaluation, as `config.probe.overlaps` says.
+    """Finds the records of an evaluation that were seen in pretraining, and drops, marks or refuses them.
 
     Args:
         own: Settings of the pretraining.
         data: Settings of the evaluation's data.
         recordings: Recordings of the evaluation.
-        overlaps: Treatment of records seen in pretraining, `config.probe.overlaps`.
+        overlaps: Treatment of records seen in pretraining, `config.probe.overlaps`: `"drop"` takes them out of the
+            split, `"mark"` only reports them, `"refuse"` raises.
         encoder: Pretrained encoder.
         records: Validation and test records, `int64[n]`.
 
@@ -148,7 +158,7 @@ def guarded(
 
 
 def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, encoder: Encoder) -> list[str]:
-    """Says what data sets and folds alone reveal about records seen in pretraining.
+    """Returns sentences on what data sets and folds alone reveal about records seen in pretraining.
 
     Data sets are recognised by their contents, wherever they are stored.
 

@@ -1,4 +1,4 @@
-"""Models of a label-efficiency study of one task and one checkpoint, trained cell by cell."""
+"""A label-efficiency study of one task and one checkpoint; a cell is a model trained on a fraction of the labels."""
 
 from __future__ import annotations
 
@@ -58,10 +58,11 @@ class Study:
     Args:
         settings: Settings of the run as `defaults.settings_of_run` reads them; its `probe` section may be changed.
         workdir: Folder of the run.
-        question: Question in one line.
+        question: Task in one line, such as `lvef<40`.
         folder: Folder of the study.
         step: Step of the checkpoint; the latest by default.
-        features: Folder of kept embeddings and measurements, which studies may share; inside `folder` by default.
+        features: Folder in which embeddings and measurements are kept, and which studies may share; inside `folder` by
+            default.
         progress: Whether progress bars are drawn.
 
     Raises:
@@ -125,12 +126,24 @@ class Study:
         begin_study(folder, identity, upgrade=_upgraded)
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
-        """Returns the cautions that must be shown with cells of some modes."""
+        """Returns the warnings, a sentence each, that must be shown with cells of some modes.
+
+        Args:
+            modes: Modes of the cells that are shown.
+        """
         simulated = (SIMULATED,) if self.recordings.simulated else ()
         return (*simulated, *self._cautions, *(_unlike(self.settings.probe) if "finetuned" in modes else ()))
 
     def train(self, cell: Cell) -> TrainedCell:
-        """Trains one cell and scores the test records."""
+        """Trains the model of one cell on its fraction of the labels, and predicts the test records.
+
+        Args:
+            cell: Model, fraction of the labels and seed.
+
+        Returns:
+            The cell with its predictions, the number of training patients and the seconds that it took. Where the
+            labels allow no model, the predictions have the reason and no outputs.
+        """
         start = time.monotonic()
         data, _ = self._data(cell.fraction, cell.seed)
         answers, train = self._answers(cell, data), data.train
@@ -156,7 +169,7 @@ class Study:
 
 
 def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: int, seed: int) -> dict[Key, Interval]:
-    """Measures cells on the test records.
+    """Computes the metrics of cells on the test records.
 
     Spread over patients and over seeds are kept apart. Over patients: the same test patients are drawn with replacement
     for all cells, and the mean over seeds is taken on every resample. It shows what another test set would have given.
@@ -198,21 +211,22 @@ def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: i
 
 
 def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """Writes an older study's identity with today's configuration leaves of the pretraining, newer ones at their
-    defaults.
+    """Returns an older study's identity with all configuration leaves that ecgjax has now.
+
+    Leaves of the pretraining that were added since have their defaults.
     """
     given = {name: value for name, value in identity["pretraining"].items() if value is not None}
     return {**identity, "pretraining": _pretraining(defaults.settings_of(earlier.translated(given)))}
 
 
 def _pretraining(settings: RunSettings) -> dict[str, Any]:
-    """Returns the leaves that decided a pretraining, as JSON reads them."""
+    """Returns leaves that determined a pretraining, as JSON reads them; `probe`, `checkpoint` and `data` are None."""
     tree: dict[str, Any] = json.loads(json.dumps(tree_of(settings)))
     return {**tree, "probe": None, "checkpoint": None, "data": None}
 
 
 def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
-    """Says where the two trainings differ.
+    """Returns a sentence on where settings of fine-tuning and of training with labels alone differ; empty if nowhere.
 
     If they do, a comparison of the two measures more than the effect of pretraining.
     """
@@ -240,7 +254,11 @@ def _unlike(probe: ProbeSettings) -> tuple[str, ...]:
 
 
 def _deciding(leaves: Mapping[str, Value]) -> dict[str, Value]:
-    """Returns the leaves that cells depend on."""
+    """Returns the leaves that the results of cells depend on.
+
+    Args:
+        leaves: Values of the run's leaves, by dotted name.
+    """
 
     def idle(name: str) -> bool:
         # Metric learning without a weight has no effect, and neither has a newer leaf at its value in `_AS_BEFORE`.

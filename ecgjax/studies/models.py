@@ -1,17 +1,19 @@
-"""The models that studies compare: an encoder's probes and trainings, and what stands beside it.
+"""The models that studies compare: an encoder's probes and trainings, and the baselines on the same records.
 
 | key | model |
 |---|---|
 | `pretrained` | a linear probe on the embeddings of the frozen encoder |
 | `nearest` | nearest neighbours in these embeddings, without any training |
 | `finetuned` | the pretrained encoder, trained on with labels |
-| `random` | the same probe on the same encoder at its initialisation, with batch norm recalibrated. Random convolutions are good features: pretraining has to do better than they do, not merely better than chance |
+| `random` | the same probe on the same encoder at its initialisation, with batch norm recalibrated |
 | `supervised` | the same encoder, trained end to end with the labels alone |
-| `intervals`, `boosted` | a linear model, and boosted trees, on what a cardiologist would measure |
+| `intervals`, `boosted` | a linear model, and boosted trees, on intervals and amplitudes of the ECG |
 | `median_beat` | a linear model on the heart rate and principal components of the median beat |
 | `demographics` | a linear model on age and sex |
 | `mean` | the mean of the training labels, for a quantity |
-"""  # noqa: E501 - a table
+
+Random convolutions are good features: pretraining has to do better than `random`, not merely better than chance.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,12 @@ _Initialisation = Literal["pretrained", "random"]
 
 
 def answerable(names: tuple[ModelName, ...], task: Task) -> tuple[ModelName, ...]:
-    """Returns the models that can answer a question: a mean is an answer to a quantity alone."""
+    """Returns the models that apply to a task: all of them for a quantity, and all but `mean` for classes.
+
+    Args:
+        names: Keys of models.
+        task: Task.
+    """
     return tuple(name for name in names if name != "mean" or not kind_of(task).log_odds)
 
 
@@ -95,6 +102,9 @@ def short_title(name: ModelName, encoder: str) -> str:
 def checked_baselines(asked: Sequence[str]) -> tuple[ModelName, ...]:
     """Returns the models of `--baselines`, in the order of tables.
 
+    Args:
+        asked: Keys of models, of `BASELINES`.
+
     Raises:
         ConfigError: A model is unknown.
     """
@@ -106,7 +116,12 @@ def checked_baselines(asked: Sequence[str]) -> tuple[ModelName, ...]:
 
 
 def title_of(name: str, task: Task) -> str:
-    """Returns the title of a model in tables."""
+    """Returns the title of a model in tables.
+
+    Args:
+        name: Key of the model.
+        task: Task, which decides whether linear models are called logistic or ridge.
+    """
     linear = "logistic" if kind_of(task).log_odds else "ridge"
     demographics = " and ".join(words for _, words in demographic_columns(task))
     titles: Mapping[str, str] = {
@@ -125,13 +140,13 @@ def title_of(name: str, task: Task) -> str:
 
 
 class StudyModels:
-    """Fits models on the labelled records of questions; features and compiled trainings serve all of them.
+    """Fits models on the labelled records of tasks; features and compiled trainings are kept and shared between them.
 
     Args:
         features: Features of all labelled records of the study.
         settings: Settings of the encoder, of its probe and of trainings with labels.
         pretrained: Pretrained encoder; None in a study without one.
-        validated: Whether networks answer the validation records too, as calibration needs. Where these are many, it
+        validated: Whether networks predict the validation records too, as calibration needs. With many of them, that
             takes longer than a small training.
         progress: Whether progress bars are drawn.
     """
@@ -159,15 +174,18 @@ class StudyModels:
         }
 
     def answers(self, name: ModelName, data: ProbeData, *, seed: int) -> Answers:
-        """Fits a model on the training records, chooses it on validation, and answers the test records.
+        """Fits a model on the training records, selects it on validation, and predicts the test records.
 
         Args:
             name: Key of the model.
-            data: Labelled records of a question.
+            data: Labelled records of a task.
             seed: Seed of a random initialisation, of trees and of a training.
 
+        Returns:
+            The predictions.
+
         Raises:
-            DataError: The labels give no model, features are not finite, or a file of features is damaged.
+            DataError: No model can be fitted to the labels, features are not finite, or a file of features is damaged.
         """
         if name in self._makers:
             return self._makers[name](data, seed)
@@ -176,7 +194,7 @@ class StudyModels:
         return self._fitted(self.values(name, data.task, seed), data, fit)
 
     def values(self, name: ModelName, task: Task, seed: int) -> np.ndarray:
-        """Returns the features of all labelled records that a linear model is fitted on, `[n, d]`.
+        """Returns the features on which a linear model is fitted, of all labelled records: `[n, d]`.
 
         Args:
             name: Key of a linear model.
@@ -196,7 +214,7 @@ class StudyModels:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
 
         Args:
-            initialisation: Encoder, `"pretrained"` or `"random"`.
+            initialisation: Weights of the encoder, `"pretrained"` or `"random"`.
             seed: Seed of the random initialisation.
         """
         name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
@@ -251,8 +269,14 @@ class StudyModels:
     ) -> encoders.Split[encoders.Encoder]:
         """Returns the encoder at which a training begins.
 
-        An encoder that stays frozen, or whose head begins at a linear probe, needs the batch-norm statistics that the
-        linear probes see. They are kept, since setting them takes half as long as a small training.
+        An encoder that stays frozen, or whose head begins at a linear probe, needs the same batch-norm statistics as
+        the encoder of the linear probes. Encoders with these statistics are kept, since computing them takes half as
+        long as a small training.
+
+        Args:
+            initialisation: Weights of the encoder, `"pretrained"` or `"random"`.
+            seed: Seed of the random initialisation.
+            recalibrated: Whether batch-norm statistics are computed anew, as for the linear probes.
         """
         encoder = self._encoder(initialisation, seed)
         if not recalibrated:
@@ -264,11 +288,11 @@ class StudyModels:
         return self._recalibrated[key]
 
     def training(self, initialisation: _Initialisation, data: ProbeData) -> FineTuning:
-        """Returns the training of a question, made once: a compilation takes longer than a small training.
+        """Returns the training for a task, made once and kept: a compilation takes longer than a small training.
 
         Args:
-            initialisation: Encoder at which it begins, `"pretrained"` or `"random"`.
-            data: Labelled records of a question.
+            initialisation: Encoder at which the training begins, `"pretrained"` or `"random"`.
+            data: Labelled records of a task.
         """
         # The kind decides the loss, and the number of classes the shape of the head.
         key = (initialisation, data.task.kind, len(data.classes))
@@ -286,6 +310,6 @@ class StudyModels:
 
 
 def with_float32(answers: Answers) -> Answers:
-    """Returns answers as files of a study hold them: outputs in float32, none of the validation records."""
+    """Returns predictions as files of a study hold them: outputs in float32, without those of validation records."""
     outputs = None if answers.outputs is None else np.asarray(answers.outputs, np.float32)
     return dataclasses.replace(answers, outputs=outputs, val_outputs=None)

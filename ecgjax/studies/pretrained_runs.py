@@ -1,4 +1,4 @@
-"""Finished pretraining runs whose encoders are tested on one data set, and what they have seen of it."""
+"""Finished pretraining runs whose encoders are evaluated on one data set, and its records that they were trained on."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class PretrainedRun:
     Attributes:
         title: Title of the run, made of the last parts of its path.
         settings: Settings of the run.
-        encoder: Encoder of its last checkpoint.
-        recordings: Recordings that it was pretrained on.
+        encoder: Encoder of the last checkpoint.
+        recordings: Recordings of the data sets that the encoder was pretrained on.
     """
 
     title: str
@@ -38,18 +38,18 @@ class PretrainedRun:
 
     @property
     def directories(self) -> list[str]:
-        """Directories of the data sets that it was pretrained on."""
+        """Directories of the data sets of the pretraining."""
         return [directory.strip() for directory in self.settings.data.dir.split(",")]
 
     @property
     def pretrained_on(self) -> list[tuple[str, int, bool]]:
-        """Name, number of training records and whether simulated, for every data set of the pretraining."""
+        """Name, number of training records, and whether simulated, of every data set of the pretraining."""
         parts = self.recordings.numbers_by_dataset(self.recordings.split.train)
         return [(dataset.card["name"], len(own), dataset.simulated) for dataset, own in parts]
 
     @property
     def norm(self) -> NormRecords:
-        """Training records that set the batch-norm statistics; they come from real data sets alone if there are any."""
+        """Training records on which batch-norm statistics are computed; only those of real data sets, if any."""
         parts = self.recordings.by_dataset(self.recordings.split.train)
         real = [own for dataset, own in zip(self.recordings.datasets, parts, strict=True) if not dataset.simulated]
         records = np.concatenate(real) if any(map(len, real)) else self.recordings.split.train
@@ -57,7 +57,7 @@ class PretrainedRun:
 
     @property
     def norm_digest(self) -> str:
-        """Digest of the contents of these records."""
+        """Digest of the contents of the records of `norm`, as hexadecimal text."""
         parts = self.recordings.numbers_by_dataset(self.norm.records)
         return digests.of_arrays(np.concatenate([np.asarray(each.index.content_hash[own]) for each, own in parts]))
 
@@ -70,10 +70,13 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
         format: Signal format of the recordings to embed.
 
+    Returns:
+        The runs, in the order of the folders.
+
     Raises:
         ConfigError: A folder holds no run or is given twice, or its recordings have another sampling rate or length.
         CheckpointError: There is no finished checkpoint, or the checkpoint is damaged.
-        DataError: The data of a run's pretraining are no longer where its config says.
+        DataError: The data of a run's pretraining are not in the folder that its config names.
     """
     if len({Path(workdir).resolve() for workdir in workdirs}) < len(workdirs):
         raise ConfigError("--workdir names a run twice")
@@ -93,7 +96,7 @@ def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> l
 
 
 def _titles(workdirs: Sequence[str]) -> list[str]:
-    """Returns for each path its last parts, as few as tell the paths apart."""
+    """Returns for each path its last parts, joined by `/`: as few as make all of them different."""
     paths = [Path(workdir).resolve().parts[1:] for workdir in workdirs]
     for count in range(1, max(map(len, paths), default=0) + 1):
         titles = ["/".join(parts[-count:]) for parts in paths]
@@ -105,7 +108,7 @@ def _titles(workdirs: Sequence[str]) -> list[str]:
 def keep_apart(
     runs: Sequence[PretrainedRun], recordings: Recordings, *, overlaps: str
 ) -> tuple[Recordings, tuple[str, ...]]:
-    """Compares all records with what the encoders were pretrained on, and refuses, drops or marks overlaps.
+    """Finds the records that an encoder was pretrained on, or copies of these, and refuses, drops or marks them.
 
     Args:
         runs: Pretrained runs.
@@ -113,8 +116,8 @@ def keep_apart(
         overlaps: Value of `config.probe.overlaps`, `"refuse"`, `"drop"` or `"mark"` (`guard.py`).
 
     Returns:
-        The recordings, without those that any run has seen if these are to be dropped, so that all models are evaluated
-        on the same records; and what a reader must know, one sentence each.
+        The recordings, without those that any run was pretrained on if these are to be dropped, so that all models are
+        evaluated on the same records; and sentences that a reader of the report must know.
 
     Raises:
         ConfigError: There are overlaps, and they are to be refused.

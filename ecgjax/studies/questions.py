@@ -1,4 +1,4 @@
-"""Questions about a data set: whether they can be answered, and the binary problems of a cross-validation."""
+"""Checks whether a data set allows a task, and divides tasks into the binary problems of a cross-validation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ecgjax.evaluation.models.kinds import kind_of
 
 
 def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
-    """Returns the task of a question, and refuses it if the data set lacks the labels.
+    """Parses a task, and checks that the data set has its labels.
 
     Args:
-        text: Question in the form that `tasks.parse_task` takes.
+        text: Task in the form that `tasks.parse_task` parses, such as `lvef<40`.
         index: Columns of the data set.
-        asked_by: Flag or leaf that the question was given to, for messages.
+        asked_by: Flag or leaf that the text is the value of, for messages.
 
     Raises:
-        ConfigError: No question is asked.
-        DataError: The line is no task, or the data set has no such label.
+        ConfigError: The text is empty.
+        DataError: The text is no task, or the data set has no such label.
     """
     if not text:
         raise ConfigError(
@@ -39,14 +39,14 @@ def asked(text: str, index: LabelledIndex, *, asked_by: str = "--task") -> Task:
 
 
 def check_answerable(data: ProbeData, index: LabelledIndex) -> tuple[str, ...]:
-    """Refuses a question that the records cannot answer, before anything is trained for it.
+    """Raises an error if the labels do not allow to measure a task, before anything is trained for it.
 
     Args:
-        data: Labelled records of the question.
+        data: Labelled records of the task.
         index: Columns of the data set.
 
     Returns:
-        One sentence that a reader must know first, if there are too few test records of some answer; else nothing.
+        One sentence of warning if there are too few test records of some label; else nothing.
 
     Raises:
         DataError: The labels of training, validation or test do not define the metric.
@@ -70,7 +70,7 @@ class Problem:
 
     Attributes:
         task: Task of the problem.
-        rows: Positions of these records among all records of the cross-validation, `int64[m]`.
+        rows: Positions of the records with a known label among all records of the cross-validation, `int64[m]`.
         labels: Labels of these records, `int64[m]` of 0 and 1.
     """
 
@@ -86,10 +86,10 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-    """A task, answered by one problem or by the mean over several.
+    """A task of a cross-validation, measured by one binary problem or by the mean over several.
 
     Attributes:
-        title: Text of the question, as the user wrote it.
+        title: Text of the task, as the user wrote it.
         problems: Names of the problems.
         left_out: Reason why a class is no problem, such as `"7 positive records"`, by class.
     """
@@ -100,7 +100,7 @@ class Question:
 
     @property
     def metric(self) -> str:
-        """Name of the metric."""
+        """Name of the metric, `"AUROC"` or `"macro AUROC"`."""
         return "AUROC" if len(self.problems) == 1 and not self.left_out else "macro AUROC"
 
 
@@ -145,7 +145,11 @@ def ask(
 
 
 def _problems(task: Task, index: LabelledIndex) -> list[BinaryTask]:
-    """Returns the yes-or-no tasks of a question: itself, or one for each of its classes."""
+    """Returns the yes-or-no tasks of a task: itself, or one for each of its classes.
+
+    Raises:
+        DataError: The task is a quantity, or of another kind that has no yes-or-no tasks.
+    """
     if isinstance(task, MultiLabelTask):
         return [BinaryTask(label=f"{task.task}:{name}", rule="present") for name in task.classes(index)]
     if not isinstance(task, BinaryTask):

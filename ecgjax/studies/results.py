@@ -1,8 +1,8 @@
 """The table of results: what every study measures, writes and shows on its page.
 
-A row says of which model, question, fraction of the labels and seed a number is, by which metric; and has the number
-and its 95 % interval over patients. `results.json` of every study has these rows under `results`; `read_results` reads
-them back, and `pandas.DataFrame(json.load(file)["results"])` is the same table.
+A row names the model, metric, task, fraction of the labels and seed (`Key`), and has the number and its 95 % interval
+over patients. `results.json` of every study has these rows under `results`; `read_results` reads them back, and
+`pandas.DataFrame(json.load(file)["results"])` is the same table.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ RESULTS_FILE = "results.json"
 
 
 class Key(NamedTuple):
-    """What a number is of.
+    """Identity of a number in the table of results.
 
     Attributes:
-        model: Name of the model; of a retrieval, of the encoder.
+        model: Name of the model; for a retrieval, name of the encoder.
         metric: Name of the metric, such as `"AUROC"`.
-        task: Question in one line, such as `"lvef<40"`.
+        task: Task in one line, such as `"lvef<40"`.
         fraction: Fraction of the labelled training patients that the model was trained with.
         seed: Seed of the draw of labels, of initialisation and training; None for a mean over seeds, or where a study
             has one seed only.
@@ -60,15 +60,19 @@ def measured(
     needs: str,
     differences: Mapping[Key, tuple[Key, Key]] | None = None,
 ) -> dict[Key, Interval]:
-    """Measures metrics of the same records, and paired differences between them, on the same resamples of the patients.
+    """Computes metrics of the same records and paired differences between them, on the same resamples of the patients.
 
     Args:
-        metrics: Metrics by what they are of.
+        metrics: Metrics by their keys.
         patients: Patient (group) code of each record, `int[n]`.
         resamples: Number of resamples.
         seed: Seed of the resampling.
         needs: Description of what a resample must have for the metrics to be defined, for messages.
-        differences: What a difference is of, and the two metrics, of which the second is subtracted from the first.
+        differences: Keys of two metrics, of which the second is subtracted from the first, by the key of the
+            difference.
+
+    Returns:
+        The number and interval of every metric and difference, by its key.
     """
     found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
     rows = {key: found.interval(key) for key in metrics}
@@ -76,7 +80,13 @@ def measured(
 
 
 def minus(metrics: Collection[Key], model: str, others: Collection[str]) -> dict[Key, tuple[Key, Key]]:
-    """Returns the differences of a model from others in every metric that both have, as `measured` takes them."""
+    """Returns the differences of a model from others, in the form of the argument `differences` of `measured`.
+
+    Args:
+        metrics: Keys of all metrics.
+        model: Model from whose metrics others are subtracted.
+        others: Models that are subtracted; those without the metric, and the model itself, are left out.
+    """
     return {
         key._replace(minus=other): (key, key._replace(model=other))
         for other in others
@@ -96,10 +106,11 @@ def over_seeds(
     needs: str,
     questions: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[Key, Interval]:
-    """Averages models, and their paired differences, over seeds: on the records as they are and on every resample.
+    """Computes means over seeds of models and of their paired differences, on the records as they are and on resamples.
 
-    A seed of which a model has no answers is left out and has a row with the reason. The interval is over patients;
-    rows of single seeds show how far draws of labels, initialisation and training vary. Neither includes the other.
+    A seed for which a model has no predictions is left out of the mean, and has a row with the reason. The interval is
+    over patients; rows of single seeds show how far draws of labels, initialisation and training vary. Neither includes
+    the other.
 
     Args:
         metrics: Metric of every model that was trained, with its seed in the key.
@@ -109,7 +120,11 @@ def over_seeds(
         resamples: Number of resamples of the patients.
         seed: Seed of the resampling.
         needs: Description of what a resample must have for the metrics to be defined, for messages.
-        questions: Tasks whose mean answers a question, by the question; by default every task is a question.
+        questions: Names of the tasks that are averaged, by the name of the average; by default every task stands for
+            itself.
+
+    Returns:
+        The means, with no seed in the key, and the values of single seeds.
     """
     # One bootstrap serves all models and seeds, so that differences between them are paired.
     found = bootstrap_metrics(metrics, patients=patients, resamples=resamples, seed=seed, needs=needs)
@@ -138,7 +153,14 @@ def _signed(key: Key, other: str) -> list[tuple[int, Key]]:
 def _over_seeds(
     key: Key, terms: Mapping[int | None, list[list[tuple[int, Key]]]], found: Bootstrap[Key], missing: Mapping[Key, str]
 ) -> dict[Key, Interval]:
-    """Returns the row of a mean over seeds and those of the seeds; nothing where no seed has all models."""
+    """Returns the row of a mean over seeds and the rows of its seeds; empty where no seed has all models.
+
+    Args:
+        key: Key of the mean.
+        terms: Sums of signed metrics that are averaged, by seed.
+        found: Metrics on the records and on resamples.
+        missing: Reasons why models were not trained, by the key of their metric.
+    """
     rows: dict[Key, Interval] = {}
     defined: list[list[tuple[int, Key]]] = []
     for number, sums in terms.items():
@@ -164,7 +186,7 @@ def of_seeds(results: Results, key: Key) -> dict[int, float]:
 
 
 def lost_seeds(results: Results, key: Key) -> int:
-    """Returns the number of seeds that have no value."""
+    """Returns the number of seeds without a value, for the key of a mean over seeds."""
     rows = [value for other, value in results.items() if other.seed is not None and other._replace(seed=None) == key]
     return sum(map(_is_missing, rows))
 
@@ -191,12 +213,12 @@ def seeds_interval(values: Mapping[int, float]) -> tuple[float, float]:
 
 
 def write_results(folder: Path, results: Results, **about: Any) -> None:
-    """Writes `results.json`: what the results are about, and the rows; undefined numbers become null.
+    """Writes `results.json`: a description of the study, and the rows; undefined numbers become null.
 
     Args:
         folder: Folder of the study.
         results: Rows of the table.
-        **about: Description of the study, as plain values.
+        **about: Description of the study, as values that JSON can hold.
     """
     rows = [
         {**key._asdict(), **{name: getattr(value, name) for name in ("estimate", "low", "high", "resamples", "reason")}}
@@ -207,7 +229,7 @@ def write_results(folder: Path, results: Results, **about: Any) -> None:
 
 
 def read_results(folder: Path) -> dict[Key, Interval]:
-    """Reads the rows that `write_results` wrote.
+    """Reads the rows that `write_results` wrote, by key.
 
     Raises:
         DataError: The file is missing or damaged, or was written before studies had this table.

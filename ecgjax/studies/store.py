@@ -1,6 +1,7 @@
-"""Cells of a study: models that are scored once on the test records, each in a file of its own.
+"""Cells of a study: models that are each trained and scored once, with a file for each.
 
-An interrupted study continues with the missing cells. It is refused if anything else that its cells depend on changed.
+An interrupted study continues with the missing cells. An error is raised if anything that its cells depend on has
+changed.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell, from which its file is named."""
+        """Name of the cell, and of its file without the suffix."""
         return f"{self.mode}-{self.model}-{self.fraction:g}-seed{self.seed}"
 
     @property
     def trained(self) -> ModelName:
-        """Key of the model that is trained, as `StudyModels` has it."""
+        """Key of the model that is trained, one of those of `models.py`."""
         return CELL_MODELS[self.mode][self.model]
 
 
@@ -70,7 +71,7 @@ class TrainedCell(NamedTuple):
 
     Attributes:
         cell: Cell that was trained.
-        answers: Answers of its model for the test records, in float32.
+        answers: Predictions of the cell's model for the test records, in float32.
         patients: Number of training patients.
         seconds: Duration of training and scoring, s.
         unlearnt: Number of classes of a multi-label task for which the training records lack one of the two labels.
@@ -83,7 +84,7 @@ class TrainedCell(NamedTuple):
     unlearnt: int = 0
 
     def to_json(self) -> str:
-        """Returns the text of the cell's file."""
+        """Returns the content of the cell's file, JSON."""
         answers, scores = self.answers, None
         if answers.outputs is not None:
             # The order of the bytes is fixed, so that a study can go on on another machine.
@@ -127,12 +128,12 @@ class TrainedCell(NamedTuple):
 def begin_study(
     folder: Path, identity: Mapping[str, Any], *, upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 ) -> None:
-    """Records what a new study's cells depend on, or checks that a study that is continued depends on the same.
+    """Writes what a new study's cells depend on, or checks that a study that is continued depends on the same.
 
     Args:
         folder: Folder of the study, made if it is missing.
-        identity: Everything that the cells depend on, as plain values.
-        upgrade: Function that writes the identity of an older study as it would be written today.
+        identity: Everything that the cells depend on, as values that JSON can hold.
+        upgrade: Function from the identity that an older version wrote to the one that this version would write.
 
     Raises:
         ConfigError: The folder holds another study; the message names what differs.
@@ -161,12 +162,12 @@ def begin_study(
 def run_cells(
     cells: Iterable[Cell], folder: Path, train: Callable[[Cell], TrainedCell], *, progress: bool = True
 ) -> list[TrainedCell]:
-    """Trains the cells that have no file yet, and returns the results of all of them in order.
+    """Trains the cells that have no file yet, and returns the results of all cells in order.
 
     Args:
         cells: Cells of the study.
         folder: Folder of the study.
-        train: Function that trains a cell; labels that allow no model are told in `Answers.reason`.
+        train: Function that trains a cell; where the labels allow no model, it sets `Answers.reason`.
         progress: Whether a progress bar is drawn.
 
     Raises:
@@ -188,7 +189,7 @@ def run_cells(
 
 
 def read_cells(folder: Path) -> list[TrainedCell]:
-    """Returns the results of every finished cell of a study.
+    """Returns the results of every finished cell of a study, in the order of the files' names.
 
     Raises:
         DataError: The file of a cell is damaged.

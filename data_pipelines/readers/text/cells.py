@@ -64,7 +64,11 @@ class Dialect:
         return float("nan") if cell.casefold() in MISSING else float(cell.replace(",", "."))
 
     def are_samples(self, cells: Sequence[str]) -> bool:
-        """Returns whether cells are samples, of which the first two may be times and the first a lead's name."""
+        """Returns whether the cells of a line are samples.
+
+        The first two cells may also be times of day, and the first a lead's name. A line of missing samples alone
+        counts if it has more than one cell.
+        """
         if not any(map(self.is_number, cells[:_MOST_CELLS])):
             return all(cell.casefold() in MISSING for cell in cells) and len(cells) > 1
         return all(
@@ -88,7 +92,7 @@ def best_dialect(lines: Sequence[str]) -> tuple[Dialect, int] | None:
         lines: Lines from the middle of the table.
 
     Returns:
-        The dialect and the number, or None where no dialect makes a line one of samples.
+        The dialect and the number, or None where no line is one of samples in any dialect.
     """
     scores = {}
     for dialect in DIALECTS:

@@ -53,8 +53,8 @@ class Layout:
         num_columns: Number of cells in each line of samples.
         start: Position of the first line of samples, in bytes.
         first_line: Number of the first line of samples, counted from 1.
-        names: Names of the columns, None for a column whose name only counts; None as a whole if there is no line of
-            names.
+        names: Names of the columns, with None for a column whose name is only a number in a row of numbers (`V1` to
+            `V12`); None as a whole if there is no line of names.
         units: Units of the columns, empty where not stated; None as a whole if there is no line of units.
         remarks: Statements in comments and lines above the table.
     """
@@ -196,7 +196,19 @@ def _check_not_damaged(line: _Line, width: int, dialect: Dialect, path: Path) ->
 def _names(
     above: list[_Line], comments: list[str], width: int, *, first: int, unnamed: int | None, path: Path
 ) -> tuple[tuple[str | None, ...] | None, tuple[str, ...] | None, list[_Line]]:
-    """Returns the names and the units of the columns, and the lines that are neither."""
+    """Returns the names of the columns (as `Layout.names`), their units (as `Layout.units`), and the other lines.
+
+    Args:
+        above: Lines above the samples that are not comments.
+        comments: Comments without their marks.
+        width: Number of cells in a line of samples.
+        first: Number of the first line of samples, for messages.
+        unnamed: Column that the line of names may lack, as `_unnamed_column` returns it.
+        path: Path of the file, for messages.
+
+    Raises:
+        RecordError: Two lines name leads, or the one that does has another number of cells (`unreadable_header`).
+    """
     rest = list(above)
     units = None
     if rest and len(rest[-1].cells) == width > 1 and _are_units(rest[-1].cells) and len(rest) > 1:
@@ -239,7 +251,7 @@ def _lacks_one(cells: Sequence[str], width: int, unnamed: int | None) -> bool:
 
 
 def _known(cells: tuple[str, ...]) -> tuple[str | None, ...]:
-    """Returns the names of columns, None for those that only count."""
+    """Returns the names of columns, with None for names that only count, such as `V1` to `V12` or `0`, `1`, `2`."""
     for first in range(min(3, len(cells))):
         matches = [match for cell in cells[first:] if (match := _COUNTED.fullmatch(cell.removesuffix(".0")))]
         numbers = [int(match["number"]) for match in matches]

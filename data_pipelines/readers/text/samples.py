@@ -108,7 +108,17 @@ def _lines(content: bytes, path: Path) -> bytes:
 
 
 def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path: Path) -> None:
-    """Raises if points or commas may separate thousands: 1.234 among whole numbers, and nothing between 0 and 1."""
+    """Raises `RecordError` if points or commas may separate thousands (`unreadable_header`).
+
+    They may if every number that is not whole has exactly three digits after the mark, lies between 1 and 1000, and
+    stands among whole numbers: 1.234 is then 1.234 or 1234.
+
+    Args:
+        numbers: Numbers of the table, `f64[line, column]`.
+        content: Contents of the file.
+        layout: Layout of the table.
+        path: Path of the file, for messages.
+    """
     fractions = numbers[numbers != np.rint(numbers)]
     fractions = fractions[np.isfinite(fractions)]
     if not fractions.size or np.any(np.abs(fractions) < 1) or np.any(np.abs(fractions) >= 1000):
@@ -123,7 +133,10 @@ def _check_not_grouped(numbers: np.ndarray, content: bytes, layout: Layout, path
 
 
 def _without_empty_end(layout: Layout, numbers: np.ndarray) -> tuple[Layout, np.ndarray]:
-    """Drops a last column without name and numbers, which a separator at the end of every line gives."""
+    """Returns layout and numbers without a last column that has neither name nor numbers.
+
+    A separator at the end of every line makes such a column.
+    """
     is_named = layout.names is not None and layout.names[-1] not in ("", None)
     if is_named or layout.num_columns < 2 or not np.all(np.isnan(numbers[:, -1])):
         return layout, numbers
@@ -140,7 +153,23 @@ def _title(layout: Layout, column: int) -> str:
 def _by_column(
     numbers: np.ndarray, layout: Layout, moments: Iterable[int], stated: Statements, declared: Declared, source: str
 ) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
-    """Returns the samples, `[time, channel]`, of a table with a line per sample, their names and the stated rates."""
+    """Returns the samples of a table with a line per sample.
+
+    Args:
+        numbers: Numbers of the table, `f64[line, column]`.
+        layout: Layout of the table.
+        moments: Columns that hold times of day, already in seconds.
+        stated: Statements of the lines above the table.
+        declared: Declaration of the user.
+        source: Name of the file, for messages.
+
+    Returns:
+        Samples, `f64[time, channel]`; names and units of the channels; and the rates that columns of times state.
+
+    Raises:
+        RecordError: Names, times or units contradict each other or the declaration (`header_disagrees`), or are missing
+            (`missing_metadata`).
+    """
     rates: list[StatedRate] = []
     for column in moments:
         rates += rates_of_times(numbers[:, column], name=_title(layout, column), unit="s", source=source)
@@ -178,7 +207,18 @@ def _other_number(found: int, leads: tuple[str, ...], of_remarks: LeadNames | No
 
 
 def _kind_of(values: np.ndarray, found: int, leads: tuple[str, ...], of_remarks: LeadNames | None, source: str) -> str:
-    """Returns the name that a nameless column ahead of the leads must have by its values."""
+    """Returns the name, `index` or `time`, that a nameless column ahead of the leads must have by its values.
+
+    Args:
+        values: Values of the column, `f64[time]`.
+        found: Number of columns, for messages.
+        leads: Names of the leads that are stated or declared.
+        of_remarks: Lead names that the file states, or None where they are declared.
+        source: Name of the file, for messages.
+
+    Raises:
+        RecordError: The values are neither sample numbers nor even times (`header_disagrees`).
+    """
     if np.all(np.diff(values) == 1):
         return _INDEX
     try:
@@ -226,7 +266,7 @@ def _rate_of_nameless(values: np.ndarray, source: str) -> list[StatedRate]:
 def _by_lead(
     numbers: np.ndarray, row_names: list[str], layout: Layout, declared: Declared, source: str
 ) -> tuple[np.ndarray, LeadNames, list[StatedRate]]:
-    """Does as `_by_column` for a table with a line per lead, which begins with the lead's name."""
+    """Returns what `_by_column` returns, for a table with a line per lead, which begins with the lead's name."""
     leads = lead_names(row_names, "the first cells of the lines")
     check_leads_declared(leads, declared, source=source)
     if header := [name for name in (layout.names or ())[1:] if name is not None]:

@@ -35,7 +35,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCI
 
 
 def read_document(path: Path | str | Node) -> Node:
-    """Reads a document; one that is read already is returned as it is.
+    """Reads an XML document.
+
+    Args:
+        path: Path of the file, or the document's root, which is then returned unchanged.
 
     Returns:
         The root element.
@@ -61,14 +64,17 @@ def read_document(path: Path | str | Node) -> Node:
 
 
 class _BoundedBuilder(TreeBuilder):
-    """Builds a document's tree unless it exceeds that of any recording, since four bytes can make an element of 100."""
+    """Builds a document's tree; raises `ValueError` if it has more nodes or is deeper than that of any recording.
+
+    Four bytes of text can make an element of a hundred bytes, so a small file could fill the memory.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._nodes = self._depth = 0
 
     def start(self, tag: str, attrs: dict[str, str]) -> Element:
-        """Adds the start of an element; raises `ValueError` if there are too many elements."""
+        """Adds the start of an element; raises `ValueError` if elements are too many or nested too deep."""
         self._nodes += 1 + len(attrs)
         self._depth += 1
         if self._nodes > MOST_NODES or self._depth > _MOST_NESTED:
@@ -83,7 +89,7 @@ class _BoundedBuilder(TreeBuilder):
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """An element of a document, which knows the document's name for messages.
+    """An element of a document, with the document's name for messages.
 
     Attributes:
         element: The element.
@@ -99,7 +105,7 @@ class Node:
         return self.element.tag.rpartition("}")[2]
 
     def refused(self, what: str, refusal: Callable[[str], RecordError] = unreadable_header) -> RecordError:
-        """Returns the error for a document that says `what`, and has to be exported again."""
+        """Returns the error for a document that has the fault `what`; the message asks to export the file again."""
         return refusal(f"{self.source}: {what}; export the file again")
 
     def all(self, path: str) -> list[Node]:
@@ -146,7 +152,7 @@ class Node:
         return value
 
     def rate(self, text: str, what: str) -> float:
-        """Returns a number above zero, and raises as `number` does."""
+        """Returns a number such as a sampling rate; raises `RecordError` as `number` does, or if it is not positive."""
         if (value := self.number(text, what)) <= 0:
             raise self.refused(f"{what} is '{text}', it must be above zero")
         return value

@@ -112,7 +112,17 @@ def _check_sample_format(signal: Node, waveforms: Node) -> None:
 
 
 def _stated_once(signal: Node, waveforms: Node, names: tuple[str, str]) -> float:
-    """Returns a number that is an element of the acquisition and, in later versions, also an attribute."""
+    """Returns a number that stands in an element of the acquisition and, in later versions, also in an attribute.
+
+    Args:
+        signal: Element `signalcharacteristics`.
+        waveforms: Element `parsedwaveforms`.
+        names: Name of the element within the first, and of the attribute of the second.
+
+    Raises:
+        RecordError: The number is missing (`missing_metadata`), no number above zero (`unreadable_header`), or differs
+            between the two (`header_disagrees`).
+    """
     element, attribute = names
     value = signal.rate(signal.text(element), f"signalcharacteristics/{element}")
     again = waveforms.element.get(attribute, "")
@@ -153,7 +163,7 @@ def _num_samples(waveforms: Node, rate: float) -> int:
 
 
 def _unpacked(waveforms: Node, names: Sequence[str], num_samples: int, rate: float) -> list[np.ndarray]:
-    """Returns the stored form of each lead, `i64[time]`."""
+    """Returns the decompressed numbers of each lead, `i64[time]`; for III, aVR, aVL and aVF these are differences."""
     source, attributes = waveforms.source, waveforms.element.attrib
     encoding = attributes.get("dataencoding", "")
     method = attributes.get("compressmethod") or attributes.get("compression") or "none"
@@ -186,7 +196,13 @@ def _unpacked(waveforms: Node, names: Sequence[str], num_samples: int, rate: flo
 
 
 def _check_codes(compressed: bytes, name: str, source: str) -> None:
-    """Refuses a lead with an undefined code, which sierraecg's decoder would take for a repetition."""
+    """Raises `RecordError` for a lead with an undefined code, which sierraecg's decoder would decode as a repetition.
+
+    Args:
+        compressed: Compressed samples of the lead, without the chunk's header.
+        name: Name of the lead, for messages.
+        source: Name of the file, for messages.
+    """
     bits = np.unpackbits(np.frombuffer(compressed, np.uint8))
     codes = bits[: len(bits) // _CODE_BITS * _CODE_BITS].reshape(-1, _CODE_BITS) @ (1 << np.arange(_CODE_BITS)[::-1])
     codes = codes[: int((np.append(codes, _END_CODE) >= _END_CODE).argmax())]
@@ -202,7 +218,11 @@ def _check_codes(compressed: bytes, name: str, source: str) -> None:
 
 
 def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[bytes]:
-    """Splits the data into compressed leads with their headers; none may claim more bytes than possible."""
+    """Splits the data into compressed leads, each with its header.
+
+    Raises:
+        RecordError: A lead claims more bytes than are left, or than its samples can need (`truncated_file`).
+    """
     # The largest lead has a code for each byte of its samples and one to end them.
     most = 2 * num_samples * _CODE_BITS // 8 + 8
     chunks: list[bytes] = []
@@ -223,7 +243,10 @@ def _chunks(content: bytes, num_samples: int, rate: float, source: str) -> list[
 
 
 def _limb_leads(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the limb leads from I, II and the stored differences; halves are rounded down, as the recorder did."""
+    """Returns III, aVR, aVL and aVF, `i64[time]` each, from I, II and the stored differences.
+
+    Halves are rounded down, as the recorder did.
+    """
     one, two = stored["I"], stored["II"]
     three = two - one - stored["III"]
     return {

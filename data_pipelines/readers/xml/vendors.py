@@ -19,7 +19,7 @@ _READER_OF_ROOT: Mapping[str, Callable[[Node], Recording]] = types.MappingProxyT
 
 
 def read_vendor_xml(path: Path) -> Recording:
-    """Reads a file of GE MUSE, Philips Sierra or HL7 aECG.
+    """Reads a file of GE MUSE, Philips Sierra or HL7 aECG, and returns its recording.
 
     Raises:
         RecordError: The document is of another kind (`unreadable_header`), or the format's reader fails, for any of its

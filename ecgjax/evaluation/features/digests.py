@@ -1,4 +1,4 @@
-"""Digests of arrays and weights, by which results are told apart."""
+"""Digests of arrays and weights, by which results are identified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ecgjax import encoders
 
 
 def of_arrays(*arrays: np.ndarray) -> str:
-    """Returns a hex digest of the bytes of arrays, one after the other."""
+    """Returns a digest of the bytes of arrays, one after the other, in hexadecimal; shapes and dtypes do not count."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -19,5 +19,5 @@ def of_arrays(*arrays: np.ndarray) -> str:
 
 
 def of_weights(split: encoders.Split[encoders.Encoder]) -> str:
-    """Returns a hex digest of an encoder's parameters."""
+    """Returns a digest of an encoder's parameters, as hexadecimal text."""
     return of_arrays(*(np.asarray(leaf) for leaf in jax.tree.leaves(split.params)))

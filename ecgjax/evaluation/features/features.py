@@ -18,7 +18,7 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitFeatures:
-    """Features of the labelled records of each split, `[records, features]`, in the order of `ProbeData`."""
+    """Features of the labelled records of each split, `[records, features]`, in the records' order in `ProbeData`."""
 
     train: np.ndarray
     val: np.ndarray
@@ -26,12 +26,15 @@ class SplitFeatures:
 
 
 def in_batches(function: Callable[[np.ndarray], Any], signals: np.ndarray, *, size: int) -> np.ndarray:
-    """Applies a function to signals, a batch at a time; the last is filled up, so that one compiled program serves all.
+    """Applies a function to signals batch by batch; the last batch is padded with zeros, so that it compiles once.
 
     Args:
         function: Function that maps `int16[size, time, lead]` to `[size, ...]`, row by row.
         signals: Signals, `int16[n, time, lead]`, of any number above 0.
         size: Number of rows in a batch.
+
+    Returns:
+        The results in the order of the signals, `[n, ...]`.
     """
     out = []
     for start in range(0, len(signals), size):
@@ -53,7 +56,7 @@ def map_records(
 ) -> np.ndarray:
     """Applies a function to the signals of many records, a batch at a time.
 
-    Every batch has the same size, so that a compiled function compiles once; the last is filled up with its own last
+    Every batch has the same size, so that a jitted function compiles once; the last batch is padded with its last
     record.
 
     Args:

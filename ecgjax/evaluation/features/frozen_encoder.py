@@ -1,4 +1,4 @@
-"""Loads frozen encoders, embeds recordings with them, and recalibrates their batch norm."""
+"""Loads frozen encoders, embeds recordings with them, and computes their batch-norm statistics anew."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class Encoder:
     """An encoder at inference: it uses running statistics, has no dropout and augments nothing.
 
     Attributes:
-        split: Arrays of the encoder.
-        num_leads: Number of leads that the encoder takes, 12 or 8.
+        split: The encoder as graph definition, parameters and statistics.
+        num_leads: Number of input leads of the encoder, 12 or 8.
         layer: `"features"` for the pooled activations, `"embedding"` for the output of the last layer.
         step: Number of updates that the encoder was trained for; 0 for a random one.
-        pretrained_on: Fingerprints of the data sets; none for a random encoder, or where the checkpoint does not tell.
-        trained_on: Function that opens the list of the records; None for a random encoder, or where the checkpoint has
-            none.
+        pretrained_on: Fingerprints of the data sets of the pretraining; empty for a random encoder, or where the
+            checkpoint does not have them.
+        trained_on: Function that opens the list of the records of the pretraining; None for a random encoder, or where
+            the checkpoint has no list.
         batch_size: Number of rows of one call on the device; the last batch is padded to it, so that one program serves
             all.
     """
@@ -71,7 +72,7 @@ class Encoder:
         return in_batches(embed, signals, size=self.batch_size)
 
     def with_stats(self, stats: encoders.Arrays) -> Encoder:
-        """Returns the same encoder with other running statistics."""
+        """Returns a copy of the encoder with other running statistics."""
         return dataclasses.replace(self, split=self.split._replace(stats=stats))
 
 
@@ -83,7 +84,7 @@ def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, sign
 
 
 def random_encoder(settings: EncoderSettings, *, layer: str, seed: int) -> Encoder:
-    """Returns an encoder at random initialisation, the baseline that every probe is compared with.
+    """Returns an encoder at random initialisation.
 
     Args:
         settings: Settings of the encoder.
@@ -97,7 +98,7 @@ def random_encoder(settings: EncoderSettings, *, layer: str, seed: int) -> Encod
 
 
 def load_encoder(workdir: str | Path, *, step: int | None = None, layer: str | None = None) -> Encoder:
-    """Returns the encoder of a pretraining run, with the moving average of its weights where the run kept one.
+    """Returns the encoder of a checkpoint, with the moving average of its weights where the run kept one.
 
     Args:
         workdir: Folder of the run.
@@ -133,15 +134,15 @@ def _trained_on(workdir: Path, metadata: Mapping[str, Any]) -> Callable[[], Pret
 
 
 def recalibrate_batch_norm(encoder: Encoder, read: Read, *, records: np.ndarray, seed: int = 0) -> Encoder:
-    """Sets the running statistics to those of unaugmented recordings.
+    """Returns an encoder whose batch-norm statistics are computed on unaugmented recordings.
 
-    A random encoder has no running statistics, and a pretrained one has those of augmented views; both get the same
-    treatment.
+    A random encoder has no running statistics, and a pretrained one has those of augmented views; both are
+    recalibrated, so that a comparison does not depend on this.
 
     Args:
         encoder: Encoder whose running statistics are replaced.
         read: Function of record numbers that returns their signals, `int16[n, time, 8]`.
-        records: Numbers of training records; there may be any number of them.
+        records: Numbers of training records, `int64[n]`.
         seed: Seed of the order in which records are drawn.
     """
     rng = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
-"""Features of many records, computed once for all models of a study, or for all studies that ask for the same.
+"""Features of many records, computed once and kept in files for all models of a study, or for several studies.
 
-A file is named by a digest of what decides its content: the data sets and the records, and for embeddings also the
-encoder's weights and settings, and the records that batch norm was recalibrated on. One folder therefore serves any
-number of studies, also several at a time.
+A file is named by a digest of everything that determines its content: the data sets and the records, and for embeddings
+also the encoder's weights and settings, and the records that batch norm was recalibrated on. One folder therefore
+serves any number of studies, also several at a time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class NormRecords(NamedTuple):
     """Recordings that batch norm is recalibrated on.
 
     Attributes:
-        read: Function that reads their stored signals.
-        records: Their record numbers, `int64[n]`.
+        read: Function that reads stored signals by record number.
+        records: Record numbers, `int64[n]`.
     """
 
     read: Read
@@ -53,7 +53,7 @@ class LabelledFeatures:
         records: Numbers of all labelled records, `int64[n]`.
         folder: Folder in which features are kept; None to keep them in memory alone.
         norm: Recordings that batch norm is recalibrated on; by default the training records of the split.
-        seed: Seed of the order in which these are drawn.
+        seed: Seed of the order in which records are drawn for the recalibration.
         progress: Whether progress bars are drawn.
 
     Attributes:
@@ -76,17 +76,17 @@ class LabelledFeatures:
         self.failures: Mapping[str, int] = {}
 
     def of(self, values: np.ndarray, data: ProbeData) -> SplitFeatures:
-        """Returns the features of the records of each side of a split.
+        """Returns the features of the training, validation and test records.
 
         Args:
             values: Features of all labelled records, `[n, d]`.
-            data: Labelled records of a question.
+            data: Labelled records of a task.
         """
         parts = {"train": data.train, "val": data.val, "test": data.test}
         return SplitFeatures(**{name: values[self._row[part.records]] for name, part in parts.items()})
 
     def recalibrated(self, encoder: frozen_encoder.Encoder) -> frozen_encoder.Encoder:
-        """Returns an encoder with the batch-norm statistics of unaugmented recordings, where it has batch norm."""
+        """Returns an encoder with batch-norm statistics of unaugmented recordings; unchanged without batch norm."""
         if not jax.tree.leaves(encoder.split.stats):
             return encoder
         read, records = self._norm
@@ -96,12 +96,13 @@ class LabelledFeatures:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
 
         Batch norm is recalibrated on unaugmented training records, for pretrained and random encoders alike: otherwise
-        their statistics would be compared too.
+        a comparison of the two would also compare these statistics.
 
         Args:
             encoder: Encoder that embeds the records.
-            name: Name of the encoder, with which the file's begins.
-            settings: Values of `config.encoder`; the weights alone do not tell what is computed with them.
+            name: Name of the encoder, with which the file's name begins.
+            settings: Values of `config.encoder`, which are part of the digest; equal weights can belong to different
+                computations.
 
         Raises:
             DataError: The file of these features is damaged.
@@ -120,7 +121,7 @@ class LabelledFeatures:
 
     @functools.cached_property
     def _measured(self) -> np.ndarray:
-        """Measurements and, behind them, median beats of all labelled records, `f32[n, …]`, NaN where undefined."""
+        """Measurements and, in further columns, median beats of labelled records, `f32[n, …]`, NaN where undefined."""
         decides = {"rate": self.recordings.format.sampling_rate_hz, "version": median_beat.VERSION}
         return self._kept("measurements", decides, (self.records,), make=self._measure)
 
@@ -142,7 +143,7 @@ class LabelledFeatures:
 
     @functools.cached_property
     def median_beats(self) -> np.ndarray:
-        """Samples of the median beat, lead beside lead, and in the last column the RR interval, NaN where missing."""
+        """Samples of the median beat, by time, then lead, and last the RR interval, `f32[n, …]`, NaN where missing."""
         return np.c_[self._measured[:, len(median_beat.NAMES) :], self.intervals[:, median_beat.NAMES.index("rr")]]
 
     def demographics(self, task: Task) -> np.ndarray:
@@ -153,7 +154,17 @@ class LabelledFeatures:
     def _kept(
         self, name: str, decides: Mapping[str, Any], arrays: Sequence[np.ndarray], *, make: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """Returns features of all labelled records from their file, which is made where it is missing."""
+        """Returns features of all labelled records from their file, which is written first if it is missing.
+
+        Args:
+            name: Beginning of the file's name.
+            decides: Values that determine the features, as JSON can hold them.
+            arrays: Arrays that determine the features.
+            make: Function that computes the features, `[n, …]`.
+
+        Raises:
+            DataError: The file is damaged.
+        """
         if self._folder is None:
             return make()
         digest = hashlib.blake2b(digest_size=12)
@@ -175,7 +186,7 @@ class LabelledFeatures:
 
     @functools.cached_property
     def _row(self) -> np.ndarray:
-        """Place of each labelled record among the labelled ones, by record number; -1 for other records."""
+        """Row of each labelled record among the labelled records, by record number, `int64[…]`; -1 for others."""
         row = np.full(int(self.records.max()) + 1, -1, np.int64)
         row[self.records] = np.arange(len(self.records))
         return row

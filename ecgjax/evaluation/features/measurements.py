@@ -1,4 +1,4 @@
-"""What is done to measured features before a model sees them, and which of age and sex a question leaves."""
+"""Preprocessing of measured features for a model, and the choice of age and sex as features for a task."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _DEMOGRAPHICS = (("age_years", "age"), ("sex", "sex"))
 
 
 def demographic_columns(task: Task) -> list[tuple[str, str]]:
-    """Returns label and name of age and sex, without the one that the task asks for."""
+    """Returns column and name of age and of sex, without the one that the task predicts."""
     label = getattr(task, "label", None)
     return [(column, name) for column, name in _DEMOGRAPHICS if column != label]
 
 
 def interval_preprocessor() -> Pipeline:
-    """Returns a preprocessor that imputes training medians, marks what was missing, and scales."""
+    """Returns a preprocessor that imputes medians, adds columns that mark missing values, and standardises."""
     return make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
     )
 
 
 def median_beat_preprocessor(*, train_records: int) -> Pipeline:
-    """Returns a preprocessor that takes 40 principal components of the beat beside the RR interval and scales them.
+    """Returns a preprocessor that reduces the median beat to 40 principal components and standardises them with RR.
 
     A record without a beat gets the median of the training records, and no column marks it as missing.
 

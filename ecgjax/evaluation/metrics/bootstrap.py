@@ -1,7 +1,7 @@
 """Patient-level percentile bootstrap of any metrics of the same records, and of their paired differences.
 
 Records of one patient are not independent, so patients are drawn, with all their records (a cluster bootstrap:
-Davison and Hinkley 1997, §3.8). Every model is evaluated on the same resamples: its difference from another is then
+Davison and Hinkley 1997, §3.8). Every model is evaluated on the same resamples, so that the difference of two models is
 paired, and the noise of the test set that both share cancels.
 """
 
@@ -49,16 +49,16 @@ class Interval:
 
     @classmethod
     def alone(cls, estimate: float) -> Interval:
-        """Returns an estimate of which no interval was asked for."""
+        """Returns an estimate without an interval."""
         reason = "no interval was asked for" if math.isfinite(estimate) else "it is not defined for these records"
         return cls(estimate=estimate, reason=reason)
 
     @classmethod
     def missing(cls, reason: str) -> Interval:
-        """Returns an estimate that does not exist.
+        """Returns the interval of an estimate that does not exist; its numbers are NaN.
 
         Args:
-            reason: Reason why it does not.
+            reason: Reason why the estimate does not exist.
         """
         return cls(estimate=math.nan, reason=reason)
 
@@ -82,8 +82,9 @@ class Bootstrap(Generic[Name]):
     """Metrics on the test records and on every resample of the patients.
 
     Attributes:
-        estimates: Metrics on the records as they are, by name, such as a model's.
-        resampled: Metrics on the resamples by name, `f64[resamples]`, NaN where undefined; the same resamples for all.
+        estimates: Value of each metric on the records as they are, by the metric's name.
+        resampled: Values of each metric on the resamples, `f64[resamples]`, NaN where undefined, by the metric's name;
+            the resamples are the same for all.
         reason: Reason why the metrics are undefined; empty where they are defined.
         needs: Description of what a resample must have for the metrics to be defined.
     """
@@ -104,7 +105,13 @@ class Bootstrap(Generic[Name]):
         )
 
     def mean_of(self, sums: Sequence[Sequence[tuple[int, Name]]], *, confidence: float = 0.95) -> Interval:
-        """Returns the mean of signed sums of metrics, such as a difference `((1, name), (-1, other))` for each seed."""
+        """Returns the mean of signed sums of metrics and its percentile interval.
+
+        Args:
+            sums: Signed names of the metrics of each sum, such as the difference `((1, name), (-1, other))` for each
+                seed.
+            confidence: Nominal coverage, in (0, 1).
+        """
         values = [sum(sign * self.estimates[name] for sign, name in parts) for parts in sums]
         resampled = [sum((sign * self.resampled[name] for sign, name in parts), np.zeros(())) for parts in sums]
         return self._interval(float(np.mean(values)), np.mean(resampled, axis=0), confidence)
@@ -124,7 +131,7 @@ class Bootstrap(Generic[Name]):
 
 
 def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Draws as many patients as there are with replacement, once for every resample.
+    """Draws patients with replacement, as many as there are, once for every resample.
 
     Args:
         patients: Patient (or group) code of each record, `int[n]`.
@@ -132,7 +139,7 @@ def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Ite
         seed: Seed of the draw; equal seeds and patients give equal resamples.
 
     Yields:
-        The number of times that each record is in each resample, `int64[resamples of this block, n]`.
+        The number of times that each record is in each resample, `int64[block, n]`, in blocks of resamples.
     """
     codes, record_code = np.unique(patients, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -154,10 +161,10 @@ def bootstrap_metrics(
     seed: int = 0,
     needs: str = "what it needs",
 ) -> Bootstrap[Name]:
-    """Bootstraps metrics over patients, all on the same resamples.
+    """Computes metrics on bootstrap resamples of the patients, all on the same resamples.
 
     Args:
-        metrics: Metrics of weights on the records by name, of several models, or several metrics, or both.
+        metrics: Metrics by name, of one or several models; each is a function of weights on the records.
         patients: Patient (or group) code of each record, `int[n]`. Codes of records instead would pretend that the
             records of a patient are independent, and give intervals that are too short.
         resamples: Number of resamples, at least 100.

@@ -31,23 +31,23 @@ def brier(labels: np.ndarray, probabilities: np.ndarray) -> Metric:
 
 
 class LogisticCalibration:
-    """Logistic regression of the outcome on the predicted log odds (Cox 1958); slope and intercept are
-    `weighting.Metric`s.
+    """Logistic regression of the outcome on the predicted log odds (Cox 1958).
+
+    Its methods `slope` and `intercept` are metrics (`weighting.Metric`).
 
     References:
         Van Calster et al., Calibration: the Achilles heel of predictive analytics, BMC Medicine 17 (2019) 230.
     """
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
-        """Checks and keeps the predictions.
+        """Checks the predictions.
 
         Args:
             labels: Labels, `[n]`, 0 or 1.
             probabilities: Probabilities of the positive class, `[n]`, above 0 and below 1.
 
         Raises:
-            DataError: `check_probabilities` refuses the predictions, or a probability is 0 or 1, whose log odds are
-                infinite.
+            DataError: `check_probabilities` raises it, or a probability is 0 or 1, whose log odds are infinite.
         """
         labels, probabilities = check_probabilities(labels, probabilities)
         if certain := np.count_nonzero((probabilities == 0) | (probabilities == 1)):
@@ -128,7 +128,7 @@ class ReliabilityCurve:
 def reliability_curve(
     labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10, by: Literal["width", "mass"] = "mass"
 ) -> ReliabilityCurve:
-    """Returns the reliability curve.
+    """Returns the reliability curve of predicted probabilities.
 
     Args:
         labels: Labels, `[n]`, 0 or 1.
@@ -185,14 +185,14 @@ def expected_calibration_error(
 
 
 def prior_shift(*, trained: np.ndarray, prevalence: np.ndarray) -> np.ndarray:
-    """Returns the offset that training at another prevalence adds to the log odds, to be subtracted again: `f64[...]`.
+    """Returns the offset that training at another prevalence adds to the log odds, `f64[...]`; it is to be subtracted.
 
     Balanced batches and positive weights train at a prevalence of .5. The odds are multiplied by the ratio of the prior
     odds (Elkan, The foundations of cost-sensitive learning, IJCAI 2001); this holds where the ECGs of a class have the
     same distribution in both places.
 
     Args:
-        trained: Share of positives in training as the model met them, `[...]`.
+        trained: Share of positives in training, after any weighting or balancing, `[...]`.
         prevalence: Share of positives where the model is to be used, `[...]`.
 
     Raises:

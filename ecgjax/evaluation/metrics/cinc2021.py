@@ -54,12 +54,19 @@ OFF_THE_LINE: Mapping[tuple[str, str], float] = {("BBB", "CLBBB|LBBB"): 0.475, (
 
 
 def unscored(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the classes that the challenge scored and that are not given; a score needs all of them."""
+    """Returns the classes of the challenge's score that are not given; the score needs all of them.
+
+    Args:
+        classes: Names of classes.
+    """
     return tuple(name for name in SCORED_CLASSES if name not in classes)
 
 
 def challenge_weights(classes: Sequence[str] = SCORED_CLASSES) -> np.ndarray:
-    """Returns the table of weights, `f64[classes, classes]`, with rows for the truth and columns for the answer.
+    """Returns the challenge's weights, `f64[classes, classes]`, in rows the true and in columns the predicted class.
+
+    Args:
+        classes: Names of classes, in the order of rows and columns.
 
     Raises:
         DataError: The challenge did not score a class.
@@ -78,16 +85,16 @@ def challenge_weights(classes: Sequence[str] = SCORED_CLASSES) -> np.ndarray:
 
 
 def challenge_score(labels: np.ndarray, answers: np.ndarray, *, classes: Sequence[str] = SCORED_CLASSES) -> Metric:
-    """Returns the challenge's score as a metric: 1 for the right answers, 0 for answering sinus rhythm every time.
+    """Returns the challenge's score as a metric: 1 for perfect predictions, 0 for predicting sinus rhythm every time.
 
-    A record is worth the sum of the weights over all pairs of a labelled and an answered class, divided by the number
-    of classes labelled or answered. The sum over records is then rescaled so that the two models named above score 1
-    and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the challenge's code,
-    the score is 0 where both models are equal.
+    The credit of a record is the sum of the weights over all pairs of a labelled and a predicted class, divided by the
+    number of classes that are labelled or predicted. The sum over records is then rescaled so that the two models named
+    above score 1 and 0. Equivalent codes must be one class already, as they are in `SCORED_CLASSES`. As in the
+    challenge's code, the score is 0 where both models are equal.
 
     Args:
         labels: Labels, `[n, classes]`, 0 or 1.
-        answers: Answers, `[n, classes]`, 0 or 1: decisions, not scores.
+        answers: Predictions, `[n, classes]`, 0 or 1: decisions, not scores.
         classes: Names of the columns, with `NORMAL` among them; classes left out are not scored.
 
     Raises:
@@ -118,7 +125,13 @@ def challenge_score(labels: np.ndarray, answers: np.ndarray, *, classes: Sequenc
 
 
 def _credit(weights: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Returns the worth of the answers to each record, `f64[n]`."""
+    """Returns the credit for the predictions of each record, `f64[n]`.
+
+    Args:
+        weights: Weights, `f64[classes, classes]`.
+        labels: Labels, `f64[n, classes]`, 0 or 1.
+        answers: Predictions, `[n, classes]`, 0 or 1.
+    """
     answers = answers.astype(np.float64)
     number = np.maximum(np.maximum(labels, answers).sum(axis=1), 1.0)
     return np.sum((labels @ weights) * answers, axis=1) / number

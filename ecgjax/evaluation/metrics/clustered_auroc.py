@@ -1,9 +1,9 @@
 """An interval of an AUROC without resampling, for labels that few patients have.
 
 A bootstrap of five patients draws from five values: its intervals are too short, and a resample may lack the label.
-Here the variance comes from the ranks themselves, with patients as clusters (Obuchowski 1997; for one record a patient
-this is DeLong et al. 1988). The interval inverts a score test, as Wilson's does for a share, and uses Student's t in
-place of the normal distribution, since a variance of few patients is itself uncertain.
+Here the variance is computed from the ranks, with patients as clusters (Obuchowski 1997; for one record a patient this
+is DeLong et al. 1988). The interval inverts a score test, as Wilson's does for a share, and uses Student's t in place
+of the normal distribution, since a variance of few patients is itself uncertain.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def clustered_auroc_interval(
 
 
 def interval_of_few(interval: Interval, labels: np.ndarray, scores: np.ndarray, *, patients: np.ndarray) -> Interval:
-    """Returns a bootstrap's interval of an AUROC, or `clustered_auroc_interval` in its place where patients are few.
+    """Returns an AUROC's bootstrap interval, or `clustered_auroc_interval`'s if at most `FEW_PATIENTS` have a label.
 
     Args:
         interval: Interval of the AUROC over resamples of the patients.
@@ -167,6 +167,6 @@ def binormal_variance(auroc: float) -> float:
 
 
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the share of the others below each score, `f64[n]`; equal ones count one half."""
+    """Returns the share of other scores below each score, `f64[n]`; equal scores count one half."""
     ranked = np.sort(others)
     return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * len(others))

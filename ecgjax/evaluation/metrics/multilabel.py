@@ -1,4 +1,4 @@
-"""Metrics of several labels a record: one for every class, and their plain mean over the classes where it exists."""
+"""Metrics of tasks with several classes: a metric of every class, and the plain mean over the classes that have one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ByClass:
     """A metric of every class that has both labels.
 
     Attributes:
-        metrics: Metrics by class; `macro` takes the mean of these.
+        metrics: Metrics by class, over which `macro` is the mean.
         left_out: Reasons why classes have no metric, by class, such as `"none of 60 records is positive"`.
         number: Number of records.
     """
@@ -66,7 +66,7 @@ def macro_of(metrics: Collection[Metric]) -> Metric:
 
 
 def by_class(labels: np.ndarray, scores: np.ndarray, *, classes: Sequence[str], metric: MetricOf = auroc_of) -> ByClass:
-    """Returns a metric for every class.
+    """Computes a metric for every class.
 
     Args:
         labels: Labels, `[n, classes]`, 0 or 1.

@@ -1,4 +1,4 @@
-"""Decisions at one threshold, which is chosen on validation records and evaluated on others."""
+"""Decisions at a threshold, which is chosen on validation records, and their metrics on other records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ecgjax.evaluation.metrics.weighting import Metric, check_binary, check_prob
 
 
 class Decisions:
-    """Metrics of calling records positive whose score is at least the threshold; each is a `weighting.Metric`.
+    """Metrics of calling records positive if their score is at least the threshold.
+
+    Each attribute is a `weighting.Metric`.
 
     Attributes:
         sensitivity: Share of true positives among the positives.
@@ -22,7 +24,7 @@ class Decisions:
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray, *, threshold: float):
-        """Calls the records whose score is at least the threshold positive.
+        """Makes the decisions.
 
         Args:
             labels: Labels, `[n]`, 0 or 1.
@@ -30,7 +32,7 @@ class Decisions:
             threshold: Threshold, chosen on other records; it is the same for every weighting.
 
         Raises:
-            DataError: `weighting.check_binary` refuses the labels or scores.
+            DataError: `weighting.check_binary` raises it.
         """
         labels, scores = check_binary(labels, scores)
         called, positive = scores >= threshold, labels == 1
@@ -66,7 +68,7 @@ def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
         scores: Scores, `[n]`, larger for a more likely positive.
 
     Raises:
-        DataError: A class is missing, or `weighting.check_binary` refuses the labels or scores.
+        DataError: A class is missing, or `weighting.check_binary` raises it.
     """
     thresholds, hits, called, positives, _ = _counts(labels, scores)
     # Thresholds descend, so that the first of equal ones is the highest.
@@ -84,7 +86,7 @@ def threshold_at_specificity(labels: np.ndarray, scores: np.ndarray, *, specific
         specificity: Least specificity, in [0, 1].
 
     Raises:
-        DataError: A class is missing, or `weighting.check_binary` refuses the labels or scores.
+        DataError: A class is missing, or `weighting.check_binary` raises it.
     """
     thresholds, hits, called, _, negatives = _counts(labels, scores)
     # The small term keeps rounding from refusing a threshold that has just this specificity.
@@ -114,8 +116,9 @@ def ppv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, preva
 
 
 def npv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, prevalence: float) -> np.ndarray:
-    """Returns the NPV at a given prevalence by Bayes's rule; it is NaN where everybody is called positive. Arguments
-    and errors are those of `ppv_at_prevalence`.
+    """Returns the NPV at a given prevalence by Bayes's rule, `f64[...]`; it is NaN where everybody is called positive.
+
+    Arguments and errors are those of `ppv_at_prevalence`.
     """
     _check_prevalence(prevalence)
     true = np.asarray(specificity, np.float64) * (1 - prevalence)
@@ -123,8 +126,9 @@ def npv_at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, *, preva
 
 
 def net_benefit(labels: np.ndarray, probabilities: np.ndarray, *, threshold: float) -> Metric:
-    """Returns the mean net benefit of a record as a metric: true positives minus false positives times the threshold's
-    odds.
+    """Returns the net benefit per record as a metric.
+
+    It is the number of true positives minus that of false positives times the odds of the threshold.
 
     A threshold of .1 says that one would treat nine healthy people to treat one ill person. Treating nobody is worth 0;
     treating everybody is worth `net_benefit(labels, np.ones(n), threshold=…)`.
@@ -151,7 +155,19 @@ def _check_prevalence(prevalence: float) -> None:
 
 
 def _counts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
-    """Returns the distinct scores, descending; hits and calls at each as threshold; all positives and negatives."""
+    """Returns counts of decisions at every distinct score as the threshold.
+
+    Args:
+        labels: Labels, `[n]`, 0 or 1.
+        scores: Scores, `[n]`.
+
+    Returns:
+        The distinct scores, descending; the numbers of true positives and of records called positive at each; and the
+        numbers of positive and of negative records.
+
+    Raises:
+        DataError: A class is missing, or `weighting.check_binary` raises it.
+    """
     labels, scores = check_binary(labels, scores)
     if reason := undefined_reason(labels):
         raise DataError(f"no threshold can be chosen: {reason}")

@@ -1,7 +1,7 @@
 """AUROC and AUPRC of binary labels, for one weighting of the records or many at once.
 
-One form serves the point estimate and the bootstrap: a resample is nothing but integer weights on the records, and a
-weighted metric needs one sort of the scores whatever the number of weightings.
+The same function computes the point estimate and the bootstrap: a resample is a vector of integer weights on the
+records, and a weighted metric needs one sort of the scores for any number of weightings.
 """
 
 from __future__ import annotations

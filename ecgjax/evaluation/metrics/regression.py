@@ -12,20 +12,28 @@ from ecgjax.evaluation.metrics.weighting import Metric, check_finite, divide, me
 
 
 def rmse(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns the root mean squared error as a metric, in the unit of the quantity."""
+    """Returns the root mean squared error as a metric, in the unit of the quantity.
+
+    Args:
+        truth: True values, `[n]`.
+        predicted: Predictions, `[n]`.
+
+    Raises:
+        DataError: Shapes differ, or values are not finite.
+    """
     truth, predicted = _checked(truth, predicted)
     squared = mean((predicted - truth) ** 2)
     return lambda weights: np.sqrt(squared(weights))
 
 
 def mae(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns the mean absolute error as a metric, in the unit of the quantity."""
+    """Returns the mean absolute error as a metric, in the unit of the quantity; arguments and errors as in `rmse`."""
     truth, predicted = _checked(truth, predicted)
     return mean(np.abs(predicted - truth))
 
 
 def pearson(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns Pearson's correlation as a metric, NaN where either variable does not vary."""
+    """Returns Pearson's correlation as a metric, NaN where either variable does not vary; arguments as in `rmse`."""
     x, y = _centred(*_checked(truth, predicted))
     columns = np.stack([x, y, x * x, y * y, x * y], axis=1)
 
@@ -40,7 +48,7 @@ def pearson(truth: np.ndarray, predicted: np.ndarray) -> Metric:
 
 
 def r_squared(truth: np.ndarray, predicted: np.ndarray) -> Metric:
-    """Returns R², 1 − squared error / variance of the truth, as a metric.
+    """Returns R², 1 − squared error / variance of the truth, as a metric; `rmse` describes arguments and errors.
 
     It is below 0 where the mean would predict better, and NaN where the truth does not vary.
     """
@@ -61,7 +69,7 @@ class BlandAltman:
     """Agreement of prediction and truth: the mean of the differences, and limits between which 95 % of them lie.
 
     Attributes:
-        bias: Mean of prediction − truth.
+        bias: Mean of prediction − truth, in the unit of the quantity.
         bias_interval: 95 % interval of the bias.
         lower: Lower limit of agreement, bias − 1.96 standard deviations.
         lower_interval: 95 % interval of the lower limit.
@@ -139,6 +147,11 @@ def _moments(weights: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _variance(square: np.ndarray, mean_: np.ndarray) -> np.ndarray:
-    """Returns the variance from moments, 0 where it is nothing but rounding error."""
+    """Returns the variance from moments, 0 where the difference is only rounding error.
+
+    Args:
+        square: Mean of the squares, `f64[weightings]`.
+        mean_: Mean, `f64[weightings]`.
+    """
     variance = square - mean_ * mean_
     return np.where(variance > 1e-12 * square, variance, 0.0)

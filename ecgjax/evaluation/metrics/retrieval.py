@@ -22,7 +22,9 @@ _TIE = 1e-9
 
 
 class Retrieval(NamedTuple):
-    """Success of records in finding others of their code; only records with another of their code are queries.
+    """Success of records in retrieving other records of their code.
+
+    A query is a record that has another record of its code.
 
     Attributes:
         recall: Recall by k, `f64[queries]`: whether one of the k nearest is right (its expectation where similarities
@@ -41,12 +43,12 @@ class Retrieval(NamedTuple):
 def retrieval(
     embeddings: np.ndarray, codes: np.ndarray, *, ks: Sequence[int] = (1, 5, 10), apart: np.ndarray | None = None
 ) -> Retrieval:
-    """Looks for other records of each record's code among all records.
+    """Retrieves, for each record, the records of its code among all records.
 
     Args:
         embeddings: Embeddings of the records, `[n, dim]`.
         codes: Codes of the records, `[n]`: patients (same patient) or labels (same label).
-        ks: Ranks of the recall.
+        ks: Numbers k of nearest records for which recall is computed.
         apart: Values of the records, `[n]`; records of equal value are no candidates for each other. These are patients
             when labels are looked for, so that a patient's other record does not count as finding the diagnosis.
 
@@ -85,7 +87,7 @@ def retrieval(
 def nearest_neighbours(
     gallery: np.ndarray, values: np.ndarray, *, queries: np.ndarray, ks: Sequence[int]
 ) -> dict[int, np.ndarray]:
-    """Predicts values as the mean over the k nearest embeddings of a gallery.
+    """Predicts values as the mean over the k nearest embeddings of a gallery (training records).
 
     For values of 0 and 1 the mean is a score of the class, for several such columns it gives scores of all classes, and
     for quantities it is a regression.
@@ -97,8 +99,8 @@ def nearest_neighbours(
         ks: Numbers of neighbours, to be chosen from on validation; at most n.
 
     Returns:
-        Predictions by k, `f64[m]` or `f64[m, columns]`. Several neighbours at the distance of the k-th share the places
-        that are left.
+        Predictions by k, `f64[m]` or `f64[m, columns]`. Neighbours that are as far as the k-th have equal weights,
+        which sum to the number of places left by the nearer ones.
 
     Raises:
         DataError: Lengths differ, a k is not possible, a value or an embedding is not finite, or an embedding is zero.
@@ -174,7 +176,7 @@ def unit_length(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the row numbers of queries and their cosines with the gallery, block by block."""
+    """Yields blocks of queries: their row numbers, `int64[block]`, and cosines with the gallery, `f64[block, n]`."""
     block = max(1, _SIMILARITIES_AT_ONCE // max(1, len(gallery)))
     for start in range(0, len(queries), block):
         rows = np.arange(start, min(start + block, len(queries)))
@@ -182,7 +184,13 @@ def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np
 
 
 def _all_miss(places: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the probability that none of `places` members drawn from a tied group is one of its right members."""
+    """Returns the probability that a random draw from a group of tied records contains no right one, `f64[…]`.
+
+    Args:
+        places: Number of records drawn, without replacement.
+        number: Number of records of the group.
+        right: Number of right records of the group.
+    """
     wrong = number - right
     possible = places <= wrong
     drawn = np.where(possible, places, 0)
@@ -196,7 +204,13 @@ def _all_miss(places: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.n
 
 
 def _expected_reciprocal_rank(above: np.ndarray, number: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the mean of 1 / rank of the first right member over all orders of the tied group, `f64[queries]`."""
+    """Returns the expected reciprocal rank of the first right record over all orders of the tied group, `f64[queries]`.
+
+    Args:
+        above: Number of candidates before the tied group, `int64[queries]`.
+        number: Number of records of the tied group, `int64[queries]`.
+        right: Number of right records of the tied group, `int64[queries]`.
+    """
     # Each case is computed once, since a collapsed encoder ties all records, in the same way for every query.
     cases, which = np.unique(np.stack([above, number, right], axis=1), axis=0, return_inverse=True)
     out = np.empty(len(cases))

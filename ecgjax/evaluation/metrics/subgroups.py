@@ -1,4 +1,4 @@
-"""Metrics in groups of patients, beside those of all other records: whom a model serves worse."""
+"""Metrics in groups of patients, which are compared with those of all other records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, rat
 
 
 def in_order(group: str) -> tuple[bool, bool, float, str]:
-    """Returns the key by which groups are sorted: bands from below, others by name, `MISSING` last."""
+    """Returns the key by which names of groups are sorted: numeric bands ascend, others by name, `MISSING` last."""
     number = re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", group)
     # False comes before True: bands from below stand first, and what is missing last.
     return group == MISSING, not group.startswith("below "), float(number[0]) if number else 0.0, group
@@ -25,7 +25,7 @@ def members(columns: Mapping[str, np.ndarray], *, number: int) -> dict[tuple[str
     """Returns which records are in each group, `bool[n]`, by column and group.
 
     Args:
-        columns: Names of the groups of the records, `[n]`, by column, made by `groups.categories` or `groups.bands`.
+        columns: Name of each record's group, `[n]`, by column, made by `groups.categories` or `groups.bands`.
         number: Number of records.
 
     Returns:
@@ -62,10 +62,10 @@ def too_few_events(labels: np.ndarray, *, least: int = MIN_EVENTS) -> str:
 def decision_metrics(
     labels: np.ndarray, probabilities: np.ndarray, mask: np.ndarray, *, threshold: float
 ) -> dict[str, Metric]:
-    """Returns the metrics of some records, as functions of weights on all of them.
+    """Returns the metrics of decisions on some records by name, as functions of weights on all records.
 
-    The threshold is chosen, and the probabilities are calibrated, on validation for everybody: in the clinic a group
-    has no threshold of its own either.
+    The threshold is chosen, and the probabilities are calibrated, on the validation records of all patients, since in
+    the clinic a group has no threshold of its own either.
 
     Args:
         labels: Labels, `[n]`, 0 or 1.
@@ -74,7 +74,7 @@ def decision_metrics(
         threshold: Probability from which a record is called positive.
 
     Raises:
-        DataError: `weighting.check_probabilities` refuses the labels or probabilities.
+        DataError: `weighting.check_probabilities` raises it.
     """
     labels, probabilities = check_probabilities(labels, probabilities)
     called, positive = probabilities >= threshold, labels == 1

@@ -1,6 +1,6 @@
-"""Metrics as functions of weights on the records, so that one form serves the estimate and the bootstrap.
+"""Metrics as functions of weights on the records, which compute the estimate as well as its bootstrap.
 
-A resample is nothing but integer weights. A metric of `[weightings, n]` weights costs one matrix product for thousands
+A resample is a vector of integer weights. A metric of `[weightings, n]` weights costs one matrix product for thousands
 of resamples where a loop over resampled records would cost thousands of passes.
 """
 
@@ -44,7 +44,7 @@ def mean(values: np.ndarray) -> Metric:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Returns the quotient, NaN where the denominator is not above 0."""
+    """Returns the quotient, NaN where the denominator is not above 0, as an array of the numerator's shape."""
     return np.divide(numerator, denominator, out=np.full(numerator.shape, math.nan), where=denominator > 0)
 
 
@@ -67,7 +67,7 @@ def check_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> tuple[
     """Returns labels as `int64[n]` and probabilities as `f64[n]`.
 
     Raises:
-        DataError: `check_binary` refuses the labels or probabilities, or a probability lies outside [0, 1].
+        DataError: `check_binary` raises it, or a probability lies outside [0, 1].
     """
     labels, probabilities = check_binary(labels, probabilities)
     if outside := np.count_nonzero((probabilities < 0) | (probabilities > 1)):
@@ -78,7 +78,12 @@ def check_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> tuple[
 
 
 def check_finite(values: np.ndarray, what: str) -> None:
-    """Raises a `DataError` where a value is NaN or infinite."""
+    """Raises a `DataError` if a value is NaN or infinite.
+
+    Args:
+        values: Array of any shape.
+        what: Name of the values in the plural, for the message.
+    """
     if bad := np.count_nonzero(~np.isfinite(values)):
         raise DataError(f"{bad} of {values.size} {what} are not finite")
 
@@ -88,6 +93,6 @@ def on_rows(metric: Metric, rows: np.ndarray) -> Metric:
 
     Args:
         metric: Metric of the records of `rows`.
-        rows: Places of these records among all, `int64[m]`.
+        rows: Positions of these records among all records, `int64[m]`.
     """
     return lambda weights: metric(np.atleast_2d(weights)[:, rows])

@@ -1,4 +1,4 @@
-"""A model's answers to a question."""
+"""Predictions (answers) of a model for a task."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ecgjax.system.files import replacing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Answers of a model that was fitted on training records and chosen on validation, each record answered once.
+    """Predictions of a model that was fitted on training records and chosen on validation, one for each record.
 
     Attributes:
-        outputs: Log odds, or values of a quantity, of the judged records, `[n]` or `[n, classes]`; None where labels
+        outputs: Log odds, or values of a quantity, for the test records, `[n]` or `[n, classes]`; None where labels
             allow no model. In a cross-validation outputs of different folds come from different models and are
             comparable only within a fold.
         reason: Reason why there are no outputs; empty where there are.
         selected: Description of what was selected on validation, such as `"C = 0.001 of 13"`.
         val_metric: Primary metric on validation of what was selected; NaN without a model.
-        val_outputs: Outputs of the validation records; None where they are not kept.
+        val_outputs: Outputs for the validation records; None where they are not kept.
         records: Number of training records, in a cross-validation the mean over folds.
-        positives: Number of positive training records, of the class or the fold as the study counts; None for a
-            quantity.
-        folds: Fold of each judged record, `int64[n]`; None outside of a cross-validation.
-        chosen: Chosen strength C of each fold.
+        positives: Number of positive training records: of the class that has most, or in a cross-validation of the fold
+            that has fewest; None for a quantity.
+        folds: Fold of each test record, `int64[n]`; None outside of a cross-validation.
+        chosen: Chosen inverse L2 strength C of each fold; empty for models without one.
         unchosen: Number of folds with too few labels to choose by, which have the strongest regularisation.
     """
 
@@ -53,14 +53,14 @@ class Answers:
     unchosen: int = 0
 
     def save(self, path: Path) -> None:
-        """Writes answers of a cross-validation as one NumPy archive, either completely or not at all."""
+        """Writes the predictions of a cross-validation as one NumPy archive, either completely or not at all."""
         words = {name: getattr(self, name) for name in ("chosen", "unchosen", "records", "positives", "reason")}
         arrays = {"folds": self.folds, "scores": self.outputs}
         save_archive(path, words, {name: values for name, values in arrays.items() if values is not None})
 
     @classmethod
     def load(cls, path: Path) -> Answers:
-        """Reads an archive that `save` wrote.
+        """Reads an archive that `save` wrote, and returns its predictions.
 
         Raises:
             DataError: The file is damaged.
@@ -103,7 +103,12 @@ def load_archive(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def examples_of(features: SplitFeatures, data: ProbeData) -> Examples:
-    """Returns features with the labels of their records."""
+    """Returns training and validation features with the labels of their records.
+
+    Args:
+        features: Features of the records of `data`.
+        data: Labelled records of a task.
+    """
     return Examples(
         kind=kind_of(data.task), train=features.train, targets=data.train.labels, val=features.val,
         val_targets=data.val.labels, classes=data.classes,
@@ -111,7 +116,13 @@ def examples_of(features: SplitFeatures, data: ProbeData) -> Examples:
 
 
 def answers_of(model: FittedModel, features: SplitFeatures, data: ProbeData) -> Answers:
-    """Applies a fitted model to the validation and the test records."""
+    """Returns the predictions of a fitted model for the validation and the test records.
+
+    Args:
+        model: Fitted model.
+        features: Features of the records of `data`.
+        data: Labelled records of a task.
+    """
     return Answers(
         outputs=model.predict(features.test),
         val_outputs=model.predict(features.val),

@@ -1,4 +1,4 @@
-"""Gradient-boosted trees on measurements, for any kind of question: a baseline from a table of intervals."""
+"""Gradient-boosted trees on measurements, for any kind of task: a baseline from a table of intervals."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _Models = Mapping[int, HistGradientBoostingClassifier | HistGradientBoostingRegr
 
 
 def fit_boosted(examples: Examples, *, seed: int) -> FittedModel:
-    """Fits gradient-boosted trees whose size and number are chosen on validation; missing values take their own branch.
+    """Fits gradient-boosted trees whose size and number are chosen on validation; missing values are allowed.
 
-    Of several classes each has trees of its own, all of one size and number; a class that training records lack a label
-    of is always answered 0.
+    With several classes, each class has trees of its own, all of one size and number. If the training records lack a
+    label of a class, its prediction is always 0.
 
     Args:
         examples: Labelled features, NaN where missing.
         seed: Seed of the trees.
 
     Raises:
-        DataError: Train or validation does not define the primary metric.
+        DataError: The labels of the training or the validation records do not define the primary metric.
     """
     examples.check()
     best: tuple[_Models, int, int] = ({}, 0, 0)
@@ -62,7 +62,13 @@ def _fit(examples: Examples, *, leaves: int, seed: int) -> _Models:
 
 
 def _staged(examples: Examples, models: _Models, features: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the outputs of the first tree of every column, then those of the first two, and so on."""
+    """Yields the outputs of the first tree of every column, of the first two, and so on, in the shape of the targets.
+
+    Args:
+        examples: Labelled features.
+        models: Trees by the column of the targets that they predict.
+        features: Features to predict for, `[n, d]`.
+    """
     stages = (
         (model.staged_decision_function if examples.kind.log_odds else model.staged_predict)(features)
         for model in models.values()

@@ -17,7 +17,7 @@ class Examples:
     """Records to train on, and records of other patients to choose hyperparameters by.
 
     Attributes:
-        kind: Kind of the question.
+        kind: Kind of the task.
         train: Features of the training records, `[n, d]`.
         targets: Targets of the training records, `[n]` or `[n, classes]`.
         val: Features of the validation records, `[m, d]`.
@@ -33,10 +33,10 @@ class Examples:
     classes: Sequence[str] = ()
 
     def check(self) -> None:
-        """Refuses labels by which nothing can be fitted or chosen.
+        """Raises an error for labels with which nothing can be fitted or chosen.
 
         Raises:
-            DataError: The targets of one of the two sides do not define the primary metric.
+            DataError: The targets of the training or of the validation records do not define the primary metric.
         """
         for side, targets in (("train", self.targets), ("validation", self.val_targets)):
             if reason := self.kind.undefined(targets):

@@ -1,8 +1,8 @@
-"""Kinds of questions: what answers of each are measured by, and what a model of it is trained for.
+"""Kinds of tasks: the metrics of a kind, and the properties of models for it.
 
 A new kind is a class and an entry of `KINDS` here, and a task of that kind in `ecgjax/data/tasks.py`. All studies,
-models and pages take it from there: what a kind does not say itself is said by `QuestionKind`. A metric that every
-study is to report of a kind is an entry of what its `metrics` returns, and is computed in `ecgjax/evaluation/metrics/`.
+models and pages use these. What a kind does not define has the default of `QuestionKind`. To report another metric in
+every study, add it to what `metrics` of a kind returns; metrics are computed in `ecgjax/evaluation/metrics/`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ NO_MODEL = "no_model"
 
 
 class QuestionKind(abc.ABC):
-    """What is the same for all questions of a kind.
+    """Properties that all tasks of a kind share.
 
     Attributes:
         primary: Name of the metric by which models are chosen and compared; higher is better.
         needs: Description of what records must have for the metrics to be defined.
-        log_odds: Whether a model answers in log odds, and not in the unit of a quantity.
-        alike: Relation of two records whose features metric learning pulls together: those of the same label, or a
-            record and itself; empty where no relation is known.
+        log_odds: Whether a model predicts log odds, and not values in the unit of a quantity.
+        alike: Relation of two records whose features metric learning pulls together: `"same_label"`, or `"same_record"`
+            for a record and itself; empty where the kind has none.
         strengths: Inverse L2 strengths C of a logistic regression to choose from, strongest regularisation first.
         iterations: Largest number of iterations of a logistic regression.
         yes_or_no: Whether a record has one label, which is 0 or 1.
-        fewest_positives: Sentence on what a column of fewest positive records counts; empty where there is none.
+        fewest_positives: Sentence that explains a column of fewest positive records; empty where there is no such
+            column.
     """
 
     primary: ClassVar[str]
@@ -67,15 +68,15 @@ class QuestionKind(abc.ABC):
 
     @abc.abstractmethod
     def undefined(self, targets: np.ndarray) -> str:
-        """Returns the reason why the primary metric of these targets does not exist, or "" where it does."""
+        """Returns the reason why the primary metric is undefined for these targets, or "" where it is defined."""
 
     def estimates(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, float]:
-        """Returns the values of `metrics` on the records as they are, NaN where undefined."""
+        """Returns the values of `metrics` on the records, by name, NaN where undefined; arguments as of `metrics`."""
         metrics = self.metrics(targets, outputs, classes=classes)
         return {name: estimate(metric, len(targets)) for name, metric in metrics.items()}
 
     def value(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> float:
-        """Returns the value of the primary metric on the records as they are, NaN where undefined."""
+        """Returns the primary metric on the records, NaN where undefined; its arguments are those of `metrics`."""
         return estimate(self.metrics(targets, outputs, classes=classes)[self.primary], len(targets))
 
     def loss(self, targets: np.ndarray, outputs: np.ndarray) -> float:
@@ -88,59 +89,59 @@ class QuestionKind(abc.ABC):
     def of_classes(
         self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()
     ) -> dict[str, Interval]:
-        """Returns the AUROC of each class, without an interval; nothing where a record has one label."""
+        """Returns the AUROC of each class, without an interval; empty where a record has one label."""
         del targets, outputs, classes
         return {}
 
     def compared(self, targets: np.ndarray) -> str:
-        """Returns the metric that models are compared by on these records, a name of `metrics`."""
+        """Returns the name, among those of `metrics`, of the metric that models are compared by on these records."""
         del targets
         return self.primary
 
     def positives(self, labels: np.ndarray) -> int | None:
-        """Returns the number of positive records, of the class that has most; None where no record is positive."""
+        """Returns the number of positive records, of the class that has most; None for a quantity."""
         return int(np.max(labels.sum(axis=0))) if self.log_odds else None
 
     def few(self, labels: np.ndarray) -> str:
-        """Returns of which answer there are too few test records to tell much; empty where there are enough."""
+        """Returns a phrase on the label that too few test records have; empty where there are enough."""
         del labels
         return ""
 
     def enough_for_curves(self, labels: np.ndarray) -> bool:
-        """Returns whether a curve of these records would have more than a few steps."""
+        """Returns whether a curve of these test records would have more than a few steps."""
         return not self.few(labels)
 
     def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
-        """Returns where more records are that would help too small a test, as sentences; empty where nothing is known.
+        """Returns sentences on the folds that have positive records, if a split has too few; empty without labels 0, 1.
 
         Args:
-            answers: Answers of all records of the data set, `f64[records]`, NaN where missing.
+            answers: Labels of all records of the data set, `f64[records]`, NaN where missing.
             folds: Fold of each record, `int[records]`.
         """
         del answers, folds
         return ""
 
     def spread(self, labels: np.ndarray) -> str:
-        """Returns the distribution of labels in words, for a column titled `spread_title`."""
+        """Returns the distribution of labels as text, for a column titled `spread_title`."""
         return f"{labels.mean():.4g} ± {labels.std():.3g} [{labels.min():.4g}, {labels.max():.4g}]"
 
     #: Title of a column of `spread`.
     spread_title: ClassVar[str] = "mean ± SD [range]"
 
     def counts(self, part: LabelledRecords) -> str:
-        """Returns the size of a side of the split in words."""
+        """Returns the size of the training, validation or test part as text."""
         return f"{len(part.records):,} records of {part.num_patients:,} patients"
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
-        """Returns a record's label in words."""
+        """Returns a record's label as text."""
         del classes
         return f"{task.title} {label:.4g}"
 
     def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
-        """Returns which test records are shown as examples, in words, and the rows from which each is drawn.
+        """Returns a description of the test records to show as examples, and a title and candidate rows for each.
 
         Args:
-            data: Labelled records of the question.
+            data: Labelled records of the task.
         """
         labels = data.test.labels
         low, high = np.quantile(labels, (0.1, 0.9))
@@ -151,7 +152,7 @@ class QuestionKind(abc.ABC):
 
 
 class Binary(QuestionKind):
-    """A question with the answer yes or no."""
+    """A task with the labels yes (1) and no (0)."""
 
     primary, needs, yes_or_no = "AUROC", "both classes: too few patients of one class", True
     alike = "same_label"
@@ -165,7 +166,7 @@ class Binary(QuestionKind):
         return {"AUROC": ranked.auroc, "AUPRC": ranked.auprc}
 
     def undefined(self, targets: np.ndarray) -> str:
-        """Returns which of the two labels is missing."""
+        """Returns that one of the two labels is missing; empty where both are there."""
         return undefined_reason(targets)
 
     def few(self, labels: np.ndarray) -> str:
@@ -175,7 +176,7 @@ class Binary(QuestionKind):
         return f"only {fewest} {name} test records" if fewest < MIN_EVENTS else ""
 
     def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
-        """Returns the numbers of positive records of every fold, and how others are chosen."""
+        """Returns sentences on the numbers of positive records of every fold, and on how to choose folds."""
         counts = [f"{np.count_nonzero(answers[folds == fold] == 1):,} in fold {fold}" for fold in np.unique(folds)]
         return (
             f"Of all records {np.count_nonzero(answers == 1):,} are positive ({', '.join(counts)}): choose others by "
@@ -191,12 +192,12 @@ class Binary(QuestionKind):
         return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
-        """Returns the question and yes or no."""
+        """Returns the task's title with yes or no."""
         del classes
         return f"{task.title}: {'yes' if label else 'no'}"
 
     def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
-        """Returns the positive and the negative records."""
+        """Returns the positive and the negative records as candidates for examples."""
         rows = [(f"A {name} record", np.flatnonzero(data.test.labels == label)) for name, label in _SIGNS]
         return "a positive and a negative test record", rows
 
@@ -205,7 +206,7 @@ _SIGNS = (("positive", 1), ("negative", 0))
 
 
 class MultiLabel(QuestionKind):
-    """Several classes at once, each answered by yes or no."""
+    """A task with several classes, of which a record can have any number."""
 
     primary, needs = "macro AUROC", "both labels of every class"
     # The strengths, one for all classes, are coarser than those of a single label: each takes a fit for every class.
@@ -215,7 +216,7 @@ class MultiLabel(QuestionKind):
     fewest_positives = " Fewest positives are those of the class with most, in the seed where it has fewest."
 
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
-        """Returns the plain means over the classes of AUROC and AUPRC, and over the common classes if some are rare."""
+        """Returns means of AUROC and AUPRC over all classes, and of AUROC over the common classes if any is rare."""
         aurocs, auprcs = (by_class(targets, outputs, classes=classes, metric=each) for each in (auroc_of, auprc_of))
         metrics: dict[str, Metric] = {"macro AUROC": aurocs.macro, "macro AUPRC": auprcs.macro}
         if (compared := self.compared(targets)) not in metrics:
@@ -225,18 +226,18 @@ class MultiLabel(QuestionKind):
     def of_classes(
         self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()
     ) -> dict[str, Interval]:
-        """Returns the AUROC of each class, or the reason why it is not defined."""
+        """Returns the AUROC of each class, or the reason why it is undefined."""
         found = by_class(targets, outputs, classes=classes)
         values = {name: Interval.alone(value) for name, value in found.estimates().items()}
         return values | {name: Interval.missing(reason) for name, reason in found.left_out.items()}
 
     def compared(self, targets: np.ndarray) -> str:
-        """Returns the mean over all classes, or over the common ones: rare classes leave the former no interval."""
+        """Returns the name of the mean over all classes, or over the common ones if any is too rare for an interval."""
         common = len(common_classes(targets))
         return f"macro AUROC of {common} classes" if common and common_is_fewer(targets) else self.primary
 
     def undefined(self, targets: np.ndarray) -> str:
-        """Returns that no class has both labels, where it is so."""
+        """Returns that no class has both labels; empty where one has."""
         both = [column for column in np.asarray(targets).T if not undefined_reason(column)]
         return "" if both else f"no class of {np.shape(targets)[1]} has both labels in {len(targets)} records"
 
@@ -245,12 +246,12 @@ class MultiLabel(QuestionKind):
         return _share(np.any(labels, axis=1))
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
-        """Returns the classes that a record has."""
+        """Returns the names of the classes that a record has, as text."""
         names = [name for name, positive in zip(classes, label, strict=True) if positive]
         return f"classes: {' and '.join(names) or 'none'}"
 
     def examples(self, data: ProbeData) -> tuple[str, list[tuple[str, np.ndarray]]]:
-        """Returns the records with at least one class, and all records."""
+        """Returns the records with at least one class, and all records, as candidates for examples."""
         return "two test records, the first with at least one of the classes if there is such a record", [
             ("A record with at least one class", np.flatnonzero(data.test.labels.any(axis=1))),
             ("Any record", np.arange(len(data.test.labels))),
@@ -258,7 +259,11 @@ class MultiLabel(QuestionKind):
 
 
 def common_is_fewer(labels: np.ndarray) -> bool:
-    """Returns whether some class has both labels but too few records of one of them."""
+    """Returns whether some class has both labels but too few records of one of them to be common (`common_classes`).
+
+    Args:
+        labels: Labels, `[n, classes]`, 0 or 1.
+    """
     positives = labels.sum(axis=0)
     return len(common_classes(labels)) < int(((positives > 0) & (positives < len(labels))).sum())
 
@@ -280,7 +285,7 @@ class Quantity(QuestionKind):
         }
 
     def undefined(self, targets: np.ndarray) -> str:
-        """Returns that there are no records, or that all have the same value."""
+        """Returns that there are no records, or that all have the same value; empty where neither holds."""
         if len(targets) == 0:
             return "no records"
         return "" if np.ptp(targets) > 0 else f"all {len(targets)} records have the same value"

@@ -1,7 +1,7 @@
-"""Probes of frozen features for any kind of question: a linear model, or nearest neighbours.
+"""Probes of frozen features for any kind of task: a linear model, or nearest neighbours.
 
-All hyperparameters are chosen on validation records by the primary metric of the kind. The test records take no part in
-any choice: they are scored once, by the model that validation chose.
+All hyperparameters are chosen on validation records by the primary metric of the kind. The test records are not used in
+any choice: they are scored once, by the model that was chosen on validation.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ _PENALTIES: tuple[float, ...] = tuple(float(a) for a in np.logspace(3, -5, 17))
 
 
 def fit_linear(examples: Examples, *, preprocessor: TransformerMixin | None = None) -> FittedModel:
-    """Fits a linear probe: logistic regression, for each class of several, or ridge regression of a quantity.
+    """Fits a linear probe: logistic regression (one for each class), or ridge regression for a quantity.
 
     Args:
         examples: Labelled features.
         preprocessor: Unfitted scikit-learn transformer, fitted here on the training records alone; by default each
             feature is scaled to zero mean and unit standard deviation, and must be finite.
 
+    Returns:
+        The model that is best on validation.
+
     Raises:
-        DataError: Features are not finite, or the targets of train or validation do not define the primary metric.
+        DataError: Features are not finite, or the targets of the training or validation records do not define the
+            primary metric.
     """
     examples.check()
     if preprocessor is None:
@@ -65,9 +69,12 @@ def fit_nearest(examples: Examples, *, ks: Sequence[int] = NEIGHBOURS) -> Fitted
         examples: Labelled features.
         ks: Numbers of neighbours to choose from; of equal metrics the largest is kept.
 
+    Returns:
+        The model.
+
     Raises:
-        DataError: Features are not finite, the targets of train or validation do not define the primary metric, or
-            there are fewer training records than neighbours.
+        DataError: Features are not finite, the targets of the training or validation records do not define the primary
+            metric, or there are fewer training records than the smallest k.
     """
     examples.check()
     train, targets = examples.train, examples.targets
@@ -88,7 +95,13 @@ def fit_nearest(examples: Examples, *, ks: Sequence[int] = NEIGHBOURS) -> Fitted
 def _logistic(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedModel:
     """Fits a logistic regression for each class, with one strength for all.
 
-    A class that training records lack a label of scores 0. Of equal metrics the strongest regularisation is kept.
+    If the training records lack a label of a class, its score is always 0. Of strengths with equal metrics the
+    strongest regularisation is kept.
+
+    Args:
+        examples: Labelled features.
+        train: Preprocessed features of the training records, `f64[n, d]`.
+        val: Preprocessed features of the validation records, `f64[m, d]`.
     """
     targets, strengths = examples.targets.reshape(len(train), -1), sorted(examples.kind.strengths)
     columns = [column for column in range(targets.shape[1]) if not undefined_reason(targets[:, column])]
@@ -120,7 +133,13 @@ def _logistic(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedM
 
 
 def _ridge(examples: Examples, train: np.ndarray, val: np.ndarray) -> FittedModel:
-    """Solves ridge regression for all penalties from one singular value decomposition."""
+    """Solves ridge regression for all penalties from one singular value decomposition.
+
+    Args:
+        examples: Labelled features.
+        train: Preprocessed features of the training records, `f64[n, d]`.
+        val: Preprocessed features of the validation records, `f64[m, d]`.
+    """
     mean = examples.targets.mean()
     u, s, vt = np.linalg.svd(train, full_matrices=False)
     along = u.T @ (examples.targets - mean)

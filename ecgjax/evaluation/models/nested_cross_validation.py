@@ -1,7 +1,7 @@
-"""Nested cross-validation of a frozen representation: outer folds of patients are scored, inner folds choose strengths.
+"""Nested cross-validation of a frozen representation: inner folds choose the strength, outer folds are scored.
 
-Every record is scored once, by a model of which no part has seen its patient: neither the weights, nor the scaling or
-the principal components before them, nor the choice of the strength, which is made on folds of the remaining patients
+Every record is scored once, by a model that does not depend on the record's patient in any way: not by its weights, nor
+by the scaling or the principal components before it, nor by the choice of the strength on folds of the other patients
 (Varma and Simon 2006: a result is optimistic if the strength is chosen on the folds that are reported).
 """
 
@@ -37,7 +37,7 @@ _NOTHING_TO_CHOOSE_BY = "too few patients of one label to choose a model by"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NestedFit:
-    """A model and how its strength was chosen.
+    """A fitted model, and the losses that its strength was chosen by.
 
     Attributes:
         scores: Function of features `[n, d]` that returns log odds, `f64[n]`.
@@ -52,7 +52,7 @@ class NestedFit:
 
 
 def patient_folds(labels: np.ndarray, patients: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
-    """Divides patients among folds, with the positives as evenly as their patients allow.
+    """Divides patients into folds, with as equal shares of positives as the patients allow.
 
     Args:
         labels: Labels, `[n]`, 0 or 1.
@@ -78,12 +78,12 @@ def patient_folds(labels: np.ndarray, patients: np.ndarray, *, folds: int, seed:
 
 
 class FoldAnswers(NamedTuple):
-    """Answers to one fold.
+    """Predictions for one fold.
 
     Attributes:
         outputs: Log odds of the records of the fold, `[n]`.
         chosen: Chosen strength C of a logistic regression; None for other models.
-        reason: Reason why nothing could be chosen, or why there are no answers; empty where something was chosen.
+        reason: Reason why nothing could be chosen, or why there are no predictions; empty where something was chosen.
     """
 
     outputs: np.ndarray | None
@@ -105,17 +105,21 @@ def cross_validate(
     fraction: float = 1.0,
     seed: int = 0,
 ) -> Answers:
-    """Scores every record by a model that was trained and chosen without the fold of its patient.
+    """Predicts every record by a model that was trained and chosen without the fold of the record's patient.
 
     Args:
-        answer: Function that trains on some records and answers a fold, such as `nested_logistic` makes.
+        answer: Function that trains on some records and predicts a fold, such as `nested_logistic` returns.
         labels: Labels, `[n]`, 0 or 1.
         patients: Patient (or group) code of each record, `int[n]`.
         patient_ids: Patient id of each record, `str[n]`, by which a fraction of the patients is drawn
             (`labels.draw_patients`).
         folds: Fold of each record, `int[n]`, from `patient_folds`.
-        fraction: Share of the training patients of every fold to train with; a smaller share is part of a larger one.
-        seed: Seed of the draw.
+        fraction: Share of the training patients of every fold to train with; the patients of a smaller share are among
+            those of a larger one.
+        seed: Seed of the draw of patients.
+
+    Returns:
+        The predictions; without outputs, and with the reason, if a fold allows no model.
 
     Raises:
         DataError: A label is not 0 or 1, or lengths differ.
@@ -153,7 +157,7 @@ def nested_logistic(
     make_preprocessor: MakePreprocessor,
     seed: int = 0,
 ) -> AnswerFold:
-    """Returns what answers a fold by a logistic regression whose strength was chosen on inner folds.
+    """Returns a function that predicts a fold by logistic regression, with a strength that is chosen on inner folds.
 
     Args:
         features: Features, `[n, d]`.
@@ -186,11 +190,11 @@ def chosen_on_a_fold(
     inner_folds: int,
     seed: int = 0,
 ) -> AnswerFold:
-    """Returns what answers a fold by a model that is chosen on the first inner fold and trained on the others.
+    """Returns a function that predicts a fold by a model chosen on the first inner fold and trained on the others.
 
     Args:
-        answers: Function of the records to train on, to choose by and to answer, all `int64[...]`, that returns log
-            odds of the last.
+        answers: Function of the rows to train on, to choose by and to predict, all `int64[...]`, that returns log odds
+            of the last, or None.
         labels: Labels, `[n]`, 0 or 1.
         patients: Patient (or group) code of each record, `int[n]`.
         inner_folds: Number of folds of the training patients; there are fewer where too few patients have a label.
@@ -222,11 +226,11 @@ def fit_nested(
     make_preprocessor: MakePreprocessor,
     seed: int = 0,
 ) -> NestedFit:
-    """Chooses a strength by the cross-entropy on inner folds of patients, and trains with it on all records.
+    """Chooses a strength by the cross-entropy on inner folds of patients, and fits a model with it to all records.
 
-    This does the same as scikit-learn's `GridSearchCV` over a pipeline, except that the preprocessor is fitted once a
-    fold and not once a strength, and that each strength starts at the solution of the one before. The cross-entropy
-    exists where a fold has no positive record; an AUROC would not.
+    This does the same as scikit-learn's `GridSearchCV` over a pipeline, except that the preprocessor is fitted once for
+    each fold and not for each strength, and that each strength starts at the solution of the one before. The
+    cross-entropy exists where a fold has no positive record; an AUROC would not.
 
     Args:
         features: Features, `[n, d]`.
@@ -252,7 +256,14 @@ def fit_nested(
 def _inner_splits(
     labels: np.ndarray, patients: np.ndarray, *, folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns train and held-out rows of the inner folds whose training records have both labels."""
+    """Returns rows to train on and held-out rows, `int64[…]` each, of inner folds whose training rows have both labels.
+
+    Args:
+        labels: Labels, `[n]`, 0 or 1.
+        patients: Patient code of each record, `int[n]`.
+        folds: Number of folds; there are fewer where fewer patients have one of the labels, and none below two.
+        seed: Seed of the folds.
+    """
     folds = min(folds, *(len(np.unique(patients[labels == value])) for value in (0, 1)))
     if folds < 2:
         return []
@@ -262,7 +273,7 @@ def _inner_splits(
 
 
 class _Path:
-    """Logistic regressions of one training set, from strong regularisation to weak, each starting at the one before."""
+    """Logistic regressions of one training set, each of which starts at the solution of the one fitted before."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, make_preprocessor: MakePreprocessor):
         self._preprocessor = make_preprocessor(len(features))
@@ -272,8 +283,12 @@ class _Path:
         self._model = LogisticRegression(solver="lbfgs", max_iter=_MAX_ITERATIONS, warm_start=True)
 
     def fit(self, c: float) -> Callable[[np.ndarray], np.ndarray]:
-        """Trains with a strength and returns a function of features that returns log odds, valid until the next is
-        trained.
+        """Fits with a strength, and returns a function from features, `[n, d]`, to log odds, `f64[n]`.
+
+        The function is valid until the next fit.
+
+        Args:
+            c: Inverse L2 strength C.
         """
         with warnings.catch_warnings():
             # Fits of separable labels do not converge at weak regularisation, which the inner folds then do not choose.
@@ -282,7 +297,13 @@ class _Path:
         return lambda features: self._model.decision_function(self._transform(features))
 
     def loss(self, c: float, features: np.ndarray, labels: np.ndarray) -> float:
-        """Trains with a strength and returns the mean cross-entropy on other records, in nats."""
+        """Fits with a strength, and returns the mean cross-entropy on other records, in nats.
+
+        Args:
+            c: Inverse L2 strength C.
+            features: Features of the other records, `[m, d]`.
+            labels: Labels of the other records, `[m]`, 0 or 1.
+        """
         self.fit(c)
         return float(log_loss(labels, self._model.predict_proba(self._transform(features)), labels=[0, 1]))
 

@@ -1,4 +1,4 @@
-"""A control on shuffled labels: probes of labels that say nothing, whose AUROC is .5 unless something leaks."""
+"""A control on shuffled labels: the AUROC of probes of random labels is .5 unless information leaks between splits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ShuffleControl:
 def shuffle_control(
     features: SplitFeatures, data: ProbeData, *, shuffles: int, seed: int, progress: bool = False
 ) -> ShuffleControl:
-    """Runs the same probe, including selection and test, on labels permuted among the patients of all splits.
+    """Fits and tests the probe on labels that are permuted among the patients of all splits, several times.
 
     A patient keeps the permuted label in every split, so that a patient in two splits, by whatever mistake, lifts the
     result above .5. The test labels are permuted too: against the true ones, probes of permuted training labels need
@@ -75,7 +75,10 @@ def shuffle_control(
 
 
 def _deal(data: ProbeData, rng: np.random.Generator) -> list[np.ndarray]:
-    """Permutes the patients' labels, each that of the patient's first record, until every split has both classes."""
+    """Returns training, validation and test labels, `[…]` each, permuted among patients; every split has both classes.
+
+    The label of a patient is that of the patient's first record.
+    """
     parts = (data.train, data.val, data.test)
     patients = np.concatenate([part.patients for part in parts])
     every, first, code = np.unique(patients, return_index=True, return_inverse=True)

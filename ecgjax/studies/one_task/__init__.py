@@ -1,1 +1,1 @@
-"""One question, answered by the pretrained encoder and by what stands beside it on the same records."""
+"""One task, for which the pretrained encoder and the baselines predict the same records."""

@@ -1,4 +1,4 @@
-"""A yes or no: calibrated decisions at thresholds, net benefit, and a control on shuffled labels."""
+"""Measures a yes-or-no task beyond its metrics: calibrated decisions, net benefit, and a control on shuffled labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TREAT_ALL = "treat_all"
 
 
 class Binary(Supplement):
-    """A yes or no."""
+    """Measurements of a yes-or-no task; see `Supplement`."""
 
     gaps = ("sensitivity", "false-positive rate", "mean probability minus frequency")
     counted = "positive"
@@ -37,7 +37,10 @@ class Binary(Supplement):
     def measure(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
     ) -> tuple[dict[Key, Interval], dict[str, Any]]:
-        """Calibrates every model on validation, chooses its thresholds there, and judges it on the test records."""
+        """Calibrates every model on validation, chooses its thresholds there, and measures it on the test records.
+
+        Args and result are those of `Supplement.measure`; the facts are the thresholds of every model and the control.
+        """
         labels, title = data.test.labels, data.task.title
         used = {name: calibrated(answers, data) for name, answers in models.items()}
         metrics: dict[Key, Metric] = {}
@@ -68,7 +71,10 @@ class Binary(Supplement):
         return rows, facts
 
     def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
-        """Measures decisions at the threshold that was chosen for everybody."""
+        """Measures decisions in a group of patients, at the threshold that was chosen for all patients.
+
+        Args and result are those of `Supplement.of_group`.
+        """
         labels = data.test.labels
         events = int(labels[mask].sum())
         if reason := too_few_events(labels[mask]):
@@ -77,18 +83,24 @@ class Binary(Supplement):
         return Measured(decision_metrics(labels, used.probabilities, mask, threshold=used.threshold), events)
 
     def of_few(self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray) -> Interval:
-        """Returns the interval of an AUROC that holds for few patients too."""
+        """Returns an AUROC's interval that is valid for few patients too; see `Supplement.of_few`."""
         probabilities, test = calibrated(models[REFERENCE], data).probabilities, data.test
         return interval_of_few(interval, test.labels[mask], probabilities[mask], patients=test.patients[mask])
 
 
 def benefit_at(threshold: float) -> str:
-    """Returns the name of the net benefit of treating from a probability on."""
+    """Returns the metric's name for the net benefit of treating everybody with at least this probability."""
     return f"net benefit at {threshold:g}"
 
 
 def _shares(used: Calibrated, labels: np.ndarray, prevalence: float | None) -> dict[str, Metric]:
-    """Returns PPV and NPV at the threshold with the best F1."""
+    """Returns PPV and NPV at the threshold with the best F1, by name; with a prevalence, also as they would be at it.
+
+    Args:
+        used: Calibrated probabilities and thresholds of a model.
+        labels: Labels of the test records, `[n]` of 0 and 1.
+        prevalence: Share of positives in another population; None for none.
+    """
     made = Decisions(labels, used.probabilities, threshold=used.threshold)
     shares = {"PPV": made.ppv, "NPV": made.npv}
     if prevalence is not None:

@@ -1,4 +1,4 @@
-"""Calibration and thresholds that are chosen on validation."""
+"""Calibrates predictions and chooses decision thresholds, both on validation."""
 
 from __future__ import annotations
 
@@ -100,6 +100,9 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
         val_scores: Scores of the validation records, `[m]`.
         scores: Scores of the test records, `[n]`.
 
+    Returns:
+        Calibrated probabilities of the test records, and the thresholds.
+
     Raises:
         DataError: The validation records lack one of the two labels.
     """
@@ -115,15 +118,16 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
 
 
 def calibrated(answers: Answers, data: ProbeData, column: int | None = None) -> Calibrated:
-    """Returns calibrated probabilities of the test records, and thresholds, both by the validation records.
+    """Returns a model's calibrated probabilities of the test records, and thresholds, both chosen on validation.
 
     Args:
-        answers: Answers of a model.
-        data: Labelled records of the question.
-        column: Class of the question; None where a record has one label.
+        answers: Predictions of a model.
+        data: Labelled records of the task.
+        column: Number of a class of the task; None where a record has one label.
 
     Raises:
-        ValueError: The answers lack those of the validation or of the test records.
+        DataError: The validation records lack one of the two labels.
+        ValueError: Predictions of the validation or of the test records are missing.
     """
     if answers.outputs is None or answers.val_outputs is None:
         raise ValueError("calibration needs answers for the validation and for the test records")

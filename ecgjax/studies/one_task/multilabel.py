@@ -1,4 +1,4 @@
-"""Several classes at once: the AUROC of every class, and calibrated decisions at thresholds.
+"""Measures a task of several classes: the AUROC of every class, and calibrated decisions at thresholds.
 
 For every model, the threshold of each class is the one with the best F1 on validation. Decisions on single classes are
 given for the pretrained encoder's probe alone.
@@ -36,7 +36,7 @@ BY_CLASS = (REFERENCE, "random", "supervised")
 
 
 class ClassCounts(NamedTuple):
-    """One class of a question.
+    """Counts of one class of a task, and its threshold.
 
     Attributes:
         name: Name of the class.
@@ -59,14 +59,18 @@ class ClassCounts(NamedTuple):
 
 
 class MultiLabel(Supplement):
-    """Several classes at once."""
+    """Measurements of a task of several classes; see `Supplement`."""
 
     counted = "classes"
 
     def measure(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
     ) -> tuple[dict[Key, Interval], dict[str, Any]]:
-        """Measures every class, and decisions on all of them."""
+        """Measures every class, and decisions on all classes together.
+
+        Args and result are those of `Supplement.measure`; the facts are the counts of every class, and the classes that
+        the CinC 2021 score lacks.
+        """
         del embeddings
         # A class without both labels on validation has no threshold, and models never answer it.
         chosen = [column for column in range(len(data.classes)) if not undefined_reason(data.val.labels[:, column])]
@@ -78,7 +82,7 @@ class MultiLabel(Supplement):
         }
 
     def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
-        """Measures the mean over the classes that are common enough in the group."""
+        """Measures the mean AUROC over the classes common enough in a group of patients; see `Supplement.of_group`."""
         labels, records = data.test.labels, np.flatnonzero(mask)
         columns = common_classes(labels[mask])
         if not columns or answers.outputs is None:
@@ -132,7 +136,13 @@ def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, re
 
 
 def _of_all_classes(used: Mapping[int, Calibrated], data: ProbeData, *, judged: list[int]) -> dict[str, Metric]:
-    """Returns a model's metrics over all classes: macro F1, and the challenge's score if its classes are there."""
+    """Returns a model's metrics over all classes: macro F1, and the CinC 2021 score if its classes are in the task.
+
+    Args:
+        used: Calibrated probabilities and thresholds by number of the class.
+        data: Labelled records of the task.
+        judged: Numbers of the classes with both labels on validation and test.
+    """
     labels = data.test.labels
     f1 = {
         column: Decisions(labels[:, column], used[column].probabilities, threshold=used[column].threshold).f1

@@ -1,4 +1,7 @@
-"""Retrieval in the embedding space: whether records of one patient, or of one label, are near each other."""
+"""Retrieval in the embedding space: whether records of one patient, or of one label, are near each other.
+
+A query is a test record that has a match, which is another record of the same patient or label.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,13 @@ SAME_PATIENT, POSITIVE = "same patient", "positive finds positive"
 
 
 class Sought(NamedTuple):
-    """A retrieval: whose embeddings, what counts as a match, and the number of records that have one."""
+    """A retrieval.
+
+    Attributes:
+        encoder: Name of the encoder whose embeddings are searched.
+        match: What counts as a match, `SAME_PATIENT` or `POSITIVE`.
+        queries: Number of test records that have a match.
+    """
 
     encoder: str
     match: str
@@ -34,11 +43,11 @@ def neighbourhoods(
     resamples: int,
     seed: int,
 ) -> tuple[dict[Key, Interval], list[Sought]]:
-    """Retrieves, for each test record, others of its patient, and for each positive record, other patients' positives.
+    """Retrieves, for each test record, others of its patient, and for each positive one, positives of other patients.
 
     Args:
         embeddings: Embeddings of the test records, `[n, dim]`, by encoder.
-        task: Question in one line.
+        task: Task in one line, which becomes part of the results' keys.
         labels: Labels of the test records, `[n]` of 0 and 1; None if there are no positives to look for.
         patients: Patient (group) code of each record, `int[n]`.
         resamples: Number of bootstrap resamples of the patients.

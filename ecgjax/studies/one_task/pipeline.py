@@ -1,4 +1,4 @@
-"""The experiment on one question of any kind: models on the same labelled records, measured on the same resamples."""
+"""The experiment on one task of any kind: models on the same labelled records, measured on the same resamples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUPPLEMENTS: Mapping[Kind, Supplement] = {"binary": Binary(), "multilabel": Mult
 
 
 def supplement_of(data: ProbeData) -> Supplement:
-    """Returns what is measured of a question beyond the metrics of every model."""
+    """Returns the object that measures a task beyond the metrics of every model, by the task's kind."""
     return SUPPLEMENTS.get(data.task.kind, Supplement())
 
 
@@ -38,7 +38,7 @@ class OneTask:
 
     Attributes:
         data: Labelled records that the results rest on.
-        models: Answers of every model, by its key.
+        models: Predictions of every model, by its key.
         results: Every number that was measured, with its interval; differences are the pretrained encoder's minus
             another model's.
         compared: Name of the metric that models are compared by. It is the primary metric; if some classes are too rare
@@ -63,7 +63,14 @@ class OneTask:
     report: Report
 
     def value(self, model: str, metric: str, *, minus: str = "", part: str = "") -> Interval:
-        """Returns a number of `results`."""
+        """Returns a number of `results`.
+
+        Args:
+            model: Key of the model.
+            metric: Name of the metric.
+            minus: Key of the model that is subtracted; empty for no difference.
+            part: Class, group or match that the number is about; empty for the whole task.
+        """
         return self.results[Key(model, metric, self.data.task.title, minus=minus, part=part)]
 
 
@@ -75,12 +82,12 @@ def measure_task(
     embeddings: Mapping[str, SplitFeatures],
     measurement_failures: Mapping[str, int],
 ) -> OneTask:
-    """Measures what models answered to one question.
+    """Computes all results of the models' predictions for one task.
 
     Args:
-        models: Answers of every model, by its key; one is `models.REFERENCE`.
-        data: Labelled records of the question.
-        report: What the report is asked for.
+        models: Predictions of every model, by its key; one is `models.REFERENCE`.
+        data: Labelled records of the task.
+        report: Settings of the report.
         embeddings: Embeddings of the labelled records, by encoder.
         measurement_failures: Number of records that lack an interval or amplitude, by reason.
 

@@ -1,4 +1,4 @@
-"""A quantity: agreement of predicted and true values, and errors in groups of patients."""
+"""Measures a quantity: agreement of predicted and true values, and errors in groups of patients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ecgjax.studies.results import Key
 
 
 class Quantity(Supplement):
-    """A quantity."""
+    """Measurements of a quantity; see `Supplement`."""
 
     gaps = ("MAE", "bias")
     in_unit = ("RMSE", "MAE", "bias")
@@ -26,7 +26,10 @@ class Quantity(Supplement):
     def measure(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
     ) -> tuple[dict[Key, Interval], dict[str, Any]]:
-        """Computes bias and limits of agreement on one record per patient, where there are three patients."""
+        """Computes bias and limits of agreement of every model on one record per patient, if there are three or more.
+
+        Args and result are those of `Supplement.measure`; there are facts alone, `agreement` by model.
+        """
         del report, embeddings
         # The intervals of Bland and Altman take records as independent.
         rows, labels = one_a_patient(data.test.patients), data.test.labels
@@ -36,7 +39,7 @@ class Quantity(Supplement):
         return {}, {"agreement": {name: bland_altman(labels[rows], each[rows]) for name, each in outputs.items()}}
 
     def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
-        """Measures errors in the quantity's unit."""
+        """Measures errors in a group of patients, in the quantity's unit; see `Supplement.of_group`."""
         if mask.sum() < MIN_EVENTS or answers.outputs is None:
             return Measured({}, reason="too few records")
         error = answers.outputs - data.test.labels

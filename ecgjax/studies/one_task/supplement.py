@@ -1,4 +1,4 @@
-"""What is measured of a question beyond the metrics of every model: what is the same for all kinds."""
+"""What is measured of a task beyond the metrics of every model: the base class, the same for all kinds of tasks."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ REST = "all other records"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a report is asked for.
+    """Settings of a report.
 
     Attributes:
         resamples: Number of bootstrap resamples of the patients.
         seed: Seed of resamples and permutations.
-        groups: Names of the groups of the test records, `[n]`, by column; see `groups.group_columns`.
-        treat_at: Probabilities from which one would treat, at which net benefit is reported.
+        groups: Name of each test record's group, `[n]`, by column; see `groups.group_columns`.
+        treat_at: Probability thresholds for treatment, at which net benefit is reported.
         prevalence: Prevalence for which PPV and NPV are reported as well as for that of the test records; None for the
             latter alone.
         shuffles: Number of label permutations of the control.
@@ -55,7 +55,7 @@ class Group(NamedTuple):
         column: Name of the column that defines the groups.
         group: Name of the group.
         records, patients: Numbers of test records and patients.
-        counted: What is counted beside them: positive records, or classes that are averaged over; None for nothing.
+        counted: Number of positive records, or of classes that are averaged over; None where neither is counted.
         reason: Reason why nothing was measured; empty where it was.
     """
 
@@ -68,17 +68,17 @@ class Group(NamedTuple):
 
     @property
     def part(self) -> str:
-        """Part of the records, as the key of a result has it."""
+        """Value of `Key.part` in the keys of the group's results."""
         return f"{self.column}: {self.group}"
 
 
 class Measured(NamedTuple):
-    """Metrics of some records.
+    """Metrics of a group of records.
 
     Attributes:
         metrics: Metrics by name, as functions of weights on all test records; empty where there is a reason.
         counted: Number for `Group.counted`.
-        reason: Reason why there are none.
+        reason: Reason why there are no metrics; empty where there are.
     """
 
     metrics: Mapping[str, Metric]
@@ -87,13 +87,13 @@ class Measured(NamedTuple):
 
 
 class Supplement:
-    """What is measured of a kind of question beyond the metrics of every model.
+    """Measures a kind of task beyond the metrics of every model; kinds with more to measure have a subclass.
 
     Attributes:
         gaps: Metrics of groups that are compared with those of all other records.
         counted: Title of what `Group.counted` counts; empty where nothing is counted.
         in_unit: Metrics in the unit of a quantity.
-        most_resamples: Largest number of resamples for groups; None for as many as the report is asked for.
+        most_resamples: Largest number of resamples for groups; None for no limit.
     """
 
     gaps: Sequence[str] = ()
@@ -104,23 +104,23 @@ class Supplement:
     def measure(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report, *, embeddings: SplitFeatures
     ) -> tuple[dict[Key, Interval], dict[str, Any]]:
-        """Returns further results of the models, and plain values that are no metrics.
+        """Returns further results of the models, and facts: named values that are no metrics.
 
         Args:
-            models: Answers of every model, by its key.
-            data: Labelled records of the question.
-            report: What the report is asked for.
+            models: Predictions of every model, by its key.
+            data: Labelled records of the task.
+            report: Settings of the report.
             embeddings: Embeddings of the labelled records by the pretrained encoder.
         """
         del models, data, report, embeddings
         return {}, {}
 
     def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
-        """Measures the pretrained encoder's probe on some records.
+        """Returns the metrics of a model on some of the test records.
 
         Args:
-            answers: Answers of the probe.
-            data: Labelled records of the question.
+            answers: Predictions of the model.
+            data: Labelled records of the task.
             mask: Test records to measure, `bool[n]`.
         """
         kind, rows = kind_of(data.task), np.flatnonzero(mask)
@@ -133,7 +133,16 @@ class Supplement:
     def groups(
         self, models: Mapping[str, Answers], data: ProbeData, report: Report
     ) -> tuple[dict[Key, Interval], list[Group]]:
-        """Measures the pretrained encoder's probe in every group of patients."""
+        """Measures the pretrained encoder's probe in every group of patients.
+
+        Args:
+            models: Predictions of every model, by its key.
+            data: Labelled records of the task.
+            report: Settings of the report.
+
+        Returns:
+            The results, whose `Key.part` is the group, and the groups in the order of the report.
+        """
         test, groups, masks = data.test, [], {}
         metrics: dict[Key, Metric] = {}
         differences: dict[Key, tuple[Key, Key]] = {}
@@ -161,7 +170,14 @@ class Supplement:
         return shown, groups
 
     def of_few(self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray) -> Interval:
-        """Returns the interval of a group's AUROC, perhaps by another method where patients are few."""
+        """Returns the interval of a group's AUROC, which a subclass computes by another method where patients are few.
+
+        Args:
+            interval: Bootstrap interval of the AUROC.
+            models: Predictions of every model, by its key.
+            data: Labelled records of the task.
+            mask: Test records of the group, `bool[n]`.
+        """
         del models, data, mask
         return interval
 

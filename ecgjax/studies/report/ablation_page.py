@@ -19,7 +19,11 @@ from ecgjax.studies.results import Key, Results
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """Returns numbers that describe a training: loss at its beginning and end, pairs per batch, speed and steps."""
+    """Returns numbers that describe a training, by name: loss at beginning and end, pairs per batch, speed and steps.
+
+    Args:
+        metrics: Lines of the run's `metrics.jsonl`, each with values by name.
+    """
     facts: dict[str, float] = {}
     for name, title in (("eval/loss", "validation loss"), ("train/loss", "training loss")):
         if values := _values(metrics, name):
@@ -37,7 +41,7 @@ def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, f
 
 
 def _values(metrics: Sequence[Mapping[str, float | None]], name: str) -> list[float]:
-    """Returns a metric's values from the lines that have it."""
+    """Returns the values of a metric, from the lines that have one."""
     return [value for line in metrics if (value := line.get(name)) is not None]
 
 
@@ -53,7 +57,7 @@ def write_report(
     cautions: Sequence[str],
     command: str,
 ) -> tuple[str, Path]:
-    """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
+    """Writes the page and `results.json` into `out`.
 
     Args:
         runs: Finished runs.
@@ -61,10 +65,13 @@ def write_report(
         tasks: Labelled records by the task's name; the test records are the same for all seeds.
         out: Folder that the report is written to.
         failed: Reason of each failure, by the run's name.
-        missing: Names of runs that have not been made yet.
+        missing: Names of runs that have not been started yet.
         resamples: Number of bootstrap resamples of the test patients.
         cautions: Sentences that a reader must know first.
-        command: Command that repeats all of it.
+        command: Command line that repeats the ablation.
+
+    Returns:
+        The tables as text for the terminal, and the path of the page.
     """
     results = measure_arms(runs, tasks, resamples=resamples)
     means = [key for key in results if key.seed is None]
@@ -107,7 +114,7 @@ def _table(results: Results, means: Sequence[Key], minus: Mapping[str, str]) -> 
     Args:
         results: Results of the ablation.
         means: Keys of the means over seeds.
-        minus: Arms, and the arm that is subtracted from each; empty for none.
+        minus: Title of the arm that is subtracted, by the title of the arm; empty for none.
     """
     cells = {
         arm: {f"{key.task} ({key.metric})": key for key in means if (key.model, key.minus) == (arm, other)}

@@ -1,4 +1,4 @@
-"""Parts of the page of a yes or no: curves, decisions at thresholds, calibration and net benefit."""
+"""Parts of the page of a yes-or-no task: curves, decisions at thresholds, calibration and net benefit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPERATING = {"F1": "F1", **STRICT, **CALIBRATION, "ECE": "expected calibration 
 
 
 class BinaryParts(Parts):
-    """Parts of the page of a yes or no."""
+    """Parts of the page of a yes-or-no task; see `Parts`."""
 
     of_groups = (
         "One threshold is used for everybody, the one with the best F1 on validation; differences are from all other "
@@ -48,7 +48,7 @@ class BinaryParts(Parts):
         ]
 
     def sections(self, one: OneTask) -> list[Section]:
-        """Returns the section on decisions and calibration."""
+        """Returns a list with the section on decisions and calibration."""
         labels = one.data.test.labels
         blocks: list[Block] = [
             models_table(one, _OPERATING),
@@ -71,7 +71,7 @@ class BinaryParts(Parts):
         return [Section("Decisions at a threshold, and calibration", blocks)]
 
     def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
-        """Draws a map coloured by the two labels."""
+        """Draws a map of embeddings coloured by the two labels; see `Parts.map`."""
         return map_figure(projected, labels=one.data.test.labels, title=title, seed=one.report.seed), "label"
 
 
@@ -91,7 +91,7 @@ def _decisions_table(one: OneTask) -> Table:
 
 
 def _net_benefits(one: OneTask) -> list[Block]:
-    """Returns the table of net benefits, in which those of treating everybody and nobody come last."""
+    """Returns the table of net benefits, with treating everybody and nobody in its last rows, and a paragraph on it."""
     if not one.report.treat_at:
         return []
     header = ["model"]

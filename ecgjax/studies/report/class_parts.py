@@ -1,4 +1,4 @@
-"""Parts of the page of several classes: the AUROC of every class, decisions at thresholds, and calibration."""
+"""Parts of the page of a task with several classes: every class's AUROC, decisions at thresholds, and calibration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONG = 30
 
 
 class ClassParts(Parts):
-    """Parts of the page of several classes."""
+    """Parts of the page of a task with several classes; see `Parts`."""
 
     of_groups = (
         f"The macro AUROC is the mean over the classes with at least {MIN_EVENTS} positive and negative test records "
@@ -35,7 +35,7 @@ class ClassParts(Parts):
     )
 
     def results(self, one: OneTask) -> list[Block]:
-        """Returns which classes macro metrics leave out."""
+        """Returns a paragraph on the classes that macro metrics leave out."""
         counts: Sequence[ClassCounts] = one.facts["classes"]
         common = common_classes(one.data.test.labels)
         rare = [each.name for column, each in enumerate(counts) if not each.reason and column not in common]
@@ -49,12 +49,12 @@ class ClassParts(Parts):
         return [Paragraph(text)]
 
     def sections(self, one: OneTask) -> list[Section]:
-        """Returns the section on single classes, and that on decisions and calibration."""
+        """Returns the section on single classes, and the section on decisions and calibration."""
         decisions = Section("Decisions at a threshold, and calibration", _decisions(one))
         return [Section("Results by class", _classes(one)), decisions]
 
     def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
-        """Draws a map coloured by the class that has the most positive test records."""
+        """Draws a map of embeddings coloured by the class with the most positive test records; see `Parts.map`."""
         labels = one.data.test.labels
         column = int(np.argmax(labels.sum(axis=0)))
         figure = map_figure(projected, labels=labels[:, column], title=title, seed=one.report.seed)

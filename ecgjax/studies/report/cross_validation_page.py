@@ -29,14 +29,17 @@ def write_report(
     cautions: Sequence[str],
     command: str,
 ) -> tuple[str, Path]:
-    """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
+    """Writes the page and `results.json` into the study's folder.
 
     Args:
         study: Cross-validation.
-        answers: Answers of every model, problem, fraction and seed.
+        answers: Predictions of every model, problem, fraction and seed.
         runs: Pretraining runs.
         cautions: Sentences that a reader must know first.
-        command: Command that repeats all of it.
+        command: Command line that repeats the study.
+
+    Returns:
+        The tables as text for the terminal, and the path of the page.
     """
     recordings, questions = study.recordings, study.questions
     method, results = dataclasses.asdict(study.method), study.measure(answers)
@@ -108,8 +111,8 @@ def _table(results: Results, means: Sequence[Key], question: Question, minus: Ma
     Args:
         results: Results of the cross-validation.
         means: Keys of the means over seeds.
-        question: Question that is answered.
-        minus: Models, and the model that is subtracted from each; empty for none.
+        question: Task of the table.
+        minus: Title of the model that is subtracted, by the title of the model; empty for none.
     """
     cells = {
         f"{model} minus {other}" if other else model: {

@@ -1,4 +1,4 @@
-"""Maps of embeddings: projections on the two directions in which they vary most."""
+"""Maps of embeddings: projections on their first two principal components."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class EmbeddingMap(NamedTuple):
 
 
 def project(embeddings: np.ndarray) -> EmbeddingMap:
-    """Projects embeddings of unit length on their first two principal components.
+    """Projects embeddings on their first two principal components, after scaling each to unit length.
 
-    Distances in the plane never exceed those between the embeddings of unit length, which the cosines elsewhere in this
-    evaluation compare. There is neither a seed nor a setting: the same embeddings give the same map.
+    Distances in the plane never exceed those between the scaled embeddings, whose cosines the rest of the evaluation
+    compares. The projection is deterministic.
 
     Args:
         embeddings: Embeddings of the records, `[n, dim]`.
@@ -65,8 +65,8 @@ def map_figure(projected: EmbeddingMap, *, labels: np.ndarray, title: str, seed:
         projected: Map from `project`.
         labels: Labels of the records, `[n]` of 0 and 1.
         title: Title above the map.
-        seed: Seed of the random order in which records are drawn, since positives drawn last would hide the others. It
-            also chooses which records are drawn if there are more than `MAX_POINTS`.
+        seed: Seed of the random order in which points are drawn, since positives drawn last would hide the others; and
+            of the choice of records if there are more than `MAX_POINTS`.
     """
     order = _order(len(labels), seed)
     figure, axes = _plane(projected, title)

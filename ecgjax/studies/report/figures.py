@@ -27,7 +27,7 @@ _PAIR_METRICS = ("best_positive_similarity", "hardest_negative_similarity", "top
 
 
 def metric_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Turns the lines of `metrics.jsonl`, each with `step` and any number of named values, into one series per name.
+    """Collects the lines of `metrics.jsonl`, each with `step` and further named values, into a series for each name.
 
     Returns:
         Series of steps and values, `f64[points, 2]`, sorted by step, by name. Undefined values are left out, and if a
@@ -45,8 +45,8 @@ def training_curve(metrics: Mapping[str, np.ndarray]) -> Figure:
     """Draws the training and validation loss against the step, and below it metrics of the pairs in a batch.
 
     Args:
-        metrics: Series from `metric_series`. It must have `train/loss`; `eval/loss` and `_PAIR_METRICS` are drawn if
-            they are there.
+        metrics: Series from `metric_series`. `train/loss` is needed; `eval/loss` and `_PAIR_METRICS` are drawn if they
+            are there.
     """
     pairs = [name for name in _PAIR_METRICS if f"train/{name}" in metrics]
     figure = Figure(figsize=(6.4, 3.2 + (2.4 if pairs else 0)), layout="constrained")
@@ -95,9 +95,10 @@ def augmented_views(
 
 
 def _limits(signals: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the lower and upper limit, mV, of panels that show several signals of one record.
+    """Returns the lower and upper limit, mV, of the y axis of panels that show several signals of one record.
 
-    Both are measured from the zero line of the first lead and hold the outermost leads of all signals.
+    Zero is the zero line of the first lead. The limits include the outermost leads of all signals, up to a largest
+    distance.
     """
     zeros = -_LEAD_SPACING_MV * np.arange(signals[0].shape[1])
     low, high = (np.array([extreme(ecg, axis=0) + zeros for ecg in signals]) for extreme in (np.min, np.max))
@@ -106,7 +107,7 @@ def _limits(signals: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _draw_ecg(panel: Axes, ecg: np.ndarray, *, sampling_rate_hz: float) -> None:
-    """Draws an ECG, `f32[time, 12]`, on a grid of 0.2 s by 0.5 mV."""
+    """Draws an ECG, `f32[time, 12]`, mV, into a panel, on a grid of 0.2 s by 0.5 mV."""
     seconds = np.arange(len(ecg)) / sampling_rate_hz
     zeros = -_LEAD_SPACING_MV * np.arange(ecg.shape[1])
     panel.plot(seconds, ecg + zeros, color="black", linewidth=0.55)

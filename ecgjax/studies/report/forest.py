@@ -1,4 +1,4 @@
-"""One figure of intervals for all studies: rows of estimates with their intervals, in panels that share the rows."""
+"""The forest figure of all studies: rows of estimates with their intervals, in panels that share the rows."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _draw(axes: Axes, row: Row, *, height: float, style: int, line: float) -> No
 
 
 def _two_lines(title: str) -> str:
-    """Breaks a long title at its first comma, since wide titles leave panels no room."""
+    """Returns a title with a line break after its first comma if it is long; wide titles leave panels no room."""
     return title.replace(", ", ",\n", 1) if len(title) > 24 else title
 
 
@@ -109,6 +109,6 @@ def alone(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def plain_axes(axes: Axes) -> None:
-    """Leaves a panel its left and lower edge and a faint grid."""
+    """Removes the upper and right edge of a panel, and draws a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -117,7 +117,7 @@ def _part(study: Study) -> str:
 
 
 def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:
-    """Says at which fractions the training records lack classes.
+    """Returns a sentence on the fractions at which the training records lack a label of some classes; else empty.
 
     A model cannot learn such a class and gives all records the same score.
     """

@@ -41,7 +41,7 @@ def _means(results: Results) -> list[Key]:
 
 
 class _Labels:
-    """Training records and positive ones among them, of each model and fraction."""
+    """Looks up numbers of training records, and of positive ones, by the model and fraction of a key."""
 
     def __init__(self, cells: Sequence[TrainedCell]):
         self._of: dict[tuple[str, float], list[TrainedCell]] = {}
@@ -49,11 +49,11 @@ class _Labels:
             self._of.setdefault((each.cell.trained, each.cell.fraction), []).append(each)
 
     def records(self, key: Key) -> str:
-        """Returns the mean number of training records over seeds."""
+        """Returns the mean number of training records over seeds, as text."""
         return f"{np.mean([each.answers.records for each in self._of[key.model, key.fraction]]):,.0f}"
 
     def fewest_positives(self, key: Key) -> str:
-        """Returns the smallest number of positive training records of any seed; empty for a quantity."""
+        """Returns the smallest number of positive training records of any seed, as text; empty for a quantity."""
         every = [each.answers.positives for each in self._of[key.model, key.fraction]]
         positives = [number for number in every if number is not None]
         return f"{min(positives):,}{' (too few)' if min(positives) < MIN_POSITIVES else ''}" if positives else ""
@@ -81,7 +81,7 @@ def models_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> 
 
 
 def differences_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> Table:
-    """Returns the table of paired differences, with the same arguments as `models_table`."""
+    """Returns the table of paired differences; its arguments are those of `models_table`."""
     keys, labels = [key for key in _means(results) if key.minus], _Labels(cells)
     metric = keys[0].metric if keys else ""
     columns: dict[str, Callable[[Key], str]] = {
@@ -97,7 +97,7 @@ def differences_table(results: Results, cells: Sequence[TrainedCell], task: Task
 
 
 def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Table:
-    """Returns the metrics other than the primary one, as mean ± standard deviation over seeds.
+    """Returns the table of the metrics other than the primary one, as mean ± standard deviation over seeds.
 
     Args:
         results: Results of the cells.
@@ -118,7 +118,7 @@ def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Tabl
 
 
 def classes_table(results: Results, task: Task, *, positives: Mapping[str, int]) -> Table:
-    """Returns the AUROC of every class at the largest fraction, as mean ± standard deviation over seeds.
+    """Returns the table of every class's AUROC at the largest fraction, as mean ± standard deviation over seeds.
 
     Args:
         results: Results of the cells.
@@ -189,12 +189,12 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
 
 
 def _values(results: Results, key: Key) -> list[float]:
-    """Returns the values of all seeds, NaN included."""
+    """Returns the values of all seeds, NaN included, for the key of a mean over seeds."""
     return [value.estimate for other, value in results.items() if other._replace(seed=None) == key]
 
 
 def _filled(columns: dict[str, Callable[[Key], str]], keys: Sequence[Key]) -> dict[str, Callable[[Key], str]]:
-    """Leaves out the column of positives where it is empty in every row, as for a quantity."""
+    """Returns the columns without that of positives if it is empty in every row, as for quantities; edits `columns`."""
     if keys and not any(map(columns["fewest positives"], keys)):
         del columns["fewest positives"]
     return columns

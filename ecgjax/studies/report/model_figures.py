@@ -1,4 +1,4 @@
-"""Figures of what models predict on the same test records, drawn without a display."""
+"""Figures of the models' predictions for the same test records, drawn without a display."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SIZE = (5.6, 5.9)
 
 
 class Curve(NamedTuple):
-    """Scores of a model of which a curve is drawn.
+    """Scores of a model whose curve is drawn.
 
     Attributes:
         model: Key of the model.
         title: Title of the model.
         scores: Scores of the test records, `f64[n]`.
-        area: Area under the curve, for the legend; a curve without one is not drawn.
+        area: Area under the curve, for the legend; a curve whose area is not finite is not drawn.
     """
 
     model: str
@@ -176,9 +176,9 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, *, size: float = 10) -> No
 
 
 def _limits(truth: np.ndarray, predicted: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the limits of the axes.
+    """Returns the limits of both axes of a scatter plot.
 
-    They hold all true values and all but the most extreme predictions, since one that is far off would hide the others.
+    They include all true values, and all predictions but the most extreme 0.1 % on each side.
     """
     within = np.concatenate([np.quantile(values, (0.001, 0.999)) for values in predicted])
     low, high = min(truth.min(), within.min()), max(truth.max(), within.max())
@@ -193,7 +193,7 @@ def _square(*, title: str) -> tuple[Figure, Axes]:
 
 
 def _panels(titles: Sequence[str], *, height: float, xlabel: str, ylabel: str) -> tuple[Figure, Sequence[Axes]]:
-    """Returns a figure with one panel for each title, all on one scale."""
+    """Returns a figure and its panels, one for each title, all on one scale."""
     columns = min(4, max(1, len(titles)))
     rows = math.ceil(len(titles) / columns)
     figure = Figure(figsize=(2.9 * columns, height * rows), layout="constrained")
@@ -214,7 +214,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _drawn(curves: Sequence[Curve]) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """Returns scores and the style of their curve, for the models whose metric is defined."""
+    """Returns the scores and the line style of every curve whose area is defined."""
     drawn = []
     for curve, color in zip(curves, itertools.cycle(_COLORS), strict=False):
         if math.isfinite(curve.area):
@@ -224,7 +224,7 @@ def _drawn(curves: Sequence[Curve]) -> list[tuple[np.ndarray, dict[str, Any]]]:
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns 1 − specificity and sensitivity at every threshold, from none called positive to all."""
+    """Returns 1 − specificity and sensitivity, `f64[thresholds]` each, from the highest threshold to the lowest."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     # Records of equal score are called positive together.

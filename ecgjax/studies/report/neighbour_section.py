@@ -1,4 +1,4 @@
-"""Report section with test records and their nearest neighbours drawn as ECGs: what an encoder takes to be similar."""
+"""Report section that draws test records and their nearest neighbours in the embedding space as ECGs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _PIXELS_PER_MM = 4
 
 
 def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.ndarray, *, seed: int) -> Section:
-    """Draws two test records, chosen at random, and the test records nearest to each.
+    """Returns a section with two test records, chosen at random, and the test records nearest to each.
 
-    The kind of the question says which these are, such as a positive and a negative record.
+    The kind of the task decides which records are chosen, such as a positive and a negative one.
 
     Args:
         recordings: Recordings that the records belong to.
@@ -63,9 +63,9 @@ def neighbour_section(recordings: Recordings, data: ProbeData, embeddings: np.nd
 
 
 def _describer(recordings: Recordings, data: ProbeData) -> Callable[[int], str]:
-    """Returns what describes a test record by its label, and by the patient's age and sex.
+    """Returns a function of a test record's row that describes the record by its id, label, age and sex.
 
-    Patients are not named, because reports are passed on.
+    Patient ids are not shown, because reports are passed on.
     """
     index, task, names = recordings.index, data.task, {"age_years", "sex"}
     if isinstance(task, BinaryTask) and task.rule != "present":

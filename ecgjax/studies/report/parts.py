@@ -1,4 +1,4 @@
-"""Parts of an evaluation's page that differ between kinds of questions: those of a kind without its own."""
+"""Parts of an evaluation's page that differ between kinds of tasks: the base class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOPE = (
 
 
 class Parts:
-    """Parts of the page that belong to a kind of question.
+    """Parts of the page that depend on the kind of the task; kinds with parts of their own have a subclass.
 
     Attributes:
         of_groups: Sentences under the table of groups, on its metrics.
@@ -36,7 +36,7 @@ class Parts:
     of_groups: ClassVar[str] = ""
 
     def results(self, one: OneTask) -> list[Block]:
-        """Returns what follows the table of results, such as curves.
+        """Returns what follows the table of results on the page, such as curves.
 
         Args:
             one: Results of the models.
@@ -45,7 +45,7 @@ class Parts:
         return []
 
     def sections(self, one: OneTask) -> list[Section]:
-        """Returns sections between the results and the groups of patients.
+        """Returns the sections that stand between the results and the groups of patients.
 
         Args:
             one: Results of the models.
@@ -54,7 +54,7 @@ class Parts:
         return []
 
     def map(self, one: OneTask, projected: EmbeddingMap, *, title: str) -> tuple[Figure, str]:
-        """Draws a map of embeddings coloured by label, by the sum of its labels where a record has several.
+        """Draws a map of embeddings coloured by label, or by the sum of the labels where a record has several.
 
         Args:
             one: Results of the models.
@@ -62,7 +62,7 @@ class Parts:
             title: Title above the map.
 
         Returns:
-            The figure, and words for what its colours are.
+            The figure, and a phrase that says what its colours mean.
         """
         task, labels = one.data.task, np.asarray(one.data.test.labels, np.float64)
         name, values = quantity_name(one), labels
@@ -73,5 +73,5 @@ class Parts:
 
 
 def quantity_name(one: OneTask) -> str:
-    """Returns the name of what is predicted, with its unit."""
+    """Returns the title of the predicted quantity, with its unit."""
     return f"{one.data.task.title} ({one.report.unit})" if one.report.unit else one.data.task.title

@@ -12,12 +12,12 @@ from ecgjax.studies.report.report_tables import outputs_of, titles
 
 
 class QuantityParts(Parts):
-    """Parts of the page of a quantity."""
+    """Parts of the page of a quantity; see `Parts`."""
 
     of_groups = "Bias is the mean of predicted minus true values."
 
     def results(self, one: OneTask) -> list[Block]:
-        """Returns what R² and correlation mean where they are low or missing."""
+        """Returns a paragraph on R² and correlation where they are low or missing."""
         del one
         text = (
             "A constant prediction has no correlation (n/a). R² is below 0 where predictions are farther from the "
@@ -26,7 +26,7 @@ class QuantityParts(Parts):
         return [Paragraph(text)]
 
     def sections(self, one: OneTask) -> list[Section]:
-        """Returns the section on predicted and true values."""
+        """Returns a list with the section on predicted and true values."""
         test, name, outputs = one.data.test, quantity_name(one), outputs_of(one)
         figure = scatter_figure(test.labels, outputs[REFERENCE], name=name, title=titles(one)[REFERENCE])
         panels = {titles(one)[model]: values for model, values in outputs.items()}

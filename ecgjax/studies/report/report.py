@@ -1,4 +1,4 @@
-"""Description of what an evaluation rests on."""
+"""Description of the data, encoder and command behind an evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ecgjax.settings.sections import Tree
 
 
 class Provenance(NamedTuple):
-    """Description of what was evaluated, so that the numbers can be reproduced.
+    """Description of the data, encoder and command behind an evaluation, so that its numbers can be reproduced.
 
     Attributes:
         data: Name of the data set.

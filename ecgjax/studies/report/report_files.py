@@ -32,7 +32,7 @@ REPORT_DIR = "evaluation"
 def write_report(
     one: OneTask, workdir: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
-    """Writes the report into the question's folder of `workdir/evaluation`; once whole, it replaces an earlier one.
+    """Writes the report to the task's folder in `workdir/evaluation`, replacing an earlier one once complete.
 
     Args:
         one: Results of the models.
@@ -40,6 +40,9 @@ def write_report(
         provenance: Description of what was evaluated.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training, which stand between the results and their provenance.
+
+    Returns:
+        The paths of the page in HTML and in Markdown.
     """
     page = evaluation_page(one, provenance=provenance, default_config=default_config, sections=sections)
     target = workdir / REPORT_DIR / file_name(one.data.task.title)
@@ -71,7 +74,7 @@ def _write_scores(folder: Path, one: OneTask) -> None:
 
 
 def about(one: OneTask, *, provenance: Provenance) -> dict[str, Any]:
-    """Returns what `results.json` says beside the table of results, for `write_results`.
+    """Returns the entries of `results.json` other than the table of results, as values that JSON can hold.
 
     Args:
         one: Results of the models.

@@ -1,4 +1,4 @@
-"""Page of an evaluation on a question of any kind."""
+"""Page of an evaluation on a task of any kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARTS: Mapping[Kind, Parts] = {"binary": BinaryParts(), "multilabel": ClassParts
 def evaluation_page(
     one: OneTask, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Page:
-    """Lays out an evaluation: results, then the given sections, then records, command, configuration and environment.
+    """Returns the page of an evaluation: results, the given sections, records, command, configuration and environment.
 
     Args:
         one: Results of the models.
@@ -94,7 +94,7 @@ def _results(one: OneTask, parts: Parts) -> list[Block]:
 
 
 def _how_compared(one: OneTask) -> str:
-    """Says what all models of a table have in common, and what their intervals cover."""
+    """Returns a paragraph's text on what all models of a table have in common, and what their intervals cover."""
     data, of_few, control = one.data, "", ""
     if any(key.metric == "AUROC" for key in one.results):
         of_few = (

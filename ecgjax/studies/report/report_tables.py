@@ -1,4 +1,4 @@
-"""Tables in the report of an evaluation that all kinds of questions have, and what their cells are made by."""
+"""Tables in the report of an evaluation that all kinds of tasks have, and the texts of their cells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ _SOUGHT = {SAME_PATIENT: "another record of the same patient", POSITIVE: "a posi
 
 
 def cell(one: OneTask, model: str, metric: str, *, minus: str = "", part: str = "") -> str:
-    """Returns a number of the results in words, a difference with its signs; empty where it was not measured."""
+    """Returns a number of the results as text, a difference with its sign; empty where it was not measured.
+
+    Args:
+        one: Results of the models.
+        model: Key of the model.
+        metric: Name of the metric.
+        minus: Key of the model, or name of the records, whose value is subtracted; empty for none.
+        part: Class, group or match that the number is about; empty for the whole task.
+    """
     value = one.results.get(Key(model, metric, one.data.task.title, minus=minus, part=part))
     return "" if value is None else value.signed() if minus else str(value)
 
@@ -34,12 +42,12 @@ def titles(one: OneTask) -> dict[str, str]:
 
 
 def outputs_of(one: OneTask) -> dict[str, np.ndarray]:
-    """Returns the answers for the test records of every model that has answers, by key."""
+    """Returns the predictions for the test records, `[n]` or `[n, classes]`, of every model that has any, by key."""
     return {name: outputs for name, answers in one.models.items() if (outputs := answers.outputs) is not None}
 
 
 def titled(one: OneTask, metric: str) -> str:
-    """Returns the title of a metric's column, with the quantity's unit where the metric has it."""
+    """Returns the title of a metric's column, with the quantity's unit for metrics in that unit."""
     unit = one.report.unit
     return f"{metric}, {unit}" if unit and metric in supplement_of(one.data).in_unit else metric
 
@@ -68,7 +76,7 @@ def results_table(one: OneTask) -> Table:
 
 
 def question(data: ProbeData) -> str:
-    """Returns the task and the fraction of training labels it is asked with, in words."""
+    """Returns the title of a task with the fraction of training labels that models are trained with."""
     share = "all training labels" if data.label_fraction == 1 else f"{data.label_fraction:.3g} of the training labels"
     return f"{data.task.title}, {share}"
 

@@ -12,7 +12,7 @@ from ecgjax.studies.results import Key, Results, lost_seeds, of_seeds, seed_sd
 
 
 def entry(results: Results, key: Key) -> str:
-    """Returns the text of a mean over seeds; empty where there is none.
+    """Returns a mean over seeds as text, with its interval and standard deviation over seeds; empty if there is none.
 
     Args:
         results: Rows of the table of results.
@@ -40,7 +40,12 @@ def row_of(results: Results, key: Key, *, title: str, group: str = "") -> Row:
 
 
 def seeds_column(results: Results, key: Key) -> str:
-    """Returns the number of seeds that a mean is taken over, and of those that have no value."""
+    """Returns, as text, the number of seeds that a mean is taken over, and the number of those without a value.
+
+    Args:
+        results: Rows of the table of results.
+        key: Key of the mean, without a seed.
+    """
     lost = lost_seeds(results, key)
     return f"{len(of_seeds(results, key))}{f', {lost} missing' if lost else ''}"
 
@@ -48,7 +53,7 @@ def seeds_column(results: Results, key: Key) -> str:
 def seeds_table(
     results: Results, cells: Mapping[str, Mapping[str, Key]], *, first: str = "model", caption: str = ""
 ) -> Table:
-    """Returns a table of means over seeds; rows of which nothing was measured are left out.
+    """Returns a table of means over seeds; rows without any value are left out.
 
     Args:
         results: Rows of the table of results.
@@ -65,7 +70,7 @@ def seeds_table(
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the mean and the standard deviation of the values of seeds; "n/a" where one is undefined."""
+    """Returns the mean ± standard deviation of the values of seeds as text; `"n/a"` where a value is NaN."""
     if np.isnan(values).any():
         return "n/a"
     deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""

@@ -1,4 +1,4 @@
-"""What the pages of studies over several models and seeds have in common, and the files of such a study."""
+"""Parts of the pages of studies over several models and seeds, and the files of such a study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecgjax.studies.results import Results, write_results
 
 
 def not_pretrained(twins: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
-    """Returns the models of the same encoder that a pretrained one is compared with, in words, by its title.
+    """Returns the models to compare pretrained encoders with: for a description, a title by the encoder's title.
 
     Args:
         twins: Title of the same encoder at random initialisation, by the title of each pretrained encoder.
@@ -32,12 +32,12 @@ def not_pretrained(twins: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
 
 
 def gains_section(results: Results, twins: Mapping[str, str], *, labels: Mapping[str, str], alt: str) -> list[Section]:
-    """Returns the section with the figure of what pretraining adds; nothing where no encoder has its random twin.
+    """Returns the section with the figure of what pretraining adds; empty where no encoder has its random counterpart.
 
     Args:
         results: Rows of the table of results.
         twins: Title of the same encoder at random initialisation, by the title of each pretrained encoder.
-        labels: Label of the axis of every question, by the question.
+        labels: Label of the axis of every task's panel, by the task.
         alt: Description of the figure for readers who cannot see it.
     """
     drawn = [key for key in results if key.seed is None and key.minus and key.minus == twins.get(key.model)]
@@ -64,17 +64,20 @@ def write_study(
     tables: Sequence[tuple[str, Table]],
     **about: Any,
 ) -> tuple[str, Path]:
-    """Writes the page and `results.json`; returns the tables for the terminal and the page's path.
+    """Writes the page and `results.json` into the study's folder.
 
     Args:
         page: Page without its last sections, which are about the data, the command, the settings and the software.
         folder: Folder of the study.
         results: Rows of the table of results.
         recordings: Recordings that the study is about.
-        command: Command that repeats all of it.
+        command: Command line that repeats the study.
         settings: Sections about settings.
         tables: Tables for the terminal with their titles, which may be empty.
-        **about: Description of the study in `results.json`, as plain values.
+        **about: Description of the study in `results.json`, as values that JSON can hold.
+
+    Returns:
+        The tables as text for the terminal, and the path of the page.
     """
     origin = [data_section(recordings.datasets), command_section(command), *settings, environment_section()]
     written = write_page(dataclasses.replace(page, sections=[*page.sections, *origin]), folder)
