@@ -3,8 +3,8 @@ r"""Cross-validates frozen encoders on a small data set that none of them was pr
   python -m ecgjax.cross_validate --workdir=runs/simclr --workdir=runs/physioclr --dataset=data/ptbxl \
       --task=NORM --task=female --task=superdiagnostic --fractions=.1,.5,1 --seeds=3 --out=runs/cv
 
-Every record is tested once a seed, by a linear probe that its patient had no part in: patients are divided into outer
-folds, and in each the probe's strength is chosen by inner folds of the others. Beside every encoder stand the same
+Every record is tested once a seed, by a model that its patient had no part in: patients are divided into outer folds,
+and in each a probe's strength is chosen by inner folds of the others. Beside every encoder stand the same
 encoder at random initialisation and the models of --baselines: the same encoder trained with labels alone, and models
 of intervals, of the median beat, and of age and sex; without --workdir these are tested alone. Differences are paired.
 How it is done is said by --config (configs/cross_validation.py). The command can be interrupted, and given again with

@@ -45,7 +45,6 @@ from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
-from ecgjax.finetuning.trainer import check_settings
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.pages.data_card import data_section
@@ -55,7 +54,7 @@ from ecgjax.pages.write import Written
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags, with_question
-from ecgjax.studies.models import BESIDE, StudyModels, answerable
+from ecgjax.studies.models import BESIDE, StudyModels, answerable, check_trainings
 from ecgjax.studies.one_task.pipeline import OneTask, measure_task
 from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.questions import asked, check_answerable
@@ -114,7 +113,7 @@ def evaluate(
         raise ConfigError(
             f"config.probe.prevalence={probe.prevalence} is of a yes or no, which {task.title!r} is not: leave it out"
         )
-    check_settings(probe.supervised, kind, section="config.probe.supervised")
+    check_trainings(settings, [kind], names=["supervised"])
     check_groups(probe.groups, recordings)
     # The data are made again below because the guard may drop records.
     labelled = functools.partial(probe_data, task=task, label_fraction=probe.label_fraction, seed=probe.seed)

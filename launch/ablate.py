@@ -25,6 +25,7 @@ if __name__ == "__main__":
 import functools
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -47,13 +48,22 @@ from ecgjax.data.tasks import parse_task
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.finetuning import trainer
 from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import pretraining_records
 from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.sections import flat, tree_of
-from ecgjax.studies.ablation import ArmRun, answer_tasks, labels_only
-from ecgjax.studies.models import BASELINES, PLAIN, ModelName, checked_baselines, short_title
+from ecgjax.studies.ablation import ArmRun, answer_tasks
+from ecgjax.studies.models import (
+    BASELINES,
+    PLAIN,
+    ModelName,
+    check_trainings,
+    checked_baselines,
+    labels_only_titles,
+    short_title,
+)
 from ecgjax.studies.questions import check_answerable
 from ecgjax.studies.report.ablation_page import training_facts, write_report
 from ecgjax.studies.store import begin_study
@@ -95,6 +105,7 @@ class Planned(NamedTuple):
         folder: Name of the folder of the run's files.
         seed: Seed of the run and of the draw of labels.
         twin: Title of the random encoder that the arm is compared with; empty for a model beside the arms.
+        labels_only: Title of the same encoder trained with labels alone; empty for a model beside the arms.
         settings: Settings of the run.
         flags: Arguments of `ecgjax.pretrain`; none for a model beside the arms.
     """
@@ -104,6 +115,7 @@ class Planned(NamedTuple):
     folder: str
     seed: int
     twin: str
+    labels_only: str
     settings: RunSettings
     flags: Sequence[str]
 
@@ -145,27 +157,29 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
     Raises:
         ConfigError: An arm's config is not possible, or arms would be evaluated on different records.
     """
-    twins: dict[str, str] = {}
-    runs = []
+    titles: dict[str, str] = {}
+    encoders, runs = [], []
+    first = [arm.resolve(seed=0) for arm in arms]
+    for of_arm in first:
+        settings, name = repr(tree_of(of_arm.encoder)), str(of_arm.encoder.name)
+        if settings not in titles:
+            same = sum(title.split(" #")[0] == name for title in titles.values())
+            titles[settings] = name + (f" #{same + 1}" if same else "")
+        encoders.append(titles[settings])
+    labels_only = labels_only_titles(first, encoders)
     for seed in range(seeds):
         made: set[str] = set()
-        for arm in arms:
-            of_arm = arm.resolve(seed=seed)
-            settings = repr(tree_of(of_arm.encoder))
-            random = short_title("random", str(of_arm.encoder.name))
-            if settings not in twins:
-                same = sum(name.split(" #")[0] == random for name in twins.values())
-                twins[settings] = random + (f" #{same + 1}" if same else "")
-            twin = twins[settings]
-            if twin not in made:
-                # Arms of one encoder share what stands beside it, and all arms share what has no encoder.
-                beside: dict[ModelName, str] = {"random": twin, "supervised": labels_only(twin)}
-                beside |= {} if made else {name: short_title(name, "") for name in PLAIN}
-                made.add(twin)
-                for model, title in beside.items():
-                    if model == "random" or model in baselines:
-                        runs.append(Planned(model, title, _folder(title), seed, "", of_arm, ()))
-            runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, of_arm, arm.flags(seed=seed)))
+        for arm, encoder, trained in zip(arms, encoders, labels_only, strict=True):
+            of_arm, twin = arm.resolve(seed=seed), short_title("random", encoder)
+            # Arms of one encoder share what stands beside it, and all arms share what has no encoder.
+            beside: dict[str, ModelName] = {twin: "random", trained: "supervised"}
+            beside |= {short_title(name, ""): name for name in PLAIN}
+            for title, model in beside.items():
+                if title not in made and (model == "random" or model in baselines):
+                    made.add(title)
+                    runs.append(Planned(model, title, _folder(title), seed, "", "", of_arm, ()))
+            flags_of_arm = arm.flags(seed=seed)
+            runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, trained, of_arm, flags_of_arm))
     shared = [{name: flat(tree_of(run.settings))[name] for name in _SHARED} for run in runs]
     for run, values in zip(runs, shared, strict=True):
         for name, value in values.items():
@@ -178,7 +192,7 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
 
 
 def _folder(title: str) -> str:
-    return title.replace(" ", "-").replace(":", "_").replace("#", "")
+    return re.sub("[#()]", "", title.replace(" ", "-").replace(":", "_"))
 
 
 def tasks_of(
@@ -336,6 +350,10 @@ def ablate(asked: Asked) -> int | None:
         few = [each for data in drawn[seed].values() for each in check_answerable(data, recordings.index)]
     # The test records, which `rare` and `few` are about, are the same for all seeds.
     cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare, *few)
+    if "supervised" in baselines:
+        kinds = {kind_of(data.task) for data in drawn[0].values()}
+        for run in runs:
+            check_trainings(run.settings, kinds, names=["supervised"])
     _begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
     if not asked.only:  # Concurrent jobs would write the same files.
         keep_compiled(out)
@@ -367,6 +385,7 @@ def ablate(asked: Asked) -> int | None:
             out=out,
             failed=failed,
             missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
+            labels_only={run.arm: run.labels_only for run in runs if run.labels_only},
             resamples=asked.resamples,
             cautions=cautions,
             command=asked.command,

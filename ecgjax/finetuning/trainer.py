@@ -335,6 +335,11 @@ def _at_probe(
     return head._replace(params=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, head.params))
 
 
+def shared_settings(optimizer: OptimizerSettings) -> dict[str, Any]:
+    """Returns the settings of the pretraining's optimiser that a training with labels takes over, by name."""
+    return {name: getattr(optimizer, name) for name in SHARED}
+
+
 def check_settings(settings: FineTuneSettings, kind: QuestionKind, *, section: str = "training with labels") -> None:
     """Raises an error for settings that are unknown, or contradict each other or the task.
 
@@ -366,7 +371,7 @@ def _optimizer_settings(settings: FineTuneSettings, optimizer: OptimizerSettings
     # parameters or its rates.
     of_head = settings.head_learning_rate
     own = {name: getattr(settings, name) for name in ("learning_rate", "layer_decay", "frozen")}
-    shared = {name: getattr(optimizer, name) for name in SHARED}
+    shared = shared_settings(optimizer)
     return OptimizerSettings(**own, **shared, rates=() if of_head is None else (("^head/", of_head),))
 
 

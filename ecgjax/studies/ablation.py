@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.models.answers import Answers, load_archive, save_archive
-from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.pages.json_values import plain
 from ecgjax.studies.models import PLAIN, ModelName, StudyModels, short_title, with_float32
 from ecgjax.studies.results import Key, over_seeds
@@ -62,7 +63,7 @@ class ArmRun:
         words, arrays = load_archive(path)
         try:
             tasks = {
-                name: Answers(outputs=arrays[f"scores{number}"], **{k: v for k, v in values.items() if k != "scores"})
+                name: _answers(values, arrays.get(f"scores{number}"))
                 for number, (name, values) in enumerate(words.pop("tasks").items())
             }
             # NaN was stored as null, since JSON does not have it.
@@ -72,9 +73,19 @@ class ArmRun:
             raise DataError(f"{path}: this result is damaged ({error}); remove it to make it again") from error
 
 
+def _answers(values: dict[str, Any], outputs: np.ndarray | None) -> Answers:
+    del values["scores"]
+    if outputs is None and not values.get("reason"):
+        raise KeyError("scores")
+    if values["val_metric"] is None:
+        values["val_metric"] = math.nan
+    return Answers(outputs=outputs, **values)
+
+
 def described(answers: Answers) -> dict[str, float | str | None]:
     """Returns how predictions were made (numbers of records, validation metric, setting), without the predictions."""
-    return {name: getattr(answers, name) for name in ("records", "positives", "val_metric", "selected")}
+    told = {name: getattr(answers, name) for name in ("records", "positives", "val_metric", "selected")}
+    return told | ({"reason": answers.reason} if answers.reason else {})
 
 
 def answer_tasks(
@@ -101,10 +112,10 @@ def answer_tasks(
         progress: Whether progress bars are drawn.
 
     Returns:
-        The predictions for each task, by the task's name.
+        The predictions for each task, by the task's name, or the reason why a task has none.
 
     Raises:
-        DataError: No model can be fitted to the labels of a task.
+        DataError: A file of features is damaged, or features are not finite.
     """
     # Measurements serve all draws of labels, and so they are of all labelled records.
     parts = []
@@ -114,16 +125,16 @@ def answer_tasks(
     kept = folder if model in PLAIN else None
     features = LabelledFeatures(recordings, records, folder=kept, seed=seed, progress=progress)
     models = StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
-    return {name: with_float32(models.answers(model, data, seed=seed)) for name, data in tasks.items()}
-
-
-def labels_only(twin: str) -> str:
-    """Returns the title of the network that is trained with labels alone.
-
-    Args:
-        twin: Title of the same encoder at random initialisation.
-    """
-    return twin.replace(short_title("random", ""), short_title("supervised", ""), 1)
+    found = {}
+    for name, data in tasks.items():
+        try:
+            found[name] = with_float32(models.answers(model, data, seed=seed))
+        except DataError as error:
+            # A question without a model takes nothing from the others.
+            if error.reason != NO_MODEL:
+                raise
+            found[name] = Answers(outputs=None, reason=str(error), records=len(data.train.records))
+    return found
 
 
 def first_arm(runs: Sequence[ArmRun]) -> str:
@@ -131,12 +142,15 @@ def first_arm(runs: Sequence[ArmRun]) -> str:
     return next((run.arm for run in runs if run.twin), "")
 
 
-def measure_arms(runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, resamples: int) -> dict[Key, Interval]:
+def measure_arms(
+    runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, labels_only: Mapping[str, str], resamples: int
+) -> dict[Key, Interval]:
     """Computes the metric of all arms on every task, over seeds and seed by seed, with bootstrap intervals.
 
     Args:
         runs: Runs in the order of the table, each with predictions for all tasks.
         tasks: Labelled records of each task, by the task's name; the test records are the same for all seeds.
+        labels_only: Title of the same encoder trained with labels alone, by the title of each arm.
         resamples: Number of bootstrap resamples of the test patients, the same for all arms.
 
     Returns:
@@ -148,16 +162,24 @@ def measure_arms(runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, resa
     pairs = [
         (arm, other)
         for arm, twin in dict.fromkeys((run.arm, run.twin) for run in runs if run.twin)
-        for other in (twin, labels_only(twin), *plain_models, *({first_arm(runs)} - {arm}))
+        for other in (twin, labels_only.get(arm, ""), *plain_models, *({first_arm(runs)} - {arm}))
     ]
     rows: dict[Key, Interval] = {}
     for name, data in tasks.items():
-        kind, test, metrics = kind_of(data.task), data.test, {}
+        kind, test, metrics, missing = kind_of(data.task), data.test, {}, {}
         for run in runs:
-            if (outputs := run.tasks[name].outputs) is not None:
-                key = Key(run.arm, kind.primary, name, data.label_fraction, run.seed)
-                metrics[key] = kind.metrics(test.labels, outputs, classes=data.classes)[kind.primary]
+            key, answers = Key(run.arm, kind.primary, name, data.label_fraction, run.seed), run.tasks[name]
+            if answers.outputs is None:
+                missing[key] = answers.reason
+            else:
+                metrics[key] = kind.metrics(test.labels, answers.outputs, classes=data.classes)[kind.primary]
         rows |= over_seeds(
-            metrics, {}, pairs=pairs, patients=test.patients, resamples=resamples, seed=0, needs=f"a {kind.primary}"
+            metrics,
+            missing,
+            pairs=pairs,
+            patients=test.patients,
+            resamples=resamples,
+            seed=0,
+            needs=f"a {kind.primary}",
         )
     return rows

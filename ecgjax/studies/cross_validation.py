@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from ecgjax.evaluation.features.labelled_features import LabelledFeatures, NormR
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.weighting import check_finite, on_rows
 from ecgjax.evaluation.models.answers import Answers, fold_mean_auroc
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.models.nested_cross_validation import (
     AnswerFold,
     chosen_on_a_fold,
@@ -41,7 +43,16 @@ from ecgjax.finetuning import trainer
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
 from ecgjax.settings.sections import read, tree_of
-from ecgjax.studies.models import BASELINES, PLAIN, PREPROCESSORS, ModelName, StudyModels, short_title
+from ecgjax.studies.models import (
+    BASELINES,
+    PLAIN,
+    PREPROCESSORS,
+    ModelName,
+    StudyModels,
+    check_trainings,
+    labels_only_titles,
+    short_title,
+)
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.results import Key, over_seeds
@@ -77,7 +88,8 @@ class ComparedModel(NamedTuple):
     Attributes:
         name: Key of the model, see `models`.
         title: Title in tables.
-        encoder: Title of the model's encoder at random initialisation; empty for models without an encoder.
+        encoder: Title of the model's encoder; empty for models without one.
+        labels_only: Title of the same encoder trained with labels alone; empty for models without an encoder.
         identity: Values that determine the model's predictions, besides data set and method, as JSON can hold them.
         models: Function that returns the object that fits the model.
     """
@@ -85,22 +97,24 @@ class ComparedModel(NamedTuple):
     name: ModelName
     title: str
     encoder: str
+    labels_only: str
     identity: Mapping[str, Any]
     models: Callable[[], StudyModels]
 
     @property
     def folder(self) -> str:
         """Name of the folder that holds the model's files."""
-        return self.title.replace(" ", "-").replace("/", "-").replace(":", "_").replace("#", "")
+        return re.sub("[#()]", "", re.sub("[ /]", "-", self.title).replace(":", "_"))
 
     @property
     def against(self) -> tuple[str, ...]:
         """Titles of the models that this one is compared with, if these are in the study; empty without encoder."""
         others: Mapping[ModelName, tuple[ModelName, ...]] = {
-            "pretrained": ("random", "supervised", *PLAIN),
+            "pretrained": ("random", *PLAIN),
             "random": PLAIN,
         }
-        return tuple(short_title(name, self.encoder) for name in others.get(self.name, ()))
+        titles = tuple(short_title(name, self.encoder) for name in others.get(self.name, ()))
+        return (*titles, self.labels_only) if self.name == "pretrained" else titles
 
 
 def compared_models(
@@ -111,6 +125,7 @@ def compared_models(
     layer: str,
     baselines: Sequence[ModelName] = BASELINES,
     alone: RunSettings | None = None,
+    folder: Path | None = None,
     progress: bool = True,
 ) -> list[ComparedModel]:
     """Returns all models: those without an encoder, then every encoder after the models that it is compared with.
@@ -125,31 +140,35 @@ def compared_models(
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
         baselines: Keys of the other models to compare with, as in `models.BASELINES`.
         alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
+        folder: Folder in which measurements of the ECG are kept; None to keep them in memory alone.
         progress: Whether progress bars are drawn.
     """
 
     def study_models(
-        settings: RunSettings, norm: NormRecords | None = None, encoder: frozen_encoder.Encoder | None = None
+        settings: RunSettings,
+        norm: NormRecords | None = None,
+        encoder: frozen_encoder.Encoder | None = None,
+        folder: Path | None = None,
     ) -> StudyModels:
-        features = LabelledFeatures(recordings, records, norm=norm, progress=progress)
+        features = LabelledFeatures(recordings, records, folder=folder, norm=norm, progress=progress)
         settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, layer=layer))
         return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
 
-    def beside(settings: RunSettings, title: str, norm: NormRecords, digest: str) -> list[ComparedModel]:
-        """Returns an encoder at random initialisation, and the same encoder trained with labels alone."""
+    def beside(
+        settings: RunSettings, title: str, labels_only: str, norm: NormRecords, digest: str
+    ) -> list[ComparedModel]:
+        """Returns an encoder at random initialisation, and the same encoder trained with labels alone, if new."""
         encoder = {"encoder": tree_of(settings.encoder), "batch_norm_records": digest, "layer": layer}
-        optimizer = {name: getattr(settings.optimizer, name) for name in trainer.SHARED}
-        trained = {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
-        identities: Mapping[ModelName, Mapping[str, Any]] = {"random": encoder, "supervised": encoder | trained}
-        found = []
-        for name, identity in identities.items():
-            if name == "random" or name in baselines:
-                # Made once, because compiling a training takes longer than a small training.
-                once = functools.cache(functools.partial(study_models, settings, norm))
-                found.append(ComparedModel(name, short_title(name, title), title, identity, once))
-        return found
+        optimizer = trainer.shared_settings(settings.optimizer)
+        trained = encoder | {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
+        # Made once, because compiling a training takes longer than a small training.
+        once = functools.cache(functools.partial(study_models, settings, norm))
+        found = [ComparedModel("random", short_title("random", title), title, labels_only, encoder, once)]
+        if "supervised" in baselines:
+            found.append(ComparedModel("supervised", labels_only, title, labels_only, trained, once))
+        return [model for model in found if model.title not in {other.title for other in models}]
 
-    rate_hz, measured = recordings.format.sampling_rate_hz, study_models(RunSettings())
+    rate_hz, measured = recordings.format.sampling_rate_hz, study_models(RunSettings(), folder=folder)
     plain: Mapping[ModelName, Any] = {
         "intervals": [median_beat.VERSION, rate_hz],
         "boosted": [median_beat.VERSION, rate_hz],
@@ -157,11 +176,14 @@ def compared_models(
         "demographics": ["age_years", "sex"],
     }
     asked = [name for name in PLAIN if name in baselines]
-    models = [ComparedModel(name, short_title(name, ""), "", {name: plain[name]}, lambda: measured) for name in asked]
+    models = [
+        ComparedModel(name, short_title(name, ""), "", "", {name: plain[name]}, lambda: measured) for name in asked
+    ]
     if alone is not None and not runs:
-        norm = NormRecords(recordings.store.read, records)
-        models += beside(alone, str(alone.encoder.name), norm, digests.of_arrays(records))
+        norm, title = NormRecords(recordings.store.read, records), str(alone.encoder.name)
+        models += beside(alone, title, short_title("supervised", title), norm, digests.of_arrays(records))
     titles: dict[str, str] = {}
+    encoders = []
     for run in runs:
         digest = run.norm_digest
         settings = json.dumps([tree_of(run.settings.encoder), digest, layer], sort_keys=True, default=str)
@@ -170,10 +192,15 @@ def compared_models(
             # Encoders of one name that are not alike are told apart by a number.
             same = sum(title.split(" #")[0] == name for title in titles.values())
             titles[settings] = name + (f" #{same + 1}" if same else "")
-            models += beside(run.settings, titles[settings], run.norm, digest)
+        encoders.append(titles[settings])
+    for run, title, labels_only in zip(
+        runs, encoders, labels_only_titles([run.settings for run in runs], encoders), strict=True
+    ):
+        digest = run.norm_digest
+        models += beside(run.settings, title, labels_only, run.norm, digest)
         identity = {"weights": digests.of_weights(run.encoder.split), "batch_norm_records": digest, "layer": layer}
         of_run = functools.partial(study_models, run.settings, run.norm, run.encoder)
-        models.append(ComparedModel("pretrained", run.title, titles[settings], identity, of_run))
+        models.append(ComparedModel("pretrained", run.title, title, labels_only, identity, of_run))
     return models
 
 
@@ -229,9 +256,13 @@ class Study:
         self._patient_ids = recordings.index.patient_id[self.records]
         rare = {"min_positives": method.min_positives, "folds": method.outer_folds}
         self.problems, self.questions = ask(recordings.index, self.records, tasks, **rare)
+        if "supervised" in baselines:
+            for settings in [run.settings for run in runs] or ([] if alone is None else [alone]):
+                check_trainings(settings, {kind_of(each.task) for each in self.problems.values()}, names=["supervised"])
         self.models = compared_models(
-            runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone, progress=progress
-        )
+            runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone,
+            folder=folder / "features", progress=progress,
+        )  # fmt: skip
         identity = {
             "data": list(recordings.fingerprints),
             "records": digests.of_arrays(self.records, self.patients),
@@ -306,6 +337,7 @@ class Study:
                 check_finite(values, f"numbers of the embeddings by {model.title}")
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, values)
+            models.release()
         return np.load(path, mmap_mode="r")
 
     def _data(self, problem: Problem, *parts: np.ndarray, seed: int) -> ProbeData:

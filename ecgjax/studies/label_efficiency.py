@@ -215,6 +215,8 @@ def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
 
     Leaves of the pretraining that were added since have their defaults.
     """
+    if "pretraining" not in identity:  # The folder holds a study of another command.
+        return identity
     given = {name: value for name, value in identity["pretraining"].items() if value is not None}
     return {**identity, "pretraining": _pretraining(defaults.settings_of(earlier.translated(given)))}
 

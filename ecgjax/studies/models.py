@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,9 +38,10 @@ from ecgjax.evaluation.features.measurements import demographic_columns, interva
 from ecgjax.evaluation.models.answers import Answers, answers_of, examples_of
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples, FittedModel
-from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.models.kinds import QuestionKind, kind_of
 from ecgjax.evaluation.models.linear import fit_linear, fit_nearest
 from ecgjax.evaluation.models.nested_cross_validation import MakePreprocessor
+from ecgjax.finetuning import trainer
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.settings.sections import tree_of
 
@@ -97,6 +100,44 @@ def short_title(name: ModelName, encoder: str) -> str:
         encoder: Title of the encoder at random initialisation or trained with labels alone.
     """
     return _SHORT[name] if name in PLAIN else f"{_SHORT[name]} {encoder}"
+
+
+def labels_only_titles(settings: Sequence[RunSettings], encoders: Sequence[str]) -> list[str]:
+    """Returns the titles of the networks that are trained with labels alone, one for each encoder of a study.
+
+    Encoders of one title may be trained with labels in several ways. These are told apart by a digest of the settings
+    and not by a number, so that their titles do not depend on the order of the encoders.
+
+    Args:
+        settings: Settings of each encoder and of its training with labels.
+        encoders: Title of each encoder at random initialisation, without its first word.
+    """
+    told = [
+        (title, json.dumps([tree_of(each.probe.supervised), trainer.shared_settings(each.optimizer)], sort_keys=True))
+        for title, each in zip(encoders, settings, strict=True)
+    ]
+    several = {title for title, _ in told if len({words for other, words in told if other == title}) > 1}
+    return [
+        short_title("supervised", title)
+        + (f" ({hashlib.blake2b(words.encode(), digest_size=3).hexdigest()})" if title in several else "")
+        for title, words in told
+    ]
+
+
+def check_trainings(settings: RunSettings, kinds: Iterable[QuestionKind], *, names: Sequence[str]) -> None:
+    """Refuses settings of trainings with labels that are unknown or do not suit a question.
+
+    Args:
+        settings: Settings of the run.
+        kinds: Kinds of the questions.
+        names: Sections of `config.probe`, `"supervised"` or `"finetune"`.
+
+    Raises:
+        ConfigError: A setting is unknown or contradicts another one or a question.
+    """
+    for kind in kinds:
+        for name in names:
+            trainer.check_settings(getattr(settings.probe, name), kind, section=f"config.probe.{name}")
 
 
 def checked_baselines(asked: Sequence[str]) -> tuple[ModelName, ...]:
@@ -163,7 +204,7 @@ class StudyModels:
         self.features, self._settings, self._pretrained = features, settings, pretrained
         self._validated, self._progress = validated, progress
         self._trainings: dict[tuple[_Initialisation, str, int], FineTuning] = {}
-        self._embeddings: dict[str, np.ndarray] = {}
+        self._embeddings: dict[tuple[str, str], np.ndarray] = {}
         self._recalibrated: dict[tuple[_Initialisation, int], encoders.Split[encoders.Encoder]] = {}
         self._makers: Mapping[ModelName, Callable[[ProbeData, int], Answers]] = {
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
@@ -210,18 +251,25 @@ class StudyModels:
         }
         return values[name]()
 
-    def embeddings(self, initialisation: _Initialisation, seed: int) -> np.ndarray:
+    def embeddings(self, initialisation: _Initialisation, seed: int, *, layer: str = "") -> np.ndarray:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
 
         Args:
             initialisation: Weights of the encoder, `"pretrained"` or `"random"`.
             seed: Seed of the random initialisation.
+            layer: Layer that embeds, `"features"` or `"embedding"`; that of the settings by default.
         """
         name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
-        if name not in self._embeddings:
-            encoder, settings = self._encoder(initialisation, seed), tree_of(self._settings.encoder)
-            self._embeddings[name] = self.features.embeddings(encoder, name=name, settings=settings)
-        return self._embeddings[name]
+        layer = layer or self._settings.probe.layer
+        if (name, layer) not in self._embeddings:
+            encoder = dataclasses.replace(self._encoder(initialisation, seed), layer=layer)
+            settings = tree_of(self._settings.encoder)
+            self._embeddings[name, layer] = self.features.embeddings(encoder, name=name, settings=settings)
+        return self._embeddings[name, layer]
+
+    def release(self) -> None:
+        """Frees the memory of embeddings, which are computed again where they are asked for again."""
+        self._embeddings.clear()
 
     def _fitted(self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]) -> Answers:
         features = self.features.of(values, data)
@@ -237,7 +285,9 @@ class StudyModels:
         read = self.features.recordings.store.read
         training, probe = self.training(initialisation, data), None
         if training.begins_at_probe:
-            probe = fit_linear(examples_of(self.features.of(self.embeddings(initialisation, seed), data), data))
+            # A head stands on the features, whatever layer is probed.
+            seen = self.embeddings(initialisation, seed, layer="features")
+            probe = fit_linear(examples_of(self.features.of(seen, data), data))
         recalibrated = training.encoder_is_frozen or training.begins_at_probe
         title = f"{'labels only' if initialisation == 'random' else 'fine-tuning'}, seed {seed}"
         start = self._start(initialisation, seed, recalibrated=recalibrated)

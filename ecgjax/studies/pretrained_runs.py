@@ -13,7 +13,7 @@ from ecgjax import defaults
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.defaults import RunSettings
-from ecgjax.errors import ConfigError
+from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.labelled_features import NormRecords
 from ecgjax.leakage import guard
@@ -121,14 +121,20 @@ def keep_apart(
 
     Raises:
         ConfigError: There are overlaps, and they are to be refused.
-        CheckpointError: The list of what a run was pretrained on is missing or damaged.
+        CheckpointError: The list of what a run was pretrained on is missing or damaged, and overlaps are not marked.
     """
     found, seen, compared = [], [np.zeros(0, np.int64)], {}
     for run in runs:
         if run.encoder.trained_on is None:
             found.append(guard.not_listed(run.title, among="the records here"))
             continue
-        trained_on = run.encoder.trained_on()
+        try:
+            trained_on = run.encoder.trained_on()
+        except CheckpointError as error:
+            if overlaps != "mark":
+                raise
+            found.append(f"Whether records here were pretrained on by {run.title} is not known: {error}.")
+            continue
         # Runs with one list have the same overlaps, and finding them takes long.
         if trained_on.digest not in compared:
             # All records stand on this side of the split, since a cross-validation tests each of them.

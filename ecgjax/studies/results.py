@@ -7,6 +7,7 @@ over patients. `results.json` of every study has these rows under `results`; `re
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -179,16 +180,37 @@ def _over_seeds(
     return {key: found.mean_of(defined) if defined else next(iter(rows.values()))} | rows
 
 
+class Rows(dict[Key, Interval]):
+    """Rows that are not changed any more, in which the seeds of a mean are found without a search through all rows."""
+
+    @functools.cached_property
+    def seeds(self) -> Mapping[Key, dict[int, Interval]]:
+        """Rows of single seeds by seed, by the key of their mean."""
+        found: dict[Key, dict[int, Interval]] = {}
+        for key, value in self.items():
+            if key.seed is not None:
+                found.setdefault(key._replace(seed=None), {})[key.seed] = value
+        return found
+
+
+def _seeds(results: Results, key: Key) -> Mapping[int, Interval]:
+    table = results if isinstance(results, Rows) else Rows(results)
+    return table.seeds.get(key, {})
+
+
 def of_seeds(results: Results, key: Key) -> dict[int, float]:
-    """Returns the values of the seeds that have one, by seed, for the key of a mean over seeds."""
-    rows = {other.seed: value for other, value in results.items() if other._replace(seed=None) == key}
-    return {seed: value.estimate for seed, value in rows.items() if seed is not None and not _is_missing(value)}
+    """Returns the value of every seed that has one, by seed.
+
+    Args:
+        results: Rows of the table of results.
+        key: Key of a mean over seeds.
+    """
+    return {seed: value.estimate for seed, value in _seeds(results, key).items() if not _is_missing(value)}
 
 
 def lost_seeds(results: Results, key: Key) -> int:
-    """Returns the number of seeds without a value, for the key of a mean over seeds."""
-    rows = [value for other, value in results.items() if other.seed is not None and other._replace(seed=None) == key]
-    return sum(map(_is_missing, rows))
+    """Returns the number of seeds that have no value, with the same arguments as `of_seeds`."""
+    return sum(map(_is_missing, _seeds(results, key).values()))
 
 
 def _is_missing(value: Interval) -> bool:

@@ -619,7 +619,8 @@ def made_up_study():
     study = object.__new__(Study)
     kinds = {"random net": "random", "strong": "pretrained", "same": "pretrained"}
     study.models = [
-        ComparedModel(name=name, title=title, encoder="net", identity={}, models=None) for title, name in kinds.items()
+        ComparedModel(name=name, title=title, encoder="net", labels_only="labels only net", identity={}, models=None)
+        for title, name in kinds.items()
     ]
     study.problems, study.patients = PROBLEMS, PATIENTS
     study.questions = [Question(title="x:*", problems=("x:a", "x:b"), left_out={})]

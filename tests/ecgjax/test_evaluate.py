@@ -34,7 +34,7 @@ RATE_HZ = 100
 class _MeanAmplitudes:
     """Stands for an encoder: amplitudes of the signal, in place of what was learned."""
 
-    step = 700
+    step, layer = 700, "features"
     pretrained_on = ("f00d",)
     trained_on = None
     split = types.SimpleNamespace(stats={"mean": np.zeros(1)})

@@ -83,7 +83,14 @@ class LabelledFeatures:
             data: Labelled records of a task.
         """
         parts = {"train": data.train, "val": data.val, "test": data.test}
-        return SplitFeatures(**{name: values[self._row[part.records]] for name, part in parts.items()})
+        return SplitFeatures(**{name: values[self._rows(part.records)] for name, part in parts.items()})
+
+    def _rows(self, records: np.ndarray) -> np.ndarray:
+        """Returns the row of each record among the labelled ones, `int64[n]`."""
+        rows = self._row[records]
+        if (rows < 0).any():
+            raise ValueError(f"{np.count_nonzero(rows < 0)} records are not among those that the features are of")
+        return rows
 
     def recalibrated(self, encoder: frozen_encoder.Encoder) -> frozen_encoder.Encoder:
         """Returns an encoder with batch-norm statistics of unaugmented recordings; unchanged without batch norm."""

@@ -84,11 +84,13 @@ class FoldAnswers(NamedTuple):
         outputs: Log odds of the records of the fold, `[n]`.
         chosen: Chosen strength C of a logistic regression; None for other models.
         reason: Reason why nothing could be chosen, or why there are no predictions; empty where something was chosen.
+        trained: Number of records that the model was trained with; None for all training records.
     """
 
     outputs: np.ndarray | None
     chosen: float | None = None
     reason: str = ""
+    trained: int | None = None
 
 
 #: Function of the training records and of the records of a fold, both `int64[...]`, that answers the latter.
@@ -131,10 +133,10 @@ def cross_validate(
         train = np.flatnonzero(folds != fold)
         drawn = draw_patients(patients[train], patient_ids=patient_ids[train], fraction=fraction, seed=seed)
         train, held_out = train[drawn], np.flatnonzero(folds == fold)
-        records.append(len(train))
         positives.append(int(labels[train].sum()))
         reason = undefined_reason(labels[train])
         found = FoldAnswers(None, reason=reason) if reason else answer(train, held_out)
+        records.append(len(train) if found.trained is None else found.trained)
         if found.outputs is None:
             reason = f"fold {fold + 1}: {found.reason}"
             break
@@ -206,7 +208,7 @@ def chosen_on_a_fold(
             if undefined_reason(labels[train[val]]):
                 continue
             try:
-                return FoldAnswers(answers(train[inner], train[val], held_out))
+                return FoldAnswers(answers(train[inner], train[val], held_out), trained=len(inner))
             except DataError as error:
                 if error.reason != NO_MODEL:
                     raise

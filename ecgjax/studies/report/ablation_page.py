@@ -15,7 +15,7 @@ from ecgjax.studies.ablation import ArmRun, described, first_arm, measure_arms
 from ecgjax.studies.models import PLAIN, short_title
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
-from ecgjax.studies.results import Key, Results
+from ecgjax.studies.results import Key, Results, Rows
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -53,6 +53,7 @@ def write_report(
     out: Path,
     failed: Mapping[str, str],
     missing: Sequence[str],
+    labels_only: Mapping[str, str],
     resamples: int,
     cautions: Sequence[str],
     command: str,
@@ -66,6 +67,7 @@ def write_report(
         out: Folder that the report is written to.
         failed: Reason of each failure, by the run's name.
         missing: Names of runs that have not been started yet.
+        labels_only: Title of the same encoder trained with labels alone, by the title of each arm.
         resamples: Number of bootstrap resamples of the test patients.
         cautions: Sentences that a reader must know first.
         command: Command line that repeats the ablation.
@@ -73,11 +75,11 @@ def write_report(
     Returns:
         The tables as text for the terminal, and the path of the page.
     """
-    results = measure_arms(runs, tasks, resamples=resamples)
+    results = Rows(measure_arms(runs, tasks, labels_only=labels_only, resamples=resamples))
     means = [key for key in results if key.seed is None]
     arms = list(dict.fromkeys(run.arm for run in runs))
     trained = {run.arm: run.twin for run in runs if run.twin}
-    others = not_pretrained(trained) | {"the first arm": dict.fromkeys(trained, first_arm(runs))}
+    others = not_pretrained(trained, labels_only) | {"the first arm": dict.fromkeys(trained, first_arm(runs))}
     for title in (short_title(name, "") for name in PLAIN):
         others[f"the model of {title}"] = dict.fromkeys(trained, title)
     tables = {
@@ -138,8 +140,9 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
     counts = "; ".join(f"{name} is tested on {kind_of(data.task).counts(data.test)}" for name, data in tasks.items())
     (fraction,) = {data.label_fraction for data in tasks.values()}
     return (
-        f"Data set {recordings.name}. Linear probes are trained on {fraction:.3g} of the labelled training patients "
-        f"and selected on validation. {counts}. Values are the mean over seeds, [95 % interval over {resamples:,} "
+        f"Data set {recordings.name}. Linear probes on frozen encoders, and the models beside them, are trained on "
+        f"{fraction:.3g} of the labelled training patients and selected on validation. {counts}. "
+        f"Values are the mean over seeds, [95 % interval over {resamples:,} "
         "resamples of the test patients], and ± standard deviation over seeds, which change labels, initialisation and "
         "training. "
         "Differences are paired: both sides have the same labels, test records and resamples."

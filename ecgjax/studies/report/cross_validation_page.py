@@ -18,7 +18,9 @@ from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
-from ecgjax.studies.results import Key, Results
+from ecgjax.studies.results import Key, Results, Rows
+
+_Means = Mapping[tuple[str, str, str], Sequence[Key]]
 
 
 def write_report(
@@ -42,11 +44,14 @@ def write_report(
         The tables as text for the terminal, and the path of the page.
     """
     recordings, questions = study.recordings, study.questions
-    method, results = dataclasses.asdict(study.method), study.measure(answers)
-    means = [key for key in results if key.seed is None]
+    method, results = dataclasses.asdict(study.method), Rows(study.measure(answers))
+    means: dict[tuple[str, str, str], list[Key]] = {}
+    for key in sorted(results, key=lambda key: key.fraction):
+        if key.seed is None:
+            means.setdefault((key.model, key.task, key.minus), []).append(key)
     random = any(model.name == "random" for model in study.models)
     twins = {each.title: short_title("random", each.encoder) for each in study.models if each.name == "pretrained"}
-    others = not_pretrained(twins)
+    others = not_pretrained(twins, {each.title: each.labels_only for each in study.models if each.name == "pretrained"})
     for title in (short_title(name, "") for name in PLAIN):
         others[f"the model of {title}"] = {each.title: title for each in study.models if title in each.against}
     alone = {model.title: "" for model in study.models}
@@ -105,20 +110,18 @@ def write_report(
     )
 
 
-def _table(results: Results, means: Sequence[Key], question: Question, minus: Mapping[str, str]) -> Table:
+def _table(results: Results, means: _Means, question: Question, minus: Mapping[str, str]) -> Table:
     """Returns a table of models by fractions of the labels.
 
     Args:
         results: Results of the cross-validation.
-        means: Keys of the means over seeds.
+        means: Keys of the means over seeds by model, question and what is subtracted, in the order of the fractions.
         question: Task of the table.
         minus: Title of the model that is subtracted, by the title of the model; empty for none.
     """
     cells = {
         f"{model} minus {other}" if other else model: {
-            f"{100 * key.fraction:g} % of labels": key
-            for key in sorted(means, key=lambda key: key.fraction)
-            if (key.model, key.task, key.minus) == (model, question.title, other)
+            f"{100 * key.fraction:g} % of labels": key for key in means.get((model, question.title, other), ())
         }
         for model, other in minus.items()
     }
@@ -127,7 +130,7 @@ def _table(results: Results, means: Sequence[Key], question: Question, minus: Ma
 
 _NORM = (
     "Batch norm of an encoder and of its random twin is set by the same unaugmented recordings of the pretraining, of "
-    "its real data sets alone where it had any. No recording of the tested data set influences an encoder. A run is "
+    "its real data sets alone where it had any: no recording of the tested data set influences these two. A run is "
     "one pretraining: no interval here includes the variation between pretraining runs."
 )
 

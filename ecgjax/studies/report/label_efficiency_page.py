@@ -22,6 +22,7 @@ from ecgjax.studies.report.label_efficiency_tables import (
     other_metrics_table,
 )
 from ecgjax.studies.report.study_page import write_study
+from ecgjax.studies.results import Rows
 from ecgjax.studies.store import TrainedCell
 
 
@@ -37,7 +38,7 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
         Tables as text, and the path of the page.
     """
     probe, data, task, kind = study.settings.probe, study.data, study.task, kind_of(study.task)
-    results = measure_cells(cells, data, resamples=probe.bootstrap, seed=probe.seed)
+    results = Rows(measure_cells(cells, data, resamples=probe.bootstrap, seed=probe.seed))
     title = f"{task.title}: labels needed" + (" (SIMULATED DATA)" if study.recordings.simulated else "")
     tables = [table(results, cells, task) for table in (models_table, differences_table)]
     positives = dict(zip(data.classes, data.test.labels.sum(axis=0), strict=True)) if data.classes else {}

@@ -13,21 +13,21 @@ from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
-from ecgjax.studies.ablation import labels_only
 from ecgjax.studies.report.forest import Row, forest
 from ecgjax.studies.report.seed_tables import row_of
 from ecgjax.studies.results import Results, write_results
 
 
-def not_pretrained(twins: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+def not_pretrained(twins: Mapping[str, str], labels_only: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     """Returns the models to compare pretrained encoders with: for a description, a title by the encoder's title.
 
     Args:
         twins: Title of the same encoder at random initialisation, by the title of each pretrained encoder.
+        labels_only: Title of the same encoder trained with labels alone, likewise.
     """
     return {
         "the same encoder at random initialisation": twins,
-        "the same encoder trained with labels alone": {title: labels_only(twin) for title, twin in twins.items()},
+        "the same encoder trained with labels alone": labels_only,
     }
 
 

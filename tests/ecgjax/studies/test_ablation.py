@@ -28,7 +28,7 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import kind_of
-from ecgjax.studies.ablation import ArmRun, answer_tasks, labels_only, measure_arms
+from ecgjax.studies.ablation import ArmRun, answer_tasks, measure_arms
 from ecgjax.studies.models import BASELINES, checked_baselines, short_title
 from ecgjax.studies.report.ablation_page import _table, facts_table, write_report
 from ecgjax.studies.results import Key, of_seeds, read_results, seed_sd
@@ -69,7 +69,7 @@ def _key(arm, minus="", seed=None):
 
 def test_means_and_differences_are_over_the_seeds_that_both_have(cohort):
     runs, tasks = cohort
-    results = measure_arms(runs, tasks, resamples=300)
+    results = measure_arms(runs, tasks, labels_only={}, resamples=300)
     labels = tasks[TASK].test.labels
     auroc = {(run.arm, run.seed): roc_auc_score(labels, run.tasks[TASK].outputs.astype(float)) for run in runs}
     a, random = (np.array([auroc[arm, seed] for seed in (0, 1)]) for arm in ("a", "random net"))
@@ -88,14 +88,14 @@ def test_means_and_differences_are_over_the_seeds_that_both_have(cohort):
 
 def test_arms_are_compared_with_every_model_that_stands_beside_them(cohort):
     runs, tasks = cohort
-    names = [labels_only("random net"), *(short_title(name, "") for name in BASELINES[1:])]
+    names = [short_title("supervised", "net"), *(short_title(name, "") for name in BASELINES[1:])]
     assert names[0] == "labels only net"
     others = [
         _run(name, seed, np.roll(runs[0].tasks[TASK].outputs, 10 * place + seed), twin="")
         for place, name in enumerate(names)
         for seed in (0, 1)
     ]
-    results = measure_arms([*others, *runs], tasks, resamples=100)
+    results = measure_arms([*others, *runs], tasks, labels_only=dict.fromkeys("ab", names[0]), resamples=100)
     labels = tasks[TASK].test.labels
     for arm, seeds in (("a", (0, 1)), ("b", (1,))):
         for name in names:
@@ -113,13 +113,13 @@ def test_arms_are_compared_with_every_model_that_stands_beside_them(cohort):
 def test_an_arm_s_difference_from_an_equal_one_is_nothing_with_no_width(cohort):
     runs, tasks = cohort
     twin = [_run("same", run.seed, run.tasks[TASK].outputs) for run in runs if run.arm == "random net"]
-    mean = measure_arms([*runs, *twin], tasks, resamples=300)[_key("same", "random net")]
+    mean = measure_arms([*runs, *twin], tasks, labels_only={}, resamples=300)[_key("same", "random net")]
     assert (mean.low, mean.estimate, mean.high) == (0, 0, 0)
 
 
 def test_tables_hold_every_arm(cohort):
     runs, tasks = cohort
-    results = measure_arms(runs, tasks, resamples=300)
+    results = measure_arms(runs, tasks, labels_only={}, resamples=300)
     means = [key for key in results if key.seed is None]
     table = _table(results, means, dict.fromkeys(["random net", "a", "b"], ""))
     assert [row[0] for row in table.rows] == ["random net", "a", "b"]
@@ -141,7 +141,13 @@ def differences_text(results):
 def test_the_page_and_the_file_hold_every_arm(cohort, stored_dataset, tmp_path):
     runs, tasks = cohort
     recordings = open_recordings(DataSettings(dir=str(stored_dataset[0].directory)))
-    asked = {"failed": {"b/seed0": "no room"}, "missing": ["c/seed1"], "resamples": 100, "cautions": ("Beware.",)}
+    asked = {
+        "failed": {"b/seed0": "no room"},
+        "missing": ["c/seed1"],
+        "labels_only": {},
+        "resamples": 100,
+        "cautions": ("Beware.",),
+    }
     tables, page = write_report(runs, recordings, tasks, out=tmp_path, command="python -m launch.ablate …", **asked)
     for part in ("Difference from the same encoder at random initialisation", "Difference from the first arm"):
         assert part in tables
@@ -152,7 +158,7 @@ def test_the_page_and_the_file_hold_every_arm(cohort, stored_dataset, tmp_path):
     assert page.read_text(encoding="utf-8").count("<img ") == 1
     np.testing.assert_equal(
         {key: vars(value) for key, value in read_results(tmp_path).items()},
-        {key: vars(value) for key, value in measure_arms(runs, tasks, resamples=100).items()},
+        {key: vars(value) for key, value in measure_arms(runs, tasks, labels_only={}, resamples=100).items()},
     )
     about = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [(run["arm"], run["seed"], run["facts"].get("loss")) for run in about["runs"]] == [
