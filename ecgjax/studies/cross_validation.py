@@ -109,12 +109,10 @@ class ComparedModel(NamedTuple):
     @property
     def against(self) -> tuple[str, ...]:
         """Titles of the models that this one is compared with, if these are in the study; empty without encoder."""
-        others: Mapping[ModelName, tuple[ModelName, ...]] = {
-            "pretrained": ("random", *PLAIN),
-            "random": PLAIN,
-        }
-        titles = tuple(short_title(name, self.encoder) for name in others.get(self.name, ()))
-        return (*titles, self.labels_only) if self.name == "pretrained" else titles
+        plain_titles = tuple(short_title(name, "") for name in PLAIN)
+        twin = short_title("random", self.encoder)
+        others = {"pretrained": (twin, self.labels_only, *plain_titles), "random": plain_titles}
+        return others.get(self.name, ())
 
 
 def compared_models(

@@ -262,7 +262,9 @@ class StudyModels:
         name = "pretrained" if initialisation == "pretrained" else f"random-seed{seed}"
         layer = layer or self._settings.probe.layer
         if (name, layer) not in self._embeddings:
-            encoder = dataclasses.replace(self._encoder(initialisation, seed), layer=layer)
+            encoder = self._encoder(initialisation, seed)
+            if encoder.layer != layer:
+                encoder = dataclasses.replace(encoder, layer=layer)
             settings = tree_of(self._settings.encoder)
             self._embeddings[name, layer] = self.features.embeddings(encoder, name=name, settings=settings)
         return self._embeddings[name, layer]
