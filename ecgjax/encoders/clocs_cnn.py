@@ -83,4 +83,4 @@ class ClocsCNN(Encoder):
             x = jax.nn.relu(norm(conv(x), train=train, valid=valid))
             x = max_pool(x, window=POOL, stride=POOL)
             x = layers.row_dropout(x, None if layer_keys is None else layer_keys[:, i], self.dropout)
-        return x.astype(jnp.float32).reshape(len(x), self.feature_dim)
+        return x.astype(jnp.float32).reshape(x.shape[0], self.feature_dim)

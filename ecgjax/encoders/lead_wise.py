@@ -48,13 +48,13 @@ class LeadWise(Encoder):
         """
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder.features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
-        return jnp.mean(out.reshape(len(ecg), self.lead_groups, self.feature_dim), axis=1)
+        return jnp.mean(out.reshape(ecg.shape[0], self.lead_groups, self.feature_dim), axis=1)
 
     def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
         """Returns embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments are those of `features`."""
         rows = _leads_as_rows(ecg, keys, valid)
         out = self.encoder(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
-        return out.reshape(len(ecg), self.lead_groups, self.embedding_dim)
+        return out.reshape(ecg.shape[0], self.lead_groups, self.embedding_dim)
 
 
 class _Leads(NamedTuple):

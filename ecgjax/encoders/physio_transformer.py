@@ -45,7 +45,7 @@ class ConvStem(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """Maps `[batch, time, num_leads]`, a time divisible by 16, to `[batch, time / 16, width]`."""
         for i, conv in enumerate(self.convs):
-            x = conv(x.reshape(len(x), -1, 2 * x.shape[2]))
+            x = conv(x.reshape(x.shape[0], -1, 2 * x.shape[2]))
             x = jax.nn.gelu(x if i else self.norm(x), approximate=False)
         return x
 

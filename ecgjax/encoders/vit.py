@@ -93,9 +93,9 @@ class ViT1D(Encoder):
         """
         del train, valid
         x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), self.patch)
-        x = self.patches(x.reshape(len(x), -1, self.patch * x.shape[2]))
+        x = self.patches(x.reshape(x.shape[0], -1, self.patch * x.shape[2]))
         x = x + sincos_positions(*x.shape[1:]).astype(self.dtype)[None]
         register = self.token_register[...].astype(self.dtype)[None, None, :]
-        register = jnp.broadcast_to(register, (len(x), 1, x.shape[2]))
+        register = jnp.broadcast_to(register, (x.shape[0], 1, x.shape[2]))
         x = self.blocks(jnp.concatenate([register, x], axis=1), keys)
         return jnp.mean(self.norm(x[:, 1:]).astype(jnp.float32), axis=1)
