@@ -77,7 +77,7 @@ class Inference:
             return jax.eval_shape(self.apply, self.split.params, self.split.stats, self.input_spec())
 
 
-def inference(
+def inference_of(
     encoder: Exportable,
     *,
     num_samples: int,
@@ -95,7 +95,8 @@ def inference(
         layer: Layer whose activations are the output; by default that of an encoder which knows it, else the embedding.
 
     Raises:
-        ConfigError: The number of leads is not known, the form or the layer is, or the encoder takes no such recordings.
+        ConfigError: The number of leads is not known, there is no such form or layer, or the encoder takes no such
+            recordings.
     """
     if isinstance(encoder, encoders.Encoder):
         split = encoders.split(encoder)

@@ -17,28 +17,23 @@ from ecgjax.errors import CheckpointError
 Tensors = Mapping[str, np.ndarray]
 
 
-def flat_tensors(encoder: encoders.Split[encoders.Encoder]) -> dict[str, np.ndarray]:
-    """Returns parameters and running statistics by their flat names, in the order of the names.
+def flat_leaves(encoder: encoders.Split[encoders.Encoder]) -> dict[str, Any]:
+    """Returns parameters, then running statistics, by their flat names, in the order in which JAX flattens them.
 
     A name is `params/` or `stats/` and the path of the weight in the module.
     """
-    return {name: np.asarray(leaf) for name, leaf in sorted(zip(*_leaves(encoder), strict=True))}
+    # "params" comes before "stats" in the alphabet, by which JAX orders a dictionary.
+    leaves = jax.tree_util.tree_leaves_with_path(_tree(encoder))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _leaves(encoder: encoders.Split[encoders.Encoder]) -> tuple[list[str], list[Any]]:
-    tree = {"params": encoder.params, "stats": encoder.stats}
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths], [leaf for _, leaf in paths]
+def flat_tensors(encoder: encoders.Split[encoders.Encoder]) -> dict[str, np.ndarray]:
+    """Returns the arrays of `flat_leaves` in the memory of the host."""
+    return {name: np.asarray(leaf) for name, leaf in flat_leaves(encoder).items()}
 
 
-def names_of_arguments(params: Any, stats: Any) -> list[str]:
-    """Returns the flat names of weights in the order in which a trace takes them, parameters before statistics."""
-    trees = ({"params": params}, {"stats": stats})
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for tree in trees
-        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
-    ]
+def _tree(encoder: encoders.Split[encoders.Encoder]) -> dict[str, encoders.Arrays]:
+    return {"params": encoder.params, "stats": encoder.stats}
 
 
 def with_tensors(
@@ -54,27 +49,25 @@ def with_tensors(
     Raises:
         CheckpointError: A weight is missing, there is one too many, or one has another shape or type.
     """
-    names, leaves = _leaves(encoder)
-    if names_apart := sorted({*names} ^ {*tensors}):
-        name = names_apart[0]
-        what = "does not have" if name in names else "has, and the encoder has not,"
+    leaves = flat_leaves(encoder)
+    if apart := sorted({*leaves} ^ {*tensors}):
+        missing = "misses" if apart[0] in leaves else "has, and the encoder has not,"
         raise CheckpointError(
-            f"{source}: {len(names_apart)} of the names differ from the encoder's, such as {name!r}, which it {what}; "
+            f"{source}: {len(apart)} names differ from the encoder's; it {missing} {apart[0]!r}; "
             "make the encoder with the settings that the weights were written with"
         )
-    for name, leaf in zip(names, leaves, strict=True):
+    for name, leaf in leaves.items():
         if (tensors[name].shape, tensors[name].dtype) != (leaf.shape, leaf.dtype):
             raise CheckpointError(
                 f"{source}: {name!r} is {tensors[name].dtype}{list(tensors[name].shape)}, and the encoder's is "
                 f"{leaf.dtype}{list(leaf.shape)}; make the encoder with the settings that the weights were written with"
             )
-    tree = {"params": encoder.params, "stats": encoder.stats}
-    arrays = [jnp.asarray(tensors[name]) for name in names]
-    filled = jax.tree.unflatten(jax.tree.structure(tree), arrays)
+    arrays = [jnp.asarray(tensors[name]) for name in leaves]
+    filled = jax.tree.unflatten(jax.tree.structure(_tree(encoder)), arrays)
     return encoder._replace(params=filled["params"], stats=filled["stats"])
 
 
-def digest(tensors: Tensors) -> str:
+def digest_of(tensors: Tensors) -> str:
     """Returns a hex digest of names, types, shapes and numbers; the order of the names makes no difference."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):

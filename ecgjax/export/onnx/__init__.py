@@ -1,1 +1,1 @@
-"""Conversion of a trace to ONNX, which computes in float32; needs the package `onnx`."""
+"""Conversion of a trace to ONNX, which computes in float32."""

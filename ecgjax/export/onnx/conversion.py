@@ -61,21 +61,45 @@ def _walk(graph: Graph, jaxpr: core.Jaxpr, consts: Sequence[Value], inputs: Sequ
     def read(variable: core.Var | core.Literal) -> Value:
         return constant(_float32(variable.val)) if isinstance(variable, core.Literal) else known[variable]
 
-    for equation in jaxpr.eqns:
-        values = _equation(graph, equation, [read(variable) for variable in equation.invars])
+    for equation in _needed(jaxpr):
+        results = [_result(variable) for variable in equation.outvars]
+        if _are_empty(equation.outvars):
+            values: Sequence[Value] = [empty(*result) for result in results]
+        else:
+            values = _equation(graph, equation, [read(variable) for variable in equation.invars], results)
         known.update(zip(equation.outvars, values, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _equation(graph: Graph, equation: core.JaxprEqn, inputs: Sequence[Value]) -> Sequence[Value]:
+def _needed(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
+    """Returns the equations whose results are used. Padding by nothing, for one, asks for the last row of the batch."""
+    used, needed = {each for each in jaxpr.outvars if not isinstance(each, core.Literal)}, []
+    for equation in reversed(jaxpr.eqns):
+        if not used.isdisjoint(equation.outvars):
+            needed.append(equation)
+            if not _are_empty(equation.outvars):
+                used.update(each for each in equation.invars if not isinstance(each, core.Literal))
+    return needed[::-1]
+
+
+def _are_empty(variables: Sequence[core.Var]) -> bool:
+    return all(is_empty(_result(variable).shape) for variable in variables)
+
+
+def _result(variable: core.Var) -> Result:
+    demand(isinstance(variable.aval, jax.core.ShapedArray), f"{variable.aval}, which is no array")
+    aval: Any = variable.aval
+    return Result(aval.shape, _dtype(aval.dtype))
+
+
+def _equation(
+    graph: Graph, equation: core.JaxprEqn, inputs: Sequence[Value], results: Sequence[Result]
+) -> Sequence[Value]:
     primitive = equation.primitive.name
     if primitive in CALLS:
         return _call(graph, equation.params[CALLS[primitive]], inputs)
     if primitive == "scan":
         return _scan(graph, equation.params, inputs)
-    results = [Result(variable.aval.shape, _dtype(variable.aval.dtype)) for variable in equation.outvars]
-    if all(is_empty(result.shape) for result in results):
-        return [empty(*result) for result in results]
     computed = _computed(equation, inputs, results)
     if computed is not None:
         return computed

@@ -139,11 +139,8 @@ def _converter(write: Callable[[Graph, _Operands], str]) -> Any:
         names = [graph.stored(value, order if value.shape else ()) for value in inputs]
         name = write(graph, _Operands(names, [value.dtype for value in inputs], params, result))
         thin = [value.thin for value in inputs if value.shape]
-        return [
-            graph.value(
-                name, result.shape, result.dtype, order=order, thin=frozenset.intersection(*thin) if thin else frozenset()
-            )
-        ]
+        all_thin = frozenset.intersection(*thin) if thin else frozenset[int]()
+        return [graph.value(name, *result, order=order, thin=all_thin)]
 
     return convert
 

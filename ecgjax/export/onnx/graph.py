@@ -205,4 +205,3 @@ class Graph:
             return self.add("Reshape", [name, self.shape_tensor(shape)])
         lengths = [-1 if of_batch else length for length, of_batch in zip(shape, symbolic, strict=True)]
         return self.add("Reshape", [name, self.numbers(*lengths)])
-

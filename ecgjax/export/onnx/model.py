@@ -14,8 +14,8 @@ from ecgjax.encoders.portability import portable
 from ecgjax.errors import ConfigError
 from ecgjax.export.inference import Inference
 from ecgjax.export.onnx.conversion import convert
-from ecgjax.export.onnx.graph import IR_VERSION, OPSET, Graph, Shape, constant
-from ecgjax.export.weights import digest, flat_tensors, names_of_arguments
+from ecgjax.export.onnx.graph import IR_VERSION, OPSET, Graph, Shape, UnsupportedError, constant
+from ecgjax.export.weights import digest_of, flat_tensors
 
 #: Name of the input.
 INPUT = "signals"
@@ -35,8 +35,14 @@ def model_of(inference: Inference, *, metadata: Mapping[str, str] | None = None)
         trace = jax.make_jaxpr(inference.apply)(params, stats, spec)
     graph = Graph()
     name = graph.name(INPUT)
-    weights = [constant(tensors[weight], label=weight) for weight in names_of_arguments(params, stats)]
-    (out,) = convert(graph, trace, [*weights, graph.value(name, spec.shape, spec.dtype)])
+    weights = [constant(array, label=weight) for weight, array in tensors.items()]
+    try:
+        (out,) = convert(graph, trace, [*weights, graph.value(name, spec.shape, spec.dtype)])
+    except UnsupportedError as error:
+        raise ConfigError(
+            f"the encoder cannot be written as ONNX: {error}. Write model.stablehlo in its place, or add a converter "
+            "to ecgjax/export/onnx"
+        ) from error
     graph.nodes.append(onnx.helper.make_node("Identity", [graph.whole(out)], [inference.layer], name=inference.layer))
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(each, onnx.helper.np_dtype_to_tensor_dtype(dtype), _dimensions(shape))]
@@ -49,7 +55,8 @@ def model_of(inference: Inference, *, metadata: Mapping[str, str] | None = None)
         producer_name="ecgjax",
         producer_version=__version__,
     )
-    onnx.helper.set_model_props(model, {**(metadata or {}), "weights": digest(tensors), "signals": _described(inference)})
+    texts = {**(metadata or {}), "weights": digest_of(tensors), "signals": _described(inference)}
+    onnx.helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -68,5 +75,3 @@ def _described(inference: Inference) -> str:
 def bytes_of(model: onnx.ModelProto) -> bytes:
     """Returns the content of a model's file, the same for the same model."""
     return bytes(model.SerializeToString(deterministic=True))
-
-

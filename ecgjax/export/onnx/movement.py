@@ -147,7 +147,7 @@ def _pad(
     config = params["padding_config"]
     demand(all(inside == 0 for _, _, inside in config), "a padding between numbers")
     demand(not is_empty(value.shape), "a padding of nothing")
-    pads = [tuple(map(int, sides[:2])) for sides in config]
+    pads = [(int(before), int(after)) for before, after, _ in config]
     return [graph.value(padded(graph, graph.whole(value), pads, graph.whole(filling)), *results[0])]
 
 

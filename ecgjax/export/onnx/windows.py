@@ -20,7 +20,7 @@ def _convolution(
     demand(all(each == 1 for each in params["lhs_dilation"]), "a transposed convolution (lhs_dilation)")
     demand(params["batch_group_count"] == 1, "a convolution with groups of rows (batch_group_count)")
     demand(x.dtype == np.float32, f"a convolution of {x.dtype}")
-    numbers, pads = params["dimension_numbers"], [tuple(map(int, sides)) for sides in params["padding"]]
+    numbers, pads = params["dimension_numbers"], _pads(params["padding"])
     name = graph.whole(x, tuple(numbers.lhs_spec))
     if any(side < 0 for sides in pads for side in sides):
         name = padded(graph, name, [(0, 0), (0, 0), *pads], graph.initialiser(np.zeros((), x.dtype)))
@@ -35,7 +35,11 @@ def _convolution(
     return [graph.value(name, *result, order=tuple(numbers.out_spec))]
 
 
-def _steps(strides: Sequence[int], dilations: Sequence[int], pads: Sequence[tuple[int, ...]]) -> dict[str, list[int]]:
+def _pads(padding: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    return [(int(before), int(after)) for before, after in padding]
+
+
+def _steps(strides: Sequence[int], dilations: Sequence[int], pads: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
     before, after = zip(*pads, strict=True) if pads else ((), ())
     return {
         "strides": [*map(int, strides)],
@@ -51,7 +55,7 @@ def _max_pool(
     (x,), (result,) = inputs, results
     demand(all(each == 1 for each in params["base_dilation"]), "a max-pool of spread numbers (base_dilation)")
     demand(x.dtype == np.float32, f"a max-pool of {x.dtype}")
-    pads = [tuple(map(int, sides)) for sides in params["padding"]]
+    pads = _pads(params["padding"])
     windows, strides, dilations = (params[f"window_{each}"] for each in ("dimensions", "strides", "dilation"))
     moving = [axis for axis in range(len(x.shape)) if (windows[axis], strides[axis], pads[axis]) != (1, 1, (0, 0))]
     # ONNX pools all axes after the first two, which are rows and channels.
