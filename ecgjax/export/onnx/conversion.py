@@ -24,6 +24,7 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "jit": "jaxpr",
     "pjit": "jaxpr",
+    "remat2": "jaxpr",
 }
 
 #: Primitives that only move a constant's numbers, which stay those of a weight.

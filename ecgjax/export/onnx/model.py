@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import onnx
 from jax import export
 
@@ -14,7 +15,7 @@ from ecgjax.encoders.portability import portable
 from ecgjax.errors import ConfigError
 from ecgjax.export.inference import Inference
 from ecgjax.export.onnx.conversion import convert
-from ecgjax.export.onnx.graph import IR_VERSION, OPSET, Graph, Shape, UnsupportedError, constant
+from ecgjax.export.onnx.graph import IR_VERSION, OPSET, Graph, Shape, UnsupportedError, Value, constant
 from ecgjax.export.weights import digest_of, flat_tensors
 
 #: Name of the input.
@@ -35,6 +36,7 @@ def model_of(inference: Inference, *, metadata: Mapping[str, str] | None = None)
         trace = jax.make_jaxpr(inference.apply)(params, stats, spec)
     graph = Graph()
     name = graph.name(INPUT)
+    graph.name(inference.layer)
     weights = [constant(array, label=weight) for weight, array in tensors.items()]
     try:
         (out,) = convert(graph, trace, [*weights, graph.value(name, spec.shape, spec.dtype)])
@@ -43,22 +45,45 @@ def model_of(inference: Inference, *, metadata: Mapping[str, str] | None = None)
             f"the encoder cannot be written as ONNX: {error}. Write model.stablehlo in its place, or add a converter "
             "to ecgjax/export/onnx"
         ) from error
-    graph.nodes.append(onnx.helper.make_node("Identity", [graph.whole(out)], [inference.layer], name=inference.layer))
-    inputs, outputs = (
-        [onnx.helper.make_tensor_value_info(each, onnx.helper.np_dtype_to_tensor_dtype(dtype), _dimensions(shape))]
-        for each, shape, dtype in ((name, spec.shape, spec.dtype), (inference.layer, out.shape, out.dtype))
+    texts = {**(metadata or {}), "weights": digest_of(tensors), "signals": _described(inference)}
+    return assembled(graph, {name: spec}, {inference.layer: out}, metadata=texts)
+
+
+def assembled(
+    graph: Graph,
+    inputs: Mapping[str, jax.ShapeDtypeStruct],
+    outputs: Mapping[str, Value],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """Returns a graph as a model that the checker of ONNX has passed.
+
+    Args:
+        graph: Graph of the model, to which a node for each output is added.
+        inputs: Name → shape and type of each input.
+        outputs: Name → value of each output.
+        metadata: Texts that the file holds.
+    """
+    for name, value in outputs.items():
+        graph.nodes.append(onnx.helper.make_node("Identity", [graph.whole(value)], [name], name=name))
+    described_inputs, described_outputs = (
+        [onnx.helper.make_tensor_value_info(name, _type(each.dtype), _dimensions(each.shape)) for name, each in of]
+        for of in (inputs.items(), outputs.items())
     )
     model = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, "encoder", inputs, outputs, graph.initialisers),
+        onnx.helper.make_graph(graph.nodes, "encoder", described_inputs, described_outputs, graph.initialisers),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="ecgjax",
         producer_version=__version__,
     )
-    texts = {**(metadata or {}), "weights": digest_of(tensors), "signals": _described(inference)}
-    onnx.helper.set_model_props(model, texts)
+    onnx.helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _type(dtype: np.dtype) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
 
 
 def _dimensions(shape: Shape) -> list[Any]:

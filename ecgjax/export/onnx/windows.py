@@ -65,8 +65,10 @@ def _max_pool(
     order = (*still, *moving)
     name, pads = graph.whole(x, order), [pads[axis] for axis in moving]
     kernel = [windows[axis] for axis in moving]
-    # ONNX has no padding that is negative, or as long as a window.
-    if any(side < 0 or side >= length for sides, length in zip(pads, kernel, strict=True) for side in sides):
+    # A window of nothing but padding has the maximum −inf, for which onnxruntime writes the least number.
+    fits = all(side < length for sides, length in zip(pads, kernel, strict=True) for side in sides)
+    demand(fits, "a max-pool whose padding is as long as its window")
+    if any(side < 0 for sides in pads for side in sides):
         lowest = graph.initialiser(np.array(-np.inf, x.dtype))
         name, pads = padded(graph, name, [(0, 0), (0, 0), *pads], lowest), [(0, 0)] * len(pads)
     steps = _steps([strides[axis] for axis in moving], [dilations[axis] for axis in moving], pads)
