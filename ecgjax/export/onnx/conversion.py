@@ -39,12 +39,12 @@ def supported() -> list[str]:
     return sorted({*CONVERTERS, *CALLS, "scan"})
 
 
-def convert(graph: Graph, trace: core.ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
+def convert(graph: Graph, trace: Any, inputs: Sequence[Value]) -> list[Value]:
     """Writes a trace into a graph.
 
     Args:
         graph: Graph that nodes are added to.
-        trace: Trace of a function.
+        trace: Trace of a function, with its constants or without any.
         inputs: Values of the function's arguments.
 
     Returns:
@@ -53,7 +53,11 @@ def convert(graph: Graph, trace: core.ClosedJaxpr, inputs: Sequence[Value]) -> l
     Raises:
         UnsupportedError: A primitive of the trace has no form in ONNX.
     """
-    return _walk(graph, trace.jaxpr, [constant(_float32(each)) for each in trace.consts], inputs)
+    return _walk(graph, _opened(trace), [constant(_float32(each)) for each in getattr(trace, "consts", ())], inputs)
+
+
+def _opened(trace: Any) -> core.Jaxpr:
+    return getattr(trace, "jaxpr", trace)
 
 
 def _walk(graph: Graph, jaxpr: core.Jaxpr, consts: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
@@ -87,7 +91,7 @@ def _are_empty(variables: Sequence[core.Var]) -> bool:
     return all(is_empty(_result(variable).shape) for variable in variables)
 
 
-def _result(variable: core.Var) -> Result:
+def _result(variable: core.Var | core.Literal) -> Result:
     demand(isinstance(variable.aval, jax.core.ShapedArray), f"{variable.aval}, which is no array")
     aval: Any = variable.aval
     return Result(aval.shape, _dtype(aval.dtype))
@@ -98,9 +102,9 @@ def _equation(
 ) -> Sequence[Value]:
     primitive = equation.primitive.name
     if primitive in CALLS:
-        return _call(graph, equation.params[CALLS[primitive]], inputs)
+        return convert(graph, equation.params[CALLS[primitive]], inputs)
     if primitive == "scan":
-        return _scan(graph, equation.params, inputs)
+        return _scan(graph, equation.params, inputs, results)
     computed = _computed(equation, inputs, results)
     if computed is not None:
         return computed
@@ -121,16 +125,9 @@ def _place(equation: core.JaxprEqn) -> str:
     return f" (in {stack})" if stack else ""
 
 
-def _call(graph: Graph, trace: Any, inputs: Sequence[Value]) -> list[Value]:
-    if isinstance(trace, core.ClosedJaxpr):
-        return convert(graph, trace, inputs)
-    return _walk(graph, trace, [], inputs)
-
-
-def _scan(graph: Graph, params: Mapping[str, Any], inputs: Sequence[Value]) -> list[Value]:
+def _scan(graph: Graph, params: Mapping[str, Any], inputs: Sequence[Value], results: Sequence[Result]) -> list[Value]:
     """Writes the body of a scan once for every round."""
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-    consts, carry, columns = inputs[:first], list(inputs[first:last]), inputs[last:]
+    consts, carry, columns = _parts_of_scan(_opened(params["jaxpr"]), inputs, results)
     rounds = range(params["length"])
     out: dict[int, list[Value]] = {}
     for step in reversed(rounds) if params["reverse"] else rounds:
@@ -138,6 +135,25 @@ def _scan(graph: Graph, params: Mapping[str, Any], inputs: Sequence[Value]) -> l
         carry_and_row = convert(graph, params["jaxpr"], [*consts, *carry, *rows])
         carry, out[step] = carry_and_row[: len(carry)], carry_and_row[len(carry) :]
     return [*carry, *(_stacked(graph, column) for column in zip(*(out[step] for step in rounds), strict=True))]
+
+
+def _parts_of_scan(
+    body: core.Jaxpr, inputs: Sequence[Value], results: Sequence[Result]
+) -> tuple[list[Value], list[Value], list[Value]]:
+    """Returns the constants, the first carry and the columns, of which each round gets a row.
+
+    How many there are of each, the parameters of a scan tell in another way from one JAX to the next. A column has one
+    axis more than the argument of the body.
+    """
+    num_columns = sum(len(value.shape) > _rank(inner) for value, inner in zip(inputs, body.invars, strict=True))
+    num_stacked = sum(len(result.shape) > _rank(inner) for result, inner in zip(results, body.outvars, strict=True))
+    last = len(inputs) - num_columns
+    first = last - (len(results) - num_stacked)
+    return list(inputs[:first]), list(inputs[first:last]), list(inputs[last:])
+
+
+def _rank(variable: core.Var | core.Literal) -> int:
+    return len(_result(variable).shape)
 
 
 def _row(graph: Graph, column: Value, step: int) -> Value:

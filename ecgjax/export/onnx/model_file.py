@@ -13,7 +13,8 @@ from ecgjax.system.files import replacing
 def write_onnx(path: str | Path, inference: Inference, *, metadata: Mapping[str, str] | None = None) -> None:
     """Writes an encoder's function as a model of ONNX, which holds its weights.
 
-    The model takes any batch and computes in float32, also where the encoder computes in bfloat16. Its input is
+    The model takes any batch and computes in float32, also where the encoder computes in bfloat16
+    (constants that such an encoder rounds, like the scale of attention, stay rounded). Its input is
     `signals`, and its output has the name of the layer. A constant that holds numbers of a weight has the weight's flat
     name (`params/blocks/0/conv1/kernel`) whatever the order of its axes, with `[2]` after it for the third layer of a
     stacked one; one that is computed from weights has the first one's name, a colon and the computation. Where a

@@ -77,9 +77,7 @@ def convolved(x, kernel, *, strides, padding, dilation, groups):
     rank = kernel.ndim - 2
     x = crop_or_pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)), 0.0)
     window = kernel.shape[:rank]
-    sizes = [
-        (x.shape[1 + axis] - dilation[axis] * (window[axis] - 1) - 1) // strides[axis] + 1 for axis in range(rank)
-    ]
+    sizes = [(x.shape[1 + axis] - dilation[axis] * (window[axis] - 1) - 1) // strides[axis] + 1 for axis in range(rank)]
     out = np.zeros((len(x), *sizes, kernel.shape[-1]))
     a_group, width = kernel.shape[-2], kernel.shape[-1] // groups
     for place in itertools.product(*map(range, sizes)):
@@ -136,9 +134,7 @@ def pooled(shape, *, window, strides, padding, dilation=None):
 
     def expected(x):
         x = crop_or_pad(x, padding, -np.inf)
-        sizes = [
-            (n - d * (w - 1) - 1) // s + 1 for n, w, s, d in zip(x.shape, window, strides, dilation, strict=True)
-        ]
+        sizes = [(n - d * (w - 1) - 1) // s + 1 for n, w, s, d in zip(x.shape, window, strides, dilation, strict=True)]
         out = np.full(sizes, -np.inf)
         for place in np.ndindex(*sizes):
             for step in np.ndindex(*window):
@@ -232,7 +228,11 @@ CASES = {
     ],
     "argmin": [Case(lambda x: lax.argmin(x, 1, jnp.int32), (TIES,), lambda x: x.argmin(1))],
     "broadcast_in_dim": [
-        Case(lambda x: lax.broadcast_in_dim(x, (2, x.shape[0], 3), (1,)), (floats(4),), lambda x: np.tile(x[:, None], (2, 1, 3))),
+        Case(
+            lambda x: lax.broadcast_in_dim(x, (2, x.shape[0], 3), (1,)),
+            (floats(4),),
+            lambda x: np.tile(x[:, None], (2, 1, 3)),
+        ),
         # Stretched along an axis that is there, and along the batch, whose length only the input knows.
         Case(lambda x: jnp.broadcast_to(x, (x.shape[0], 4, 3)), (floats(2, 1, 3),), lambda x: np.repeat(x, 4, axis=1)),
         Case(
@@ -258,9 +258,18 @@ CASES = {
         ),
     ],
     "concatenate": [
-        Case(lambda x, y: lax.concatenate([x, y, x], 1), (floats(3, 2, 2), floats(3, 5, 2)), lambda x, y: np.concatenate([x, y, x], 1), (0, 1)),
+        Case(
+            lambda x, y: lax.concatenate([x, y, x], 1),
+            (floats(3, 2, 2), floats(3, 5, 2)),
+            lambda x, y: np.concatenate([x, y, x], 1),
+            (0, 1),
+        ),
         Case(lambda x: lax.concatenate([x[:, :0], x, x[:, 3:]], 1), (floats(2, 3),), lambda x: x),
-        Case(lambda x: jnp.pad(x, ((0, 0), (0, 3), (0, 0)), mode="edge"), (floats(3, 4, 2),), lambda x: np.pad(x, ((0, 0), (0, 3), (0, 0)), mode="edge")),
+        Case(
+            lambda x: jnp.pad(x, ((0, 0), (0, 3), (0, 0)), mode="edge"),
+            (floats(3, 4, 2),),
+            lambda x: np.pad(x, ((0, 0), (0, 3), (0, 0)), mode="edge"),
+        ),
         # Padding by nothing asks for the batch's last row, and makes nothing of it.
         Case(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0)), mode="edge"), (floats(3, 4, 2),), lambda x: x),
     ],
@@ -276,7 +285,9 @@ CASES = {
     ],
     "convert_element_type": [
         Case(lambda x: x.astype(jnp.int32), (SOME,), np.trunc),
-        Case(lambda x: x.astype(jnp.float32) * jnp.float32(1e-3), (integers(3, 4).astype(np.int16),), lambda x: x * 1e-3),
+        Case(
+            lambda x: x.astype(jnp.float32) * jnp.float32(1e-3), (integers(3, 4).astype(np.int16),), lambda x: x * 1e-3
+        ),
         Case(lambda x: x.astype(jnp.float32), (truths(3, 4),), lambda x: x.astype(float)),
         Case(lambda x: x.astype(bool), (TIES,), lambda x: x != 0),
         # Half precision is computed in full, which no test in bfloat16 would show.
@@ -316,19 +327,48 @@ CASES = {
         Case(lambda x: x[:, 1:], (floats(3, 5, 2),), lambda x: x[:, 1:]),
         Case(lambda x: x[:, COLUMNS], (floats(3, 5, 2),), lambda x: x[:, COLUMNS]),
         Case(lambda x: x[:, :, COLUMNS[None]], (floats(3, 2, 5),), lambda x: x[:, :, COLUMNS[None]]),
-        Case(lambda x, at: jnp.take(x, at, axis=1, mode="clip"), (floats(3, 5), np.array([7, -2, 3], np.int32)), lambda x, at: x[:, [4, 0, 3]]),
+        Case(
+            lambda x, at: jnp.take(x, at, axis=1, mode="clip"),
+            (floats(3, 5), np.array([7, -2, 3], np.int32)),
+            lambda x, at: x[:, [4, 0, 3]],
+        ),
         Case(lambda x: x[:, 1], (integers(3, 4),), lambda x: x[:, 1]),
         # The place of each number for itself; what lies outside is NaN where it is filled, and clipped where not.
-        Case(lambda x, at: along(x, at, "clip"), (floats(3, 5, 2), integers(3, 4, 2, low=0, high=5)), lambda x, at: np.take_along_axis(x, at, 1), (0, 1)),
-        Case(lambda x, at: along(x, at, "clip"), (floats(3, 5), np.array([[9], [0], [5]], np.int32)), lambda x, at: np.take_along_axis(x, np.minimum(at, 4), 1), (0, 1)),
-        Case(lambda x, at: along(x, at, "fill"), (floats(3, 5), np.array([[9, 1], [-1, 2], [5, 4]], np.int32)), lambda x, at: np.where((at < 5), np.take_along_axis(x, at % 5, 1), np.nan), (0, 1)),
+        Case(
+            lambda x, at: along(x, at, "clip"),
+            (floats(3, 5, 2), integers(3, 4, 2, low=0, high=5)),
+            lambda x, at: np.take_along_axis(x, at, 1),
+            (0, 1),
+        ),
+        Case(
+            lambda x, at: along(x, at, "clip"),
+            (floats(3, 5), np.array([[9], [0], [5]], np.int32)),
+            lambda x, at: np.take_along_axis(x, np.minimum(at, 4), 1),
+            (0, 1),
+        ),
+        Case(
+            lambda x, at: along(x, at, "fill"),
+            (floats(3, 5), np.array([[9, 1], [-1, 2], [5, 4]], np.int32)),
+            lambda x, at: np.where((at < 5), np.take_along_axis(x, at % 5, 1), np.nan),
+            (0, 1),
+        ),
     ],
     "ge": compared("ge", np.greater_equal),
     "gt": compared("gt", np.greater),
-    "integer_pow": unary(lambda x: lax.integer_pow(x, 3), lambda x: x**3, SOME) + unary(lambda x: lax.integer_pow(x, 2), np.square, SOME) + unary(lambda x: lax.integer_pow(x, -2), lambda x: 1 / x**2, positive(3, 4)),
+    "integer_pow": unary(lambda x: lax.integer_pow(x, 3), lambda x: x**3, SOME)
+    + unary(lambda x: lax.integer_pow(x, 2), np.square, SOME)
+    + unary(lambda x: lax.integer_pow(x, -2), lambda x: 1 / x**2, positive(3, 4)),
     "iota": [
-        Case(lambda x: x + lax.broadcasted_iota(jnp.float32, (x.shape[0], 5), 1), (floats(3, 5),), lambda x: x + np.arange(5)),
-        Case(lambda x: lax.broadcasted_iota(jnp.int32, (x.shape[0], 5), 1), (floats(3, 5),), lambda x: np.tile(np.arange(5), (len(x), 1))),
+        Case(
+            lambda x: x + lax.broadcasted_iota(jnp.float32, (x.shape[0], 5), 1),
+            (floats(3, 5),),
+            lambda x: x + np.arange(5),
+        ),
+        Case(
+            lambda x: lax.broadcasted_iota(jnp.int32, (x.shape[0], 5), 1),
+            (floats(3, 5),),
+            lambda x: np.tile(np.arange(5), (len(x), 1)),
+        ),
     ],
     "jit": [Case(jax.jit(lambda x: jnp.sin(x) * x), (SOME,), lambda x: np.sin(x) * x)],
     "le": compared("le", np.less_equal),
@@ -343,14 +383,24 @@ CASES = {
     "not": unary(lax.bitwise_not, np.logical_not, truths(3, 4)),
     "or": [Case(lax.bitwise_or, (truths(3, 5), truths(3, 5)), np.logical_or, (0, 1))],
     "pad": [
-        Case(lambda x: lax.pad(x, jnp.float32(7), ((0, 0, 0), (2, 1, 0))), (floats(3, 4),), lambda x: np.pad(x, ((0, 0), (2, 1)), constant_values=7)),
-        Case(lambda x: lax.pad(x, jnp.float32(7), ((0, 0, 0), (-1, 2, 0))), (floats(3, 4),), lambda x: np.pad(x[:, 1:], ((0, 0), (0, 2)), constant_values=7)),
+        Case(
+            lambda x: lax.pad(x, jnp.float32(7), ((0, 0, 0), (2, 1, 0))),
+            (floats(3, 4),),
+            lambda x: np.pad(x, ((0, 0), (2, 1)), constant_values=7),
+        ),
+        Case(
+            lambda x: lax.pad(x, jnp.float32(7), ((0, 0, 0), (-1, 2, 0))),
+            (floats(3, 4),),
+            lambda x: np.pad(x[:, 1:], ((0, 0), (0, 2)), constant_values=7),
+        ),
     ],
     "reduce_and": reduced(lambda x, axes: lax.reduce_and(x, axes), np.all, truths(3, 2, 2)),
-    "reduce_max": reduced(lambda x, axes: lax.reduce_max(x, axes), np.max, SOME) + reduced(lambda x, axes: lax.reduce_max(x, axes), np.max, integers(3, 4, 2)),
+    "reduce_max": reduced(lambda x, axes: lax.reduce_max(x, axes), np.max, SOME)
+    + reduced(lambda x, axes: lax.reduce_max(x, axes), np.max, integers(3, 4, 2)),
     "reduce_min": reduced(lambda x, axes: lax.reduce_min(x, axes), np.min, SOME),
     "reduce_or": reduced(lambda x, axes: lax.reduce_or(x, axes), np.any, truths(3, 2, 2)),
-    "reduce_sum": reduced(lambda x, axes: lax.reduce_sum(x, axes), np.sum, SOME) + reduced(lambda x, axes: lax.reduce_sum(x, axes), np.sum, integers(3, 4, 2)),
+    "reduce_sum": reduced(lambda x, axes: lax.reduce_sum(x, axes), np.sum, SOME)
+    + reduced(lambda x, axes: lax.reduce_sum(x, axes), np.sum, integers(3, 4, 2)),
     "reduce_window_max": [
         pooled((2, 12, 3), window=(1, 3, 1), strides=(1, 2, 1), padding=((0, 0), (1, 1), (0, 0))),
         pooled((2, 13, 3), window=(1, 4, 1), strides=(1, 4, 1), padding=((0, 0), (1, 2), (0, 0))),
@@ -363,14 +413,26 @@ CASES = {
     "reshape": [
         Case(lambda x: x.reshape(-1, 4, 3), (floats(3, 2, 6),), lambda x: x.reshape(-1, 4, 3)),
         Case(lambda x: x.reshape(x.shape[0] * 6, 2), (floats(3, 2, 6),), lambda x: x.reshape(-1, 2)),
-        Case(lambda x: x.reshape(-1, 2, 2, 3)[:, 0].reshape(-1), (floats(3, 2, 6),), lambda x: x.reshape(-1, 2, 2, 3)[:, 0].reshape(-1)),
+        Case(
+            lambda x: x.reshape(-1, 2, 2, 3)[:, 0].reshape(-1),
+            (floats(3, 2, 6),),
+            lambda x: x.reshape(-1, 2, 2, 3)[:, 0].reshape(-1),
+        ),
         # What was transposed before is put in order first.
-        Case(lambda x: x.transpose(2, 0, 1).reshape(6, -1), (floats(3, 2, 6),), lambda x: x.transpose(2, 0, 1).reshape(6, -1)),
+        Case(
+            lambda x: x.transpose(2, 0, 1).reshape(6, -1),
+            (floats(3, 2, 6),),
+            lambda x: x.transpose(2, 0, 1).reshape(6, -1),
+        ),
     ],
     "rsqrt": unary(lax.rsqrt, lambda x: 1 / np.sqrt(x), positive(3, 4)),
     "scan": [
         Case(scanned, (floats(2, 3), floats(4, 3), floats(4)), scanned_by_hand),
-        Case(lambda *each: scanned(*each, reverse=True), (floats(2, 3), floats(4, 3), floats(4)), lambda *each: scanned_by_hand(*each, reverse=True)),
+        Case(
+            lambda *each: scanned(*each, reverse=True),
+            (floats(2, 3), floats(4, 3), floats(4)),
+            lambda *each: scanned_by_hand(*each, reverse=True),
+        ),
     ],
     "select_n": [
         Case(lax.select_n, (truths(3, 4), floats(3, 4), floats(3, 4)), lambda c, x, y: np.where(c, y, x), (0, 1, 2)),
@@ -378,13 +440,16 @@ CASES = {
     ],
     "sin": unary(lax.sin, np.sin, SOME),
     "slice": [
-        Case(lambda x: lax.slice(x, (0, 1, 0), (x.shape[0], 6, 2), (1, 2, 1)), (floats(3, 7, 2),), lambda x: x[:, 1:6:2]),
+        Case(
+            lambda x: lax.slice(x, (0, 1, 0), (x.shape[0], 6, 2), (1, 2, 1)), (floats(3, 7, 2),), lambda x: x[:, 1:6:2]
+        ),
         Case(lambda x: lax.slice(x, (0, 1), (x.shape[0], 3)), (integers(3, 4),), lambda x: x[:, 1:3]),
     ],
     "sort": [
         Case(lambda x, axis=axis: lax.sort(x, dimension=axis), (TIES,), lambda x, axis=axis: np.sort(x, axis))
         for axis in (1, 2)
-    ] + [Case(lambda x: jnp.median(x, axis=1), (floats(3, n, 2),), lambda x: np.median(x, axis=1)) for n in (6, 7)],
+    ]
+    + [Case(lambda x: jnp.median(x, axis=1), (floats(3, n, 2),), lambda x: np.median(x, axis=1)) for n in (6, 7)],
     "split": [
         Case(lambda x: lax.split(x, (1, 3, 2), 1), (floats(3, 6, 2),), lambda x: [x[:, :1], x[:, 1:4], x[:, 4:]]),
         Case(lambda x: lax.split(x, (2, 0, 2), 1)[::2], (floats(3, 4),), lambda x: [x[:, :2], x[:, 2:]]),
@@ -392,23 +457,38 @@ CASES = {
     "sqrt": unary(lax.sqrt, np.sqrt, positive(3, 4)),
     "square": unary(lax.square, np.square, SOME),
     "squeeze": [Case(lambda x: lax.squeeze(x, (1, 3)), (floats(3, 1, 4, 1),), lambda x: x[:, 0, :, 0])],
-    "stack": [Case(lambda x, axis=axis: jnp.stack([x, -x], axis=axis), (floats(3, 4),), lambda x, axis=axis: np.stack([x, -x], axis)) for axis in (0, 1, 2)],
+    "stack": [
+        Case(
+            lambda x, axis=axis: jnp.stack([x, -x], axis=axis),
+            (floats(3, 4),),
+            lambda x, axis=axis: np.stack([x, -x], axis),
+        )
+        for axis in (0, 1, 2)
+    ],
     "stop_gradient": unary(lax.stop_gradient, lambda x: x, SOME),
     "sub": binary(lax.sub, np.subtract),
     "tanh": unary(lax.tanh, np.tanh, SOME),
     "transpose": [
-        Case(lambda x, order=order: lax.transpose(x, order), (floats(3, 2, 4),), lambda x, order=order: x.transpose(order))
+        Case(
+            lambda x, order=order: lax.transpose(x, order),
+            (floats(3, 2, 4),),
+            lambda x, order=order: x.transpose(order),
+        )
         for order in ((1, 2, 0), (2, 1, 0), (0, 2, 1))
     ]
     + [
         # Computed in another order of axes, with a broadcast array, a transposed one and a scalar.
         Case(
-            lambda x, y: x.transpose(0, 2, 1) * y[None, :, None] + x.transpose(0, 2, 1).sum(2, keepdims=True) - 2 * (x * x).transpose(0, 2, 1),
+            lambda x, y: (
+                x.transpose(0, 2, 1) * y[None, :, None]
+                + x.transpose(0, 2, 1).sum(2, keepdims=True)
+                - 2 * (x * x).transpose(0, 2, 1)
+            ),
             (floats(3, 2, 4), floats(4)),
             lambda x, y: (x * y + x.sum(1, keepdims=True) - 2 * x * x).transpose(0, 2, 1),
         ),
     ],
-}  # fmt: skip
+}
 
 #: Primitives that JAX itself does not write any more, or only below others.
 #: Primitives that a newer or older JAX calls otherwise, or makes of others.
