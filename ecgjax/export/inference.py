@@ -114,8 +114,11 @@ def inference_of(
     if num_samples < 1:
         raise ConfigError(f"num_samples={num_samples} must be at least 1")
     exported = Inference(split, num_leads, num_samples, signals, layer)
+    # Of one row: JAX takes a reshape of a batch without a number for possible, also where it is not.
+    spec = exported.input_spec()
+    row = jax.ShapeDtypeStruct((1, *spec.shape[1:]), spec.dtype)
     try:
-        exported.output_spec()
+        jax.eval_shape(exported.apply, split.params, split.stats, row)
     except (TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
