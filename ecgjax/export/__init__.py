@@ -4,8 +4,8 @@ from ecgjax.export.inference import LAYERS, SIGNALS, Inference, inference_of
 from ecgjax.export.onnx.model_file import write_onnx
 from ecgjax.export.safetensors import WeightsFile, read_safetensors, read_weights, write_safetensors
 from ecgjax.export.stablehlo import PLATFORMS, SHELF_LIFE, StableHLO, read_stablehlo, write_stablehlo
+from ecgjax.export.tensors import digest_of, flat_tensors, with_tensors
 from ecgjax.export.torch_layout import TorchLayout, from_torch, to_torch, torch_layouts
-from ecgjax.export.weights import digest_of, flat_tensors, with_tensors
 
 __all__ = [
     "LAYERS",

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from ecgjax import encoders
 from ecgjax.errors import CheckpointError
-from ecgjax.export.weights import digest_of, flat_tensors, with_tensors
+from ecgjax.export.tensors import digest_of, flat_tensors, with_tensors
 from ecgjax.system.files import replacing
 
 #: Key of the header's one entry. With several entries the format would shuffle them, and no two files be alike.

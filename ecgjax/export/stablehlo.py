@@ -68,9 +68,12 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
     Raises:
         ConfigError: The package `flatbuffers` is missing, or there are no such devices.
     """
-    params, stats = inference.split.params, inference.split.stats
+    weights = inference.split.params, inference.split.stats
 
     def embed(signals: Array) -> Array:
+        # The barrier keeps the compiler from computing ahead with the weights, so that the program rounds like the one
+        # to which weights are arguments.
+        params, stats = jax.lax.optimization_barrier(weights)
         return inference.apply(params, stats, signals)
 
     if unknown := sorted({*platforms} - {*PLATFORMS, "rocm"}):

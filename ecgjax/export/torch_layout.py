@@ -18,7 +18,7 @@ from ecgjax.encoders.convolutions import DoublingConv
 from ecgjax.encoders.layers import BatchNorm
 from ecgjax.encoders.physio_transformer import ChannelNorm, ConvPositions
 from ecgjax.encoders.transformer import LayerNorm
-from ecgjax.export.weights import flat_leaves
+from ecgjax.export.tensors import flat_leaves
 
 
 @dataclasses.dataclass(frozen=True)

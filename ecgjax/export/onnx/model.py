@@ -16,7 +16,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.export.inference import Inference
 from ecgjax.export.onnx.conversion import convert
 from ecgjax.export.onnx.graph import IR_VERSION, OPSET, Graph, Shape, UnsupportedError, Value, constant
-from ecgjax.export.weights import digest_of, flat_tensors
+from ecgjax.export.tensors import digest_of, flat_tensors
 
 #: Name of the input.
 INPUT = "signals"
