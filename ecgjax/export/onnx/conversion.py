@@ -183,14 +183,21 @@ def _computed(equation: core.JaxprEqn, inputs: Sequence[Value], results: Sequenc
     if len(known) < len(arrays):
         return None
     params = {name: _parameter(value) for name, value in equation.params.items()}
-    # On the processor, so that a file is the same wherever it is written.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(_processor()):
         out = equation.primitive.bind(*map(jnp.asarray, known), **params)
     out = out if equation.primitive.multiple_results else [out]
     label = _label(primitive, inputs)
     return [
         constant(np.asarray(array), shape=result.shape, label=label) for array, result in zip(out, results, strict=True)
     ]
+
+
+def _processor() -> jax.Device:
+    """Returns the processor where JAX may use it, so that a file is the same wherever it is written."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def _alike(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from jax import export
 from jax.lax import GatherScatterMode
 
-from ecgjax.export.onnx.graph import Graph, Shape, Value, constant, empty, full_array, is_empty, is_static
+from ecgjax.export.onnx.graph import Graph, Value, constant, empty, full_array, is_empty, is_static
 from ecgjax.export.onnx.registry import Result, converts, demand
 
 
@@ -198,41 +199,35 @@ def _gather(
     demand(len(numbers.start_index_map) == 1, "a gather by the places along several axes")
     (axis,) = numbers.start_index_map
     demand(not export.is_symbolic_dim(value.shape[axis]), "a gather from the batch")
-    batched = (*numbers.operand_batching_dims,)
-    apart = {axis, *batched}
-    whole = all(sizes[each] == length for each, length in enumerate(value.shape) if each not in apart)
-    demand(whole, "a gather of parts along axes other than that of the places")
-    last = value.shape[axis] - sizes[axis]
-    if batched:
+    if numbers.operand_batching_dims:
         return [_gather_elements(graph, value, indices, params, results[0])]
+    whole = all(sizes[each] == length for each, length in enumerate(value.shape) if each != axis)
+    demand(whole, "a gather of parts along axes other than that of the places")
     known = full_array(indices)
     if known is None:
-        demand(sizes[axis] == 1, "a gather of several numbers from a place that is computed")
-        places, inside = _computed_places(graph, graph.whole(indices), indices.shape[:-1], last, params["mode"])
-        demand(inside is None, "a gather whose places may lie outside")
-    else:
-        demand(
-            params["mode"] != GatherScatterMode.FILL_OR_DROP or bool(np.all((known >= 0) & (known <= last))),
-            "a gather from places that lie outside",
-        )
-        known = np.clip(known, 0, last).astype(np.int64)[..., 0]
-        if known.ndim == 0 and (sizes[axis] != 1 or axis not in numbers.collapsed_slice_dims):
-            start = int(known)
-            bounds = (start, start + sizes[axis], 1)
-            return [graph.value(_sliced(graph, graph.whole(value), axis, bounds, value.shape[axis]), *results[0])]
-        places = graph.initialiser(known)
-    return [_gather_slices(graph, value, places, len(indices.shape) - 1, params, results[0])]
+        demand(params["mode"] != GatherScatterMode.FILL_OR_DROP, "a gather whose places may lie outside")
+        places, _ = _computed_places(graph, indices, value.shape[axis] - sizes[axis], params["mode"])
+        return [_gather_slices(graph, value, places, len(indices.shape) - 1, params, results[0])]
+    known = _known_places(known, value.shape[axis] - sizes[axis], params["mode"])
+    if known.ndim == 0 and axis not in numbers.collapsed_slice_dims:
+        bounds = (int(known), int(known) + sizes[axis], 1)
+        return [graph.value(_sliced(graph, graph.whole(value), axis, bounds, value.shape[axis]), *results[0])]
+    return [_gather_slices(graph, value, graph.initialiser(known), known.ndim, params, results[0])]
 
 
-def _computed_places(graph: Graph, name: str, shape: Shape, last: int, mode: Any) -> tuple[str, str | None]:
+def _known_places(places: np.ndarray, last: int, mode: Any) -> np.ndarray:
+    """Returns places that are constants, within bounds."""
+    inside = bool(np.all((places >= 0) & (places <= last)))
+    demand(inside or mode != GatherScatterMode.FILL_OR_DROP, "a gather from places that lie outside")
+    return np.clip(places, 0, last).astype(np.int64)[..., 0]
+
+
+def _computed_places(graph: Graph, indices: Value, last: int, mode: Any) -> tuple[str, str | None]:
     """Returns places within bounds, and where they lay there already; None in its place where that does not matter."""
-    name = graph.reshape(graph.add("Cast", [name], to=_INT64), shape)
+    name = graph.reshape(graph.add("Cast", [graph.whole(indices)], to=onnx.TensorProto.INT64), indices.shape[:-1])
     bounds = [graph.initialiser(np.array(bound, np.int64)) for bound in (0, last)]
     places = graph.add("Min", [graph.add("Max", [name, bounds[0]]), bounds[1]])
     return places, graph.add("Equal", [places, name]) if mode == GatherScatterMode.FILL_OR_DROP else None
-
-
-_INT64 = 7  # onnx.TensorProto.INT64
 
 
 def _gather_slices(
@@ -241,15 +236,14 @@ def _gather_slices(
     """Writes a gather of whole slices of one number's length, `rank` being the number of axes of the places."""
     numbers = params["dimension_numbers"]
     (axis,) = numbers.start_index_map
-    demand(params["slice_sizes"][axis] == 1, "a gather of several numbers from each place")
+    one = params["slice_sizes"][axis] == 1 and axis in numbers.collapsed_slice_dims
+    demand(one, "a gather of several numbers from each place")
     name = graph.add("Gather", [graph.whole(value), places], axis=axis)
     # ONNX puts the axes of the places where the axis was; JAX says where it wants the others.
     others = [each for each in range(len(value.shape)) if each != axis]
     here = [("other", each) for each in others if each < axis]
     here += [("place", each) for each in range(rank)]
     here += [("other", each) for each in others if each > axis]
-    if axis not in numbers.collapsed_slice_dims:
-        demand(rank == 0, "a gather that keeps the axis of the places")
     wanted_places = [each for each in range(len(result.shape)) if each not in numbers.offset_dims]
     wanted: list[tuple[str, int]] = [("", 0)] * len(result.shape)
     for number, place in enumerate(wanted_places):
@@ -274,8 +268,7 @@ def _gather_elements(graph: Graph, value: Value, indices: Value, params: Mapping
         and math.prod(params["slice_sizes"]) == 1
     )
     demand(plain, "a gather with a batch, other than take_along_axis")
-    shape = indices.shape[:-1]
-    places, inside = _computed_places(graph, graph.whole(indices), shape, value.shape[axis] - 1, params["mode"])
+    places, inside = _computed_places(graph, indices, value.shape[axis] - 1, params["mode"])
     name = graph.add("GatherElements", [graph.whole(value), places], axis=axis)
     if inside is not None:
         filling = params["fill_value"]
