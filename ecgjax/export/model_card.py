@@ -104,8 +104,8 @@ def _encoder(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> list
     return [
         f"- Output: the layer `{config['layer']}`, {config['dimension']} numbers a recording; tokens have "
         f"{config['token_dimension']}, and the pool is: {config['pool']}.",
-        f"- Input: {preprocessor['seconds']:g} s at {rate} Hz ({preprocessor['num_samples']} samples), int16 in µV, the "
-        f"leads {' '.join(preprocessor['leads'])}; the encoder derives {' '.join(leads)} of them, in mV.",
+        f"- Input: {preprocessor['seconds']:g} s at {rate} Hz ({preprocessor['num_samples']:,} samples), int16 in µV, "
+        f"the leads {' '.join(preprocessor['leads'])}; the encoder derives {' '.join(leads)} of them, in mV.",
         f"- Weights: {config['weights']} of {config['training']['steps']:,} steps.",
         f"- Batch-norm statistics: {norms[config['statistics']]}.",
     ]
@@ -178,8 +178,8 @@ def _terms(data: Sequence[Mapping[str, Any]]) -> list[str]:
     alike = [dataset["name"] for dataset in data if is_share_alike(dataset["licence"])]
     if alike:
         lines.append(
-            f"\nSHARE-ALIKE: the licence of {' and '.join(map(visible, alike))} asks that what is derived from the data "
-            "is passed on under the same licence. Whether weights are derived from it is for a lawyer to say."
+            f"\nSHARE-ALIKE: the licence of {' and '.join(map(visible, alike))} asks that what is derived from the "
+            "data is passed on under the same licence. Whether weights are derived from it is for a lawyer to say."
         )
     if any(dataset["licence"] == NOT_STATED for dataset in data):
         lines.append("\nWhere a licence is not stated, nothing here allows to pass the model on.")

@@ -69,8 +69,8 @@ def export_run(
     _check_replaceable(out)
     if with_signatures and not (Path(workdir) / RECORDS_FILE).is_file():
         raise ConfigError(
-            f"--with_signatures: {Path(workdir) / RECORDS_FILE} does not exist; leave the flag out, or give the command "
-            "that pretrained the run once more, which makes it"
+            f"--with_signatures: {Path(workdir) / RECORDS_FILE} does not exist; leave the flag out, or give the "
+            "command that pretrained the run once more, which makes it"
         )
     run = open_trained_run(workdir, step=step, statistics=statistics, layer=layer)
     with _replacing(out) as folder:

@@ -59,13 +59,13 @@ def recipe_steps(recipe: Mapping[str, Any]) -> list[str]:
         earlier and f"The recordings had been prepared before, by the recipe {earlier}.",
         "The leads I, II and V1 to V6 are taken by their names and scaled to mV.",
         recipe["notch_hz"]
-        and f"A notch takes out {recipe['notch_hz']:g} Hz (scipy.signal.iirnotch of quality 30, filtfilt), where half of "
-        "the recording's rate is above it.",
+        and f"A notch takes out {recipe['notch_hz']:g} Hz (scipy.signal.iirnotch of quality 30, filtfilt), where half "
+        "of the recording's rate is above it.",
         recipe["highpass_hz"]
         and f"A Butterworth high-pass of order 2 at {recipe['highpass_hz']:g} Hz is applied forwards and backwards.",
         recipe["lowpass_hz"]
-        and f"A Butterworth low-pass of order 4 at {recipe['lowpass_hz']:g} Hz is applied forwards and backwards, where "
-        "half of the recording's rate is above it.",
+        and f"A Butterworth low-pass of order 4 at {recipe['lowpass_hz']:g} Hz is applied forwards and backwards, "
+        "where half of the recording's rate is above it.",
         recipe["baseline"] == "median"
         and "The baseline, a running median over 200 ms and then over 600 ms, is subtracted.",
         rate_rule(recipe),
@@ -80,8 +80,8 @@ def rate_rule(recipe: Mapping[str, Any]) -> str:
     """Returns what is done to a recording of another rate, in a sentence."""
     return (
         f"A recording of another rate, {LOWEST_SOURCE_RATE_HZ} Hz at least, is resampled to "
-        f"{recipe['sampling_rate_hz']} Hz by polyphase filtering (scipy.signal.resample_poly with padtype='line'), after "
-        "all filters."
+        f"{recipe['sampling_rate_hz']} Hz by polyphase filtering (scipy.signal.resample_poly with padtype='line'), "
+        "after all filters."
     )
 
 

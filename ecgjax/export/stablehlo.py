@@ -7,8 +7,9 @@ this library, or `model.onnx`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
 
     if unknown := sorted({*platforms} - {*PLATFORMS, "rocm"}):
         raise ConfigError(f"platforms={tuple(platforms)}: {unknown} are unknown; there are: {', '.join(PLATFORMS)}")
-    with portable():
+    with portable(), _no_locations():
         exported = export.export(jax.jit(embed), platforms=tuple(platforms))(inference.input_spec())
     try:
         content = exported.serialize()
@@ -90,6 +91,17 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(content)
     return StableHLO(jax.__version__, exported.calling_convention_version, tuple(exported.platforms))
+
+
+@contextlib.contextmanager
+def _no_locations() -> Iterator[None]:
+    """Keeps the paths of source files, which can name a user, out of what JAX writes."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 def read_stablehlo(path: str | Path) -> Callable[[np.ndarray | Array], Array]:

@@ -1,4 +1,4 @@
-"""The encoder of a run as it is exported: its weights, batch-norm statistics, and what the checkpoint says of itself."""
+"""The encoder of a run as it is exported, with its batch-norm statistics and what its checkpoint says of itself."""
 
 from __future__ import annotations
 

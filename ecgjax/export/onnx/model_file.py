@@ -31,13 +31,13 @@ def write_onnx(path: str | Path, inference: Inference, *, metadata: Mapping[str,
             weights are too large for one file.
     """
     try:
-        from ecgjax.export.onnx import model
+        from ecgjax.export.onnx import checked_model
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "onnx":
             raise
         raise ConfigError(
             "model.onnx is written with the package onnx, which is not installed; run: pip install 'ecgjax[export]'"
         ) from error
-    content = model.bytes_of(model.model_of(inference, metadata=metadata))
+    content = checked_model.bytes_of(checked_model.model_of(inference, metadata=metadata))
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(content)

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from jax import export
 
-from ecgjax.export.onnx import model
+from ecgjax.export.onnx import checked_model
 from ecgjax.export.onnx.conversion import convert
 from ecgjax.export.onnx.graph import Graph
 
@@ -34,13 +34,13 @@ def converted(function, arguments, *, batched=(0,), constants=()):
     graph = Graph()
     inputs = {f"x{place}": spec for place, spec in enumerate(specs) if place not in constants}
     values = [
-        model.constant(np.asarray(argument), label=f"weight{place}")
+        checked_model.constant(np.asarray(argument), label=f"weight{place}")
         if place in constants
         else graph.value(graph.name(f"x{place}"), spec.shape, spec.dtype)
         for place, (argument, spec) in enumerate(zip(arguments, specs, strict=True))
     ]
     outputs = {f"out{place}": value for place, value in enumerate(convert(graph, trace, values))}
-    return model.assembled(graph, inputs, outputs), trace
+    return checked_model.assembled(graph, inputs, outputs), trace
 
 
 def run(function, arguments, *, batched=(0,), constants=()):
@@ -48,7 +48,7 @@ def run(function, arguments, *, batched=(0,), constants=()):
     arguments = [jnp.asarray(each) for each in arguments]
     made, trace = converted(function, arguments, batched=batched, constants=constants)
     feed = {f"x{place}": np.asarray(each) for place, each in enumerate(arguments) if place not in constants}
-    return session(model.bytes_of(made)).run(None, feed), trace
+    return session(checked_model.bytes_of(made)).run(None, feed), trace
 
 
 def primitives_of(jaxpr):

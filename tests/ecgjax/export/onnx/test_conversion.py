@@ -10,7 +10,7 @@ from jax import lax
 from ecgjax import defaults, encoders
 from ecgjax.errors import ConfigError
 from ecgjax.export import flat_tensors, inference_of, write_onnx
-from ecgjax.export.onnx import model, windows
+from ecgjax.export.onnx import checked_model, windows
 from ecgjax.export.onnx.conversion import supported
 from ecgjax.export.onnx.graph import UnsupportedError
 from tests.ecgjax.encoders.test_all import TINY
@@ -27,7 +27,7 @@ def tiny(name, **settings):
 
 def model_of(name):
     encoder = tiny(name)
-    return encoder, model.model_of(inference_of(encoder, num_samples=192, num_leads=12))
+    return encoder, checked_model.model_of(inference_of(encoder, num_samples=192, num_leads=12))
 
 
 def operators(made):
@@ -111,7 +111,7 @@ def test_nothing_is_transposed_between_convolutions():
 
 
 def test_the_same_encoder_gives_the_same_bytes():
-    first, second = (model.bytes_of(model_of("clocs_cnn")[1]) for _ in range(2))
+    first, second = (checked_model.bytes_of(model_of("clocs_cnn")[1]) for _ in range(2))
     assert first == second
 
 
@@ -140,7 +140,7 @@ def test_dropped_padding_of_a_max_pool_would_be_noticed(monkeypatch):
     expected = np.asarray(exported(signals))
 
     def error():
-        answer = session(model.bytes_of(model.model_of(exported))).run(None, {"signals": signals})[0]
+        answer = session(checked_model.bytes_of(checked_model.model_of(exported))).run(None, {"signals": signals})[0]
         return np.abs(answer - expected).max() / np.abs(expected).max()
 
     assert error() < 1e-5
@@ -197,10 +197,10 @@ def test_without_the_package_the_remedy_is_told(tmp_path, monkeypatch):
     import sys
 
     for name in [
-        each for each in sys.modules if each.partition(".")[0] == "onnx" or each == "ecgjax.export.onnx.model"
+        each for each in sys.modules if each.partition(".")[0] == "onnx" or each == "ecgjax.export.onnx.checked_model"
     ]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("ecgjax.export.onnx.model")
+    monkeypatch.delattr("ecgjax.export.onnx.checked_model")
     monkeypatch.setitem(sys.modules, "onnx", None)
     exported = inference_of(tiny("clocs_cnn"), num_samples=192, num_leads=12)
     with pytest.raises(ConfigError, match=r"onnx, which is not installed; run: pip install 'ecgjax\[export\]'"):
