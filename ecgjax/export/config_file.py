@@ -48,6 +48,8 @@ def config_of(
         "num_leads": inference.num_leads,
         "layer": inference.layer,
         "dimension": inference.output_spec().shape[-1],
+        # Some encoders have an embedding for each lead.
+        "output_shape": list(inference.output_spec().shape[1:]),
         "token_dimension": _token_dimension(inference),
         "pool": str(module.pool),
         "statistics": run.statistics,

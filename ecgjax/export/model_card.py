@@ -23,8 +23,8 @@ labelled recordings of your own patients before anything rests on it."""
 _LOADING = f"""```python
 import ecgjax, numpy as np
 model = ecgjax.load(".")  # this folder
-signals = np.load("{SAMPLE_FILE}")["signals"]  # int16[3, time, 8], µV
-embeddings = model.embed(signals)
+x = np.load("{SAMPLE_FILE}")["signals"]  # or recordings of yours, [n, time, lead], at any rate, in any unit
+embeddings = model.embed(x, rate_hz=RATE, unit="uV", leads=model.leads)
 ```"""
 
 _FILES = {
@@ -50,7 +50,7 @@ def model_card(
         files: Names of the files of the folder.
     """
     sections = [
-        ("Load it", [_LOADING]),
+        ("Load it", [_LOADING.replace("RATE", f"{preprocessor['sampling_rate_hz']}")]),
         ("Encoder", _encoder(config, preprocessor)),
         ("Training", _training(config)),
         ("Data", [_data_table(config["data"])]),
@@ -96,13 +96,14 @@ def _opening(config: Mapping[str, Any]) -> str:
 
 def _encoder(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> list[str]:
     leads, rate = preprocessor["encoder_leads"], preprocessor["sampling_rate_hz"]
+    size = " × ".join(map(str, config["output_shape"]))
     norms = {
         "recalibrated": "set anew on unaugmented training recordings, as `python -m ecgjax.evaluate` sets them",
         "running": "those of training, of augmented views; evaluations set them anew, so that results differ",
         "none": "none, for the encoder has no batch norm",
     }
     return [
-        f"- Output: the layer `{config['layer']}`, {config['dimension']} numbers a recording; tokens have "
+        f"- Output: the layer `{config['layer']}`, {size} numbers a recording; tokens have "
         f"{config['token_dimension']}, and the pool is: {config['pool']}.",
         f"- Input: {preprocessor['seconds']:g} s at {rate} Hz ({preprocessor['num_samples']:,} samples), int16 in µV, "
         f"the leads {' '.join(preprocessor['leads'])}; the encoder derives {' '.join(leads)} of them, in mV.",

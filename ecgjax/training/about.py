@@ -146,7 +146,9 @@ def _code_from_step(path: Path, now: Mapping[str, Any], step: int) -> list[dict[
     """Returns the code of every part of a run, with the step that it begins at."""
     try:
         before = list(json.loads(path.read_text(encoding="utf-8"))["code_from_step"])
-    except (OSError, ValueError, KeyError, TypeError):  # The run begins, or is older than this file.
-        before = [{"step": 0, **unknown_code()}] if step else []
+    except (OSError, ValueError, KeyError, TypeError):
+        before = []
+    if step and not before:  # The run is older than this file.
+        before = [{"step": 0, **unknown_code()}]
     last = {name: value for name, value in before[-1].items() if name != "step"} if before else None
     return before if last == now else [*before, {"step": step, **now}]
