@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 from absl import flags
 
+from data_pipelines.command import output_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax.config import run_config
 from ecgjax.export.file_names import FUNCTION_FORMATS
@@ -31,7 +32,7 @@ def main(_: list[str]) -> None:
     chosen = flags.FLAGS
     out = export_run(
         chosen.workdir,
-        chosen.out,
+        output_folder("out", chosen.out),
         step=chosen.step,
         statistics=chosen.statistics,
         layer=chosen.layer,

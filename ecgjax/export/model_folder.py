@@ -134,7 +134,7 @@ def _check_replaceable(out: Path) -> None:
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """Yields an empty folder, which takes the place of `out` when the block ends without an error."""
-    staging, retired = out.with_name(f"{out.name}.exporting"), out.with_name(f"{out.name}.retired")
+    staging, retired = out.with_name(f".{out.name}.exporting"), out.with_name(f".{out.name}.retired")
     try:
         recover_retired(retired, out)
         with exclusive_staging(staging):

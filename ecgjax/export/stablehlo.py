@@ -25,6 +25,9 @@ from ecgjax.system.files import replacing
 #: Devices that a file is written for.
 PLATFORMS = ("cpu", "cuda", "tpu")
 
+# Setting of JAX: how many places of the source a line of a program tells.
+_LOCATIONS = "jax_traceback_in_locations_limit"
+
 #: Number of months for which JAX promises to read what a release wrote.
 SHELF_LIFE_MONTHS = 6
 
@@ -96,12 +99,12 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
 @contextlib.contextmanager
 def _no_locations() -> Iterator[None]:
     """Keeps the paths of source files, which can name a user, out of what JAX writes."""
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    before = getattr(jax.config, _LOCATIONS)
+    jax.config.update(_LOCATIONS, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(_LOCATIONS, before)
 
 
 def read_stablehlo(path: str | Path) -> Callable[[np.ndarray | Array], Array]:
