@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     "orbax-checkpoint>=0.12.0,<0.14",
     "pandas>=2.2",
     "protobuf>=5",  # tensorflow-datasets' own messages need it
+    "pyarrow>=17",
     "pydicom>=3.0,<4",
     "safetensors>=0.5",
     "scikit-learn>=1.6",

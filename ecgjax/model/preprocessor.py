@@ -21,6 +21,9 @@ _ENCODER_LEADS = (STORED_LEADS, STANDARD_LEADS)
 #: What stands between the names of a recipe and of the one that the recordings had been prepared with before.
 AFTER = " after "
 
+#: Fields of a recipe that the file has under their own names, beside rate and length.
+_STEPS = ("min_seconds", "notch_hz", "highpass_hz", "lowpass_hz", "baseline", "cut", "pad")
+
 #: Recipe of simulated data sets, which states rate and length alone.
 _SIMULATED = "simulated"
 
@@ -88,13 +91,22 @@ def read_preprocessor(path: Path, content: Mapping[str, Any]) -> Preprocessor:
 
 
 def _recipe(path: Path, content: Mapping[str, Any]) -> SignalRecipe:
-    parameters = Fields(path, content).mapping("recipe_parameters")
+    fields = Fields(path, content)
+    name = fields.text("recipe")
+    if missing := [step for step in _STEPS if step not in content]:
+        raise ConfigError(f"{path}: {missing[0]!r} is missing, and is a step of the recipe; export the folder again")
     try:
-        recipe = SignalRecipe(**parameters)
+        recipe = SignalRecipe(
+            name=name,
+            version=fields.count("recipe_version", most=1_000_000),
+            sampling_rate_hz=fields.count("sampling_rate_hz", most=10_000),
+            seconds=fields.number("seconds"),
+            **{step: content[step] for step in _STEPS},
+        )
     except (DataError, TypeError) as error:
-        raise ConfigError(f"{path}: 'recipe_parameters' is no recipe ({error}); export the folder again") from error
+        raise ConfigError(f"{path}: states a recipe that is not possible ({error}); export the folder again") from error
     # A changed recipe is named `plain(seconds=5.0)`, and one of data prepared before `plain after level`.
-    base = str(recipe.name).partition("(")[0].partition(AFTER)[0]
+    base = name.partition("(")[0].partition(AFTER)[0]
     version = {**{name: known.version for name, known in RECIPES.items()}, _SIMULATED: 1}.get(base)
     if version is None:
         raise ConfigError(
@@ -106,8 +118,6 @@ def _recipe(path: Path, content: Mapping[str, Any]) -> SignalRecipe:
             f"{path}: recordings were prepared by version {recipe.version!r} of the recipe {base}, and this ecgjax has "
             f"version {version}; install the ecgjax that wrote the folder"
         )
-    for name in ("sampling_rate_hz", "seconds"):
-        _expect(path, name, content.get(name), getattr(recipe, name))
     return recipe
 
 

@@ -44,7 +44,7 @@ def check_sample(folder: ExportedFolder, model: Model) -> None:
         ConfigError: The sample is damaged, or the embeddings differ.
     """
     mark = _mark(folder)
-    if mark is not None and mark.is_file():
+    if mark is not None and _is_there(mark):
         return
     path = folder.path / SAMPLE_FILE
     signals, expected = _read_sample(path, model)
@@ -70,6 +70,13 @@ def check_sample(folder: ExportedFolder, model: Model) -> None:
         with contextlib.suppress(OSError):
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
+
+
+def _is_there(mark: Path) -> bool:
+    """Returns whether a mark was left; a cache that may not be read is none."""
+    with contextlib.suppress(OSError):
+        return mark.is_file()
+    return False
 
 
 def cache_folder() -> Path | None:

@@ -110,13 +110,15 @@ def test_json_that_is_none(damaged, name, content, told):
         ({"encoder_leads": ["I"]}, "'encoder_leads'"),
         ({"num_samples": 2499}, "2499"),
         ({"num_samples": 2**60}, "'num_samples'"),
-        ({"sampling_rate_hz": 500}, "'sampling_rate_hz'"),
-        ({"recipe_parameters": {"name": "plain", "version": 2}}, "version 2"),
-        ({"recipe_parameters": {"name": "mine", "version": 1}}, "'mine'"),
-        ({"recipe_parameters": {"name": "plain", "version": 1, "seconds": 1e9}}, "'recipe_parameters'"),
-        ({"recipe_parameters": {"name": "plain", "version": 1, "seconds": "ten"}}, "'recipe_parameters'"),
-        ({"recipe_parameters": {"name": "plain", "version": 1, "nonsense": 1}}, "nonsense"),
-        ({"recipe_parameters": []}, "'recipe_parameters'"),
+        ({"sampling_rate_hz": 500}, "2500"),
+        ({"recipe_version": 2}, "version 2"),
+        ({"recipe_version": "1"}, "'recipe_version'"),
+        ({"recipe": "mine"}, "'mine'"),
+        ({"recipe": None}, "'recipe'"),
+        ({"seconds": 1e9}, "--seconds=1e+09"),
+        ({"seconds": "ten"}, "'seconds'"),
+        ({"highpass_hz": "low"}, "recipe that is not possible"),
+        ({"baseline": "none"}, "--baseline=none"),
     ],
     ids=str,
 )
@@ -258,6 +260,14 @@ def test_the_sample_is_tried_once_for_each_folder(exported, monkeypatch, tmp_pat
     ecgjax.load(exported)
     ecgjax.load(exported)
     assert len(tried) == 3
+
+
+def test_a_cache_that_may_not_be_read_is_none(monkeypatch):
+    def not_permitted(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(reproduced.Path, "is_file", not_permitted)
+    assert not reproduced._is_there(reproduced.Path("mark"))
 
 
 def _zeros():

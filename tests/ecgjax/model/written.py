@@ -14,7 +14,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.export import digest_of, flat_tensors, inference_of, torch_layouts, write_safetensors
 from ecgjax.export.config_file import described
 from ecgjax.export.file_names import CONFIG_FILE, FORMAT, FORMAT_VERSION, PREPROCESSOR_FILE, SAMPLE_FILE, WEIGHTS_FILE
-from ecgjax.export.preprocessor_file import length_rule
+from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.sample_file import write_sample
 from ecgjax.settings.sections import tree_of
 from ecgjax.training.about import leads_of, versions
@@ -62,22 +62,17 @@ def write_model(
     inference = inference_of(split, num_samples=form.num_samples, num_leads=num_leads, layer=layer)
     write_safetensors(folder / WEIGHTS_FILE, split)
     write_sample(folder / SAMPLE_FILE, inference, sampling_rate_hz=form.sampling_rate_hz)
-    preprocessor = {
+    signals = {
         "sampling_rate_hz": form.sampling_rate_hz,
         "seconds": form.seconds,
         "num_samples": form.num_samples,
-        "leads": list(STORED_LEADS),
+        "stored_leads": list(STORED_LEADS),
         "encoder_leads": list(leads_of(num_leads)),
-        "unit": "uV",
+        "stored_unit": "uV",
         "encoder_unit": "mV",
-        "dtype": "int16",
-        "recipe": recipe.name,
-        "recipe_version": recipe.version,
-        "recipe_parameters": recipe.to_json(),
-        "length_rule": length_rule(recipe.to_json()),
-        "other_recipes": {},
     }
-    _write(folder / PREPROCESSOR_FILE, preprocessor)
+    data = [{"name": "made_up", "records": 0, "recipe": recipe.to_json()}]
+    _write(folder / PREPROCESSOR_FILE, preprocessor({"signals": signals, "data": data}))
     module = encoders.merge(split)
     layouts = torch_layouts(split)
     config = {
