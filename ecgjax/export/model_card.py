@@ -39,81 +39,81 @@ _FILES = {
 
 
 def model_card(
-    config: Mapping[str, Any], preprocessor: Mapping[str, Any], evaluations: Evaluations, *, files: Sequence[str]
+    description: Mapping[str, Any], preprocessor: Mapping[str, Any], evaluations: Evaluations, *, files: Sequence[str]
 ) -> str:
     """Returns the card as Markdown.
 
     Args:
-        config: Content of `config.json`, in which the files may still be missing.
+        description: Content of `config.json`, in which the files may still be missing.
         preprocessor: Content of `preprocessor_config.json`.
         evaluations: Evaluations of the checkpoint.
         files: Names of the files of the folder.
     """
     sections = [
         ("Load it", [_LOADING.replace("RATE", f"{preprocessor['sampling_rate_hz']}")]),
-        ("Encoder", _encoder(config, preprocessor)),
-        ("Training", _training(config)),
-        ("Data", [_data_table(config["data"])]),
+        ("Encoder", _encoder(description, preprocessor)),
+        ("Training", _training(description)),
+        ("Data", [_data_table(description["data"])]),
         ("Preparation", [f"{number}. {step}" for number, step in enumerate(preprocessor["recipe_steps"], 1)]),
-        ("Results", _results(evaluations, config["statistics"])),
+        ("Results", _results(evaluations, description["statistics"])),
         ("Intended use and limits", [_LIMITS]),
-        ("Licence, citation and terms of the data", _terms(config["data"])),
+        ("Licence, citation and terms of the data", _terms(description["data"])),
         ("Files", [f"- `{name}`: {words}." for name, words in _FILES.items() if name in files]),
     ]
-    if config["stablehlo"]:
-        sections[-1][1].append(f"\nOf `{STABLEHLO_FILE}`: {config['stablehlo']['shelf_life']}.")
+    if description["stablehlo"]:
+        sections[-1][1].append(f"\nOf `{STABLEHLO_FILE}`: {description['stablehlo']['shelf_life']}.")
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections)
-    return f"{_front_matter(config, evaluations)}\n{_opening(config)}\n\n{text}\n"
+    return f"{_front_matter(description, evaluations)}\n{_opening(description)}\n\n{text}\n"
 
 
-def _front_matter(config: Mapping[str, Any], evaluations: Evaluations) -> str:
-    tags = ["ecg", "electrocardiogram", "self-supervised-learning", "jax", str(config["architecture"])]
-    tags += ["simulated-data"] if any(dataset["simulated"] for dataset in config["data"]) else []
+def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> str:
+    tags = ["ecg", "electrocardiogram", "self-supervised-learning", "jax", str(description["architecture"])]
+    tags += ["simulated-data"] if any(dataset["simulated"] for dataset in description["data"]) else []
     metrics = dict.fromkeys(metric for evaluation in evaluations.shown for metric in evaluation.metrics)
     matter = {
         "license": "other",
         "license_name": "see-licence-citation-and-terms-of-the-data",
         "library_name": "ecgjax",
         "tags": tags,
-        "datasets": [dataset["name"] for dataset in config["data"]],
+        "datasets": [dataset["name"] for dataset in description["data"]],
         "metrics": list(metrics),
     }
     # Every value of JSON is one of YAML.
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in matter.items()), "---"])
 
 
-def _opening(config: Mapping[str, Any]) -> str:
-    simulated = [dataset["name"] for dataset in config["data"] if dataset["simulated"]]
-    title = f"# ECG encoder {config['architecture']}"
+def _opening(description: Mapping[str, Any]) -> str:
+    simulated = [dataset["name"] for dataset in description["data"] if dataset["simulated"]]
+    title = f"# ECG encoder {description['architecture']}"
     if not simulated:
         return title
-    if len(simulated) == len(config["data"]):
+    if len(simulated) == len(description["data"]):
         which = "All recordings that it was trained on are"
     else:
         which = f"The recordings of {' and '.join(simulated)}, which it was trained on among others, are"
     return f"**SIMULATED DATA. {which} simulated: no result says anything about patients.**\n\n{title}"
 
 
-def _encoder(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> list[str]:
+def _encoder(description: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> list[str]:
     leads, rate = preprocessor["encoder_leads"], preprocessor["sampling_rate_hz"]
-    size = " × ".join(map(str, config["output_shape"]))
+    size = " × ".join(map(str, description["output_shape"]))
     norms = {
         "recalibrated": "set anew on unaugmented training recordings, as `python -m ecgjax.evaluate` sets them",
         "running": "those of training, of augmented views; evaluations set them anew, so that results differ",
         "none": "none, for the encoder has no batch norm",
     }
     return [
-        f"- Output: the layer `{config['layer']}`, {size} numbers a recording; tokens have "
-        f"{config['token_dimension']}, and the pool is: {config['pool']}.",
+        f"- Output: the layer `{description['layer']}`, {size} numbers a recording; tokens have "
+        f"{description['token_dimension']}, and the pool is: {description['pool']}.",
         f"- Input: {preprocessor['seconds']:g} s at {rate} Hz ({preprocessor['num_samples']:,} samples), int16 in µV, "
         f"the leads {' '.join(preprocessor['leads'])}; the encoder derives {' '.join(leads)} of them, in mV.",
-        f"- Weights: {config['weights']} of {config['training']['steps']:,} steps.",
-        f"- Batch-norm statistics: {norms[config['statistics']]}.",
+        f"- Weights: {description['weights']} of {description['training']['steps']:,} steps.",
+        f"- Batch-norm statistics: {norms[description['statistics']]}.",
     ]
 
 
-def _training(config: Mapping[str, Any]) -> list[str]:
-    training = config["training"]
+def _training(description: Mapping[str, Any]) -> list[str]:
+    training = description["training"]
     objective = training["objective"]
     names = {name: objective[name].get("name") for name in ("loss", "relation", "miner")}
     dirty = {True: ", with changes that are in no commit", False: "", None: ""}[training["git_dirty"]]
