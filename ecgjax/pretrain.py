@@ -69,7 +69,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
 def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress: bool) -> bool:
     settings = run.settings
     trained_on = records_of(run)
-    about = about_run(settings, run.recordings, run.side, run.split)
+    about = about_run(settings, run.recordings, run.side, run.split, examples_per_epoch=run.sampler.examples_per_epoch)
     metadata = {
         "fingerprint": run.fingerprint,
         "records": trained_on.digest,

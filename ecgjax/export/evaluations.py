@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.errors import DataError
+from ecgjax.export.trained_run import TrainedRun
 from ecgjax.studies.report.report_files import REPORT_DIR
 from ecgjax.studies.results import RESULTS_FILE, Key, Results, read_results
 
@@ -22,6 +23,7 @@ class Evaluation(NamedTuple):
         records: Number of test records.
         patients: Number of their patients.
         cautions: Number of sentences that a reader of the report must know.
+        same_statistics: Whether batch norm was recalibrated on the records of the training, as it is for the export.
         rows: Title of the model, metric and value with its interval, of all test records.
     """
 
@@ -31,6 +33,7 @@ class Evaluation(NamedTuple):
     records: int
     patients: int
     cautions: int
+    same_statistics: bool
     rows: list[tuple[str, str, str]]
 
     @property
@@ -53,13 +56,12 @@ class Evaluations(NamedTuple):
     unreadable: int
 
 
-def evaluations_of(workdir: str | Path, *, step: int, layer: str) -> Evaluations:
+def evaluations_of(workdir: str | Path, run: TrainedRun) -> Evaluations:
     """Reads the evaluations of a run.
 
     Args:
         workdir: Folder of the run.
-        step: Step of the checkpoint that is exported.
-        layer: Layer that is exported.
+        run: Checkpoint and layer that are exported.
     """
     shown: list[Evaluation] = []
     of_others = unreadable = 0
@@ -67,16 +69,17 @@ def evaluations_of(workdir: str | Path, *, step: int, layer: str) -> Evaluations
         try:
             about, results = json.loads(path.read_text(encoding="utf-8")), read_results(path.parent)
             provenance = about["provenance"]
-            if (provenance["checkpoint_step"], provenance["config"]["probe"]["layer"]) != (step, layer):
+            of = provenance["checkpoint_step"], provenance["config"]["probe"]["layer"]
+            if of != (run.encoder.step, run.encoder.layer):
                 of_others += 1
                 continue
-            shown.append(_evaluation(about, results))
+            shown.append(_evaluation(about, results, run))
         except (DataError, OSError, ValueError, KeyError, TypeError):
             unreadable += 1
     return Evaluations(shown, of_others, unreadable)
 
 
-def _evaluation(about: dict[str, Any], results: Results) -> Evaluation:
+def _evaluation(about: dict[str, Any], results: Results, run: TrainedRun) -> Evaluation:
     provenance, test = about["provenance"], about["splits"]["test"]
     titles = {name: model["title"] for name, model in about["models"].items()}
     return Evaluation(
@@ -86,11 +89,23 @@ def _evaluation(about: dict[str, Any], results: Results) -> Evaluation:
         records=test["records"],
         patients=test["patients"],
         cautions=len(provenance["cautions"]),
+        same_statistics=run.statistics == "none" or _recalibrated_alike(provenance, run),
         rows=[
             (titles[key.model], key.metric, str(interval))
             for key, interval in results.items()
             if _is_shown(key, about["metric"]) and key.model in titles
         ],
+    )
+
+
+def _recalibrated_alike(provenance: dict[str, Any], run: TrainedRun) -> bool:
+    """Returns whether an evaluation drew the same records for the batch-norm statistics as an export does."""
+    evaluated, settings = provenance["config"], run.settings
+    fingerprints = ", ".join(dataset["fingerprint"] for dataset in run.about["data"])
+    return (
+        provenance["fingerprint"] == fingerprints
+        and evaluated["probe"]["seed"] == settings.probe.seed
+        and tuple(evaluated["data"]["train_folds"]) == settings.data.train_folds
     )
 
 

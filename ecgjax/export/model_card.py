@@ -144,7 +144,7 @@ def _results(evaluations: Evaluations, statistics: str) -> list[str]:
     if not lines:
         lines = ["No evaluation of this checkpoint was made (`python -m ecgjax.evaluate` makes one)."]
     elif statistics == "running":
-        lines.append("These results are of recalibrated batch-norm statistics, and not of the exported ones.")
+        lines.append("All of them are with recalibrated batch-norm statistics, and not with the exported ones.")
     if evaluations.of_others:
         lines.append(f"\nEvaluations of other checkpoints or layers, which are not shown: {evaluations.of_others}.")
     if evaluations.unreadable:
@@ -163,6 +163,8 @@ def _result(evaluation: Evaluation) -> list[str]:
         format_table(("model", "metric", "value"), [tuple(map(visible, row)) for row in evaluation.rows]),
         "",
     ]
+    if not evaluation.same_statistics:
+        lines += ["Batch norm was recalibrated on other records there than for this export.", ""]
     if evaluation.cautions:
         lines += [f"The report has cautions about these numbers ({evaluation.cautions}): read them there.", ""]
     return lines

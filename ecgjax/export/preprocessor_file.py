@@ -8,6 +8,7 @@ from typing import Any
 from data_pipelines.signals.conversion import MOST_CLIPPED
 from data_pipelines.signals.lead_checks import LOWEST_SOURCE_RATE_HZ
 from data_pipelines.signals.quality import STORED_LIMIT_UV
+from data_pipelines.signals.recipe import SignalRecipe
 from ecgjax.training.about import About
 
 #: What stands between the names of a recipe and of the one that the recordings had been prepared with before.
@@ -24,9 +25,11 @@ def preprocessor(about: About) -> dict[str, Any]:
         about: What the run says of itself. Of several data sets with different recipes, the recipe is that of the one
             with the most records.
     """
-    signals, data = about["signals"], about["data"]
-    recipe = max(data, key=lambda dataset: dataset["records"])["recipe"]
-    others = {dataset["name"]: dataset["recipe"] for dataset in data if dataset["recipe"] != recipe}
+    signals = about["signals"]
+    most = max(about["data"], key=lambda dataset: dataset["records"])
+    # Recipes that are older than a field did what the field's default does.
+    recipe = SignalRecipe(name="", version=0).to_json() | most["recipe"]
+    others = {each["name"]: each["recipe"] for each in about["data"] if each["recipe"] != most["recipe"]}
     return {
         "sampling_rate_hz": signals["sampling_rate_hz"],
         "seconds": signals["seconds"],

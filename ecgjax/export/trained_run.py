@@ -143,4 +143,6 @@ def _recordings_of(settings: RunSettings, metadata: Mapping[str, Any], *, why: s
 
 def _about_older(settings: RunSettings, recordings: Recordings, encoder: Encoder) -> About:
     side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
-    return about_run(settings, recordings, side, encoder.split, this_code=False)
+    sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
+    examples = sampler.examples_per_epoch
+    return about_run(settings, recordings, side, encoder.split, examples_per_epoch=examples, this_code=False)

@@ -44,6 +44,7 @@ def about_run(
     side: SampledSide,
     split: encoders.Split[encoders.Encoder],
     *,
+    examples_per_epoch: int,
     this_code: bool = True,
 ) -> dict[str, Any]:
     """Returns what a run says of itself, but for how far it has come.
@@ -53,10 +54,10 @@ def about_run(
         recordings: Recordings of the run.
         side: Training side of the run.
         split: Encoder of the run.
+        examples_per_epoch: Number of recordings of an epoch of the run's sampler.
         this_code: Whether the run is trained by the code at hand, rather than told of later.
     """
     encoder, form = encoders.merge(split), recordings.format
-    sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
     return {
         "version": _VERSION,
         "signals": {
@@ -70,7 +71,7 @@ def about_run(
         },
         "embedding": {"dimension": encoder.embedding_dim, "features": encoder.feature_dim},
         "batch_size": settings.batch_size,
-        "examples_per_epoch": sampler.examples_per_epoch,
+        "examples_per_epoch": examples_per_epoch,
         "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(side.records)],
         "code": code() if this_code else unknown_code(),
     }

@@ -34,7 +34,8 @@ def write_run(workdir, config, *, steps=(6, 12), told=True):
     recordings = open_recordings(settings.data)
     side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
     split = away_from_initialisation(create_split(settings.encoder, seed=settings.seed))
-    about = about_run(settings, recordings, side, split)
+    sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
+    about = about_run(settings, recordings, side, split, examples_per_epoch=sampler.examples_per_epoch)
     records = pretraining_records(recordings, side.records, run=FINGERPRINT)
     metadata = {"fingerprint": FINGERPRINT, "records": records.digest, "datasets": list(recordings.fingerprints)}
     with Checkpoints(run_config.checkpoint_dir(workdir)) as checkpoints:

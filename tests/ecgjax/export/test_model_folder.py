@@ -297,9 +297,11 @@ def interval(estimate, low, high):
     return Interval(estimate=estimate, low=low, high=high, confidence=0.95, resamples=9)
 
 
-def test_results_of_this_checkpoint_are_shown_with_their_intervals(run, tmp_path):
+def test_results_of_this_checkpoint_are_shown_with_their_intervals(run, dataset, tmp_path):
     mine = shutil.copytree(run, tmp_path / "run")
-    for name, step in (("lvh", 12), ("lvef40", 6)):
+    fingerprint = open_dataset(dataset).fingerprint
+    evaluated = [("lvh", 12, fingerprint), ("lvh2", 12, "of another data set"), ("lvef40", 6, fingerprint)]
+    for name, step, fingerprint in evaluated:
         (mine / "evaluation" / name).mkdir(parents=True)
         write_results(
             mine / "evaluation" / name,
@@ -313,8 +315,8 @@ def test_results_of_this_checkpoint_are_shown_with_their_intervals(run, tmp_path
             models={"pretrained": {"title": "pretrained, linear probe"}},
             splits={"test": {"records": 1234, "patients": 567}},
             provenance={
-                "data": "simulated", "checkpoint_step": step, "config": {"probe": {"layer": "features"}},
-                "cautions": ["one"],
+                "data": "simulated", "checkpoint_step": step, "fingerprint": fingerprint, "cautions": ["one"],
+                "config": {"probe": {"layer": "features", "seed": 0}, "data": {"train_folds": list(range(1, 9))}},
             },
         )  # fmt: skip
     (mine / "evaluation" / "damaged").mkdir()
@@ -325,5 +327,6 @@ def test_results_of_this_checkpoint_are_shown_with_their_intervals(run, tmp_path
     assert "0.500" not in text
     assert "cautions about these numbers (1)" in text
     assert "not shown: 1." in text
+    assert text.count("recalibrated on other records") == 1
     assert "cannot be read: 1." in text
     assert 'metrics: ["AUROC"]' in text
