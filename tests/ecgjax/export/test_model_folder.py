@@ -143,6 +143,18 @@ def test_the_sample_is_what_every_form_gives(whole, run):
         assert np.abs(answer - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+def test_the_cards_own_lines_load_it(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECGJAX_CACHE", str(tmp_path))
+    (lines,) = re.findall(r"```python\n(.*?)```", (whole / CARD_FILE).read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(whole)
+    made = {}
+    exec(lines, made)
+    with np.load(SAMPLE_FILE) as arrays:
+        wanted = arrays["embeddings"]
+    assert len(lines.splitlines()) == 4
+    assert np.abs(made["embeddings"] - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
 def test_neither_ids_nor_paths_nor_dates_leave(whole, run, dataset):
     index = open_dataset(dataset).index
     secret = {*map(str, index.record_id), *map(str, index.patient_id)}
