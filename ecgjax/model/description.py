@@ -124,9 +124,9 @@ def read_encoder(folder: ExportedFolder, description: Description) -> encoders.S
         raise ConfigError(str(error)) from error
 
 
-def _check_modest(path: str, settings: Mapping[str, Any]) -> None:
+def _check_modest(path: str, given: Mapping[str, Any]) -> None:
     """Refuses settings so large that making such an encoder would take all memory or time."""
-    for name, value in settings.items():
+    for name, value in given.items():
         values = value if isinstance(value, list) else [value]
         whole = [each for each in values if isinstance(each, int)]
         if len(values) > _MOST_ELEMENTS or any(abs(each) > _MOST for each in whole):
