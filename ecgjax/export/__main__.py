@@ -6,7 +6,7 @@
 The folder has the weights (model.safetensors), the encoder's function (model.onnx, model.stablehlo), a card, how
 recordings are prepared, and a sample to check an installation with; docs/using_a_model.md loads it. Weights are the
 moving average where the run kept one, and batch norm has the statistics that `evaluate` gives it. No id, date or path
-leaves with it. A folder that an earlier export wrote is replaced when the new one is whole.
+leaves with it, but names of data sets do. A folder that an earlier export wrote is replaced when the new one is whole.
 """
 
 from __future__ import annotations
