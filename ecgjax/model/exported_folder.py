@@ -104,13 +104,13 @@ def _is_of_a_run(path: Path) -> bool:
     return "format" not in known and {"encoder", "optimizer"} <= known.keys()
 
 
-def _check_format(path: Path, config: Mapping[str, Any]) -> None:
-    if config.get("format") != FORMAT:
+def _check_format(path: Path, said: Mapping[str, Any]) -> None:
+    if said.get("format") != FORMAT:
         raise ConfigError(
-            f"{path / CONFIG_FILE}: 'format' is {ascii(config.get('format'))[:60]} and not {FORMAT!r}, so it is no "
+            f"{path / CONFIG_FILE}: 'format' is {ascii(said.get('format'))[:60]} and not {FORMAT!r}, so it is no "
             "model of ecgjax; python -m ecgjax.export writes one"
         )
-    version = config.get("format_version")
+    version = said.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise ConfigError(
             f"{path / CONFIG_FILE}: 'format_version' is {ascii(version)[:60]}, and this ecgjax reads {FORMAT_VERSION}; "

@@ -551,7 +551,6 @@ EMBED = (
     ("--model={model} --input=s3://bucket --out=new.parquet", "--input=s3://bucket"),
     ("--model={model} --input={empty} --out=new.parquet", "empty", "--input"),
     ("--model={model} --input={file} --out=new.parquet", "--input"),
-    ("--model={model} --input={locked} --out=new.parquet", "locked"),
     ("--model={model} --input={damaged} --out=new.parquet", "damaged"),
     ("--model={model} --input={other} --out=new.parquet", "--input", "sampling_rate_hz=200", "--builder=prepared"),
     ("--model={model} --input={binary} --out=new.parquet", "binary"),
