@@ -34,7 +34,8 @@ _FILES = {
     SAMPLE_FILE: "three SIMULATED recordings and what the encoder gives for them",
     CONFIG_FILE: "what the encoder is, how it was trained, and the digest of every file",
     PREPROCESSOR_FILE: "how a recording is prepared",
-    RECORDS_FILE: "signatures of the records that were trained on, by which copies are found; hashes, no ids",
+    RECORDS_FILE: "signatures of the records that were trained on, by which copies are found: no ids, but whoever has "
+    "an id can try it against the hashes",
 }
 
 

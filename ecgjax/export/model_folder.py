@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
 from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish, recover_retired
-from ecgjax.errors import CheckpointError, ConfigError, check_known
+from ecgjax.errors import CheckpointError, ConfigError, chosen
 from ecgjax.export import inference_of, write_onnx, write_safetensors, write_stablehlo
 from ecgjax.export.config_file import config_of, described
 from ecgjax.export.evaluations import evaluations_of
@@ -32,6 +33,9 @@ from ecgjax.export.sample_file import write_sample
 from ecgjax.export.trained_run import TrainedRun, open_trained_run
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.json_values import plain
+
+#: Form of the encoder's function → package that it is written with, which is installed by an extra.
+_WRITTEN_WITH = {"onnx": "onnx", "stablehlo": "flatbuffers"}
 
 
 def export_run(
@@ -64,8 +68,7 @@ def export_run(
         DataError: The recordings are needed and are not where they were.
     """
     out = Path(out).absolute()
-    for each in formats:
-        check_known(each, FUNCTION_FORMATS, setting="--formats")
+    _check_formats(formats)
     _check_replaceable(out)
     if with_signatures and not (Path(workdir) / RECORDS_FILE).is_file():
         raise ConfigError(
@@ -108,6 +111,17 @@ def write_model(folder: Path, run: TrainedRun, *, workdir: str | Path, formats: 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _check_formats(formats: Collection[str]) -> None:
+    """Refuses forms that cannot be written, before batch norm is recalibrated, which can take minutes."""
+    for each in formats:
+        package = chosen(_WRITTEN_WITH, each, setting="--formats")
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"--formats={','.join(formats)}: {each} is written with the package {package}, which is not installed; "
+                "run: pip install 'ecgjax[export]'"
+            )
 
 
 def _check_replaceable(out: Path) -> None:

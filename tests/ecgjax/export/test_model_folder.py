@@ -309,6 +309,16 @@ def interval(estimate, low, high):
     return Interval(estimate=estimate, low=low, high=high, confidence=0.95, resamples=9)
 
 
+def test_a_missing_package_is_told_before_anything_is_computed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_folder, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_folder, "open_trained_run", None)
+    for form, package in (("onnx", "onnx"), ("stablehlo", "flatbuffers")):
+        with pytest.raises(
+            ConfigError, match=rf"--formats={form}: .*package {package}, .*pip install 'ecgjax\[export\]'"
+        ):
+            export_run(run, tmp_path / "model", formats=(form,))
+
+
 def test_results_of_this_checkpoint_are_shown_with_their_intervals(run, dataset, tmp_path):
     mine = shutil.copytree(run, tmp_path / "run")
     fingerprint = open_dataset(dataset).fingerprint
