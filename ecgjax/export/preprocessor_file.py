@@ -92,6 +92,11 @@ def length_rule(recipe: Mapping[str, Any]) -> str:
     """Returns what is done to shorter and longer recordings, in a sentence."""
     kept = "middle" if recipe["cut"] == "center" else "first"
     padded = "on both sides, so that it stands in the middle" if recipe["pad"] == "both" else "at its end"
+    if recipe["min_seconds"] >= recipe["seconds"]:
+        return (
+            f"Of a longer recording the {kept} {recipe['seconds']:g} s are kept, and one below "
+            f"{recipe['min_seconds']:g} s is refused."
+        )
     return (
         f"Of a longer recording the {kept} {recipe['seconds']:g} s are kept, a shorter one of at least "
         f"{recipe['min_seconds']:g} s gets zeros {padded}, and one below {recipe['min_seconds']:g} s is refused."

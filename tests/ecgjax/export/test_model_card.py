@@ -86,6 +86,8 @@ def test_steps_of_a_recipe_are_told_in_their_order():
 def test_the_length_rule_says_what_is_kept_and_padded():
     rule = length_rule(RECIPES["plain"].to_json())
     assert rule.startswith("Of a longer recording the first 10 s are kept, a shorter one of at least 5 s gets zeros at")
+    rule = length_rule(RECIPES["plain"].changed(min_seconds=10.0).to_json())
+    assert rule == "Of a longer recording the first 10 s are kept, and one below 10 s is refused."
 
 
 def test_of_several_recipes_that_of_most_records_is_the_preparation_and_the_others_are_named():
