@@ -29,7 +29,7 @@ from ecgjax.errors import ConfigError
 _UNITS = ", ".join(MILLIVOLTS_PER_UNIT)
 
 #: Reasons for which a recording is refused that another unit of its samples could explain.
-_OF_THE_UNIT = ("wrong_unit", "out_of_range", "flat_lead")
+_OF_THE_UNIT = ("wrong_unit", "out_of_range", "flat_lead", "einthoven", "broken_gain")
 
 #: Reasons that concern what is kept of a longer recording, and not the recording as a whole.
 _OF_THE_PART = ("nan", "flat_lead", "wrong_unit", "broken_gain", "einthoven", "out_of_range")

@@ -8,6 +8,7 @@ import ecgjax
 from data_pipelines.builders.folder import FolderSource
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.readers.formats import find_recording, read_recording
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from data_pipelines.shards.dataset_build import build_dataset
 from data_pipelines.signals.recipe import RECIPES
@@ -245,3 +246,13 @@ def test_tokens_of_single_leads_name_them(tmp_path):
     assert [*dict.fromkeys(tokens.leads)] == list(STORED_LEADS)
     recorded = (tokens.times >= 2) & (tokens.times < 8)
     assert (tokens.mask[0] != recorded).mean() < 0.01
+
+
+@pytest.mark.parametrize(("unit", "factor", "right"), [("uV", 1, "mV"), ("mV", 1000, "uV"), ("V", 1, "mV")])
+def test_a_wrong_unit_of_a_real_recording_is_refused_with_the_right_one(model, real_data, unit, factor, right):
+    path = real_data / "ptbxl" / "records500" / "00000" / "00001_hr.hea"
+    recording = read_recording(find_recording(path).recordings[0], Declared())
+    x = np.asarray(recording.signal[:5000])[None]
+    with pytest.raises(DataError, match=f"as unit='{right}' it would be an ECG$"):
+        model.embed(x * factor, rate_hz=500, unit=unit, leads=recording.channels)
+    assert model.embed(x, rate_hz=500, unit="mV", leads=recording.channels).shape == (1, 8)
