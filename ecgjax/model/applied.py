@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.version import __version__
 from ecgjax import encoders
 from ecgjax.encoders.grid import Grid
 from ecgjax.errors import ConfigError
@@ -25,6 +25,7 @@ from ecgjax.leads import prepare
 from ecgjax.model.description import Description
 from ecgjax.model.preparation import Prepared, prepare_rows
 from ecgjax.model.preprocessor import Preprocessor
+from ecgjax.model.told import told
 
 #: Numbers of rows of one call on the device. A single recording must not wait for a batch, and every other number
 #: would be compiled anew.
@@ -181,7 +182,7 @@ class Model:
                 f"{self.path}: has no head, so it answers no question; fit a model of your own on what embed returns"
             )
         raise ConfigError(
-            f"{self.path}: has a head, and this ecgjax {_version()} reads none; install the ecgjax that wrote it"
+            f"{self.path}: has a head, and this ecgjax {__version__} reads none; install the ecgjax that wrote it"
         )
 
     def embed_prepared(self, signals: np.ndarray) -> np.ndarray:
@@ -239,40 +240,7 @@ class Model:
 
     def __repr__(self) -> str:
         """Returns what the encoder is, what it was trained on, and what it takes."""
-        about, recipe = self.description, self.recipe
-        lines = [
-            f"{about.architecture}: {about.dimension} numbers ({about.layer}) of a recording, tokens of "
-            f"{about.token_dimension}, pooled by {about.pool}",
-            f"from {self.path}, weights {about.weights_digest}",
-            *_said("trained with", about.training),
-            *(line for each in about.data for line in _said("trained on", each)),
-            f"takes 8 or 12 leads by name in any order, at any rate of 100 Hz or more, in mV, uV, nV or V; "
-            f"{recipe.min_seconds:g} s or more",
-            f"prepares by the recipe {recipe.name}, version {recipe.version}: {recipe.sampling_rate_hz} Hz, "
-            f"{recipe.seconds:g} s, int16 µV, {', '.join(STORED_LEADS)}",
-            *(
-                [f"some of its data were prepared otherwise: {', '.join(others)}"]
-                if (others := self.preprocessor.others)
-                else []
-            ),
-            *([f"length: {self.preprocessor.length_rule}"] if self.preprocessor.length_rule else []),
-        ]
-        return "\n".join(["<ecgjax.Model", *(textwrap.indent(line, "  ") for line in lines)]) + ">"
-
-
-def _said(begin: str, fields: object) -> list[str]:
-    """Returns one line that tells the plain fields of an object; none where there are none."""
-    if not isinstance(fields, Mapping):
-        return []
-    plain = {name: value for name, value in fields.items() if isinstance(value, str | int | float)}
-    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plain.items() if value != "")
-    return [f"{begin} {told}"] if told else []
-
-
-def _version() -> str:
-    from data_pipelines.version import __version__
-
-    return __version__
+        return told(self.path, self.description, self.preprocessor)
 
 
 def _by_batches(function: Callable[[np.ndarray], Array], signals: np.ndarray) -> np.ndarray:

@@ -86,6 +86,8 @@ def _checked_path(folder: str | Path) -> Path:
         raise ConfigError(f"{folder}: no such folder; python -m ecgjax.export writes one")
     if (path / CARD_FILE).is_file():
         raise ConfigError(f"{folder}: is a data set and no model; python -m ecgjax.embed --input takes it")
+    if (reason := why_elsewhere(path / CONFIG_FILE)) is not None:
+        raise ConfigError(f"{path / CONFIG_FILE}: {reason}")
     # A run keeps its settings under the same name.
     if checkpoint_dir(path).is_dir() or ((path / CONFIG_FILE).is_file() and _is_of_a_run(path / CONFIG_FILE)):
         raise ConfigError(

@@ -29,7 +29,17 @@ def refusal(folder):
 def test_a_model_tells_what_it_is_and_what_it_takes(exported):
     model = ecgjax.load(exported)
     told = repr(model)
-    for words in ("resnet18", "made_up", "exposures 0", "mV", "250 Hz", "10 s", "recipe plain, version 1", "I, II, V1"):
+    for words in (
+        "resnet18",
+        "made_up",
+        "0 exposures",
+        "SIMULATED",
+        "mV",
+        "250 Hz",
+        "10 s",
+        "recipe plain, version 1",
+        "I, II, V1",
+    ):
         assert words in told
     assert (model.sampling_rate_hz, model.seconds, model.num_samples) == (250, 10.0, 2500)
     assert (model.dimension, model.layer, len(model.leads), len(model.encoder_leads)) == (8, "features", 8, 12)
@@ -50,6 +60,13 @@ def test_other_paths_say_what_to_give_instead(exported, tmp_path):
     (run / CONFIG_FILE).unlink()
     (run / "checkpoints").mkdir()
     assert "ecgjax.export" in refusal(run)
+
+
+def test_what_a_stranger_says_is_shown_without_what_a_terminal_obeys(damaged):
+    change(damaged / CONFIG_FILE, training={"steps": "\x1b[2J"}, data=[{"name": "\x1b[31m" * 99}, 3])
+    told = repr(ecgjax.load(damaged))
+    assert "\x1b" not in told
+    assert len(told) < 2000
 
 
 @pytest.mark.parametrize(
