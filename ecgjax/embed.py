@@ -31,7 +31,7 @@ from data_pipelines.readers.formats import FORMATS
 from data_pipelines.statements.declared import ORIENTATIONS, Declared
 from data_pipelines.system.visible_text import visible, visible_report
 from ecgjax.config import run_config
-from ecgjax.embedded.inputs import Input, open_input
+from ecgjax.embedded.inputs import FileInput, Input, open_input
 from ecgjax.embedded.table import TOKEN_TYPES, Columns, Counts, EmbeddingTable, places
 from ecgjax.model.load import load
 
@@ -57,6 +57,8 @@ def main(argv: list[str]) -> None:
         formats=chosen.formats,
         declared=declared,
     )
+    if isinstance(recordings, FileInput):
+        model.check_prepares()
     tokens = chosen.token_type if chosen.tokens else None
     columns = Columns(labels=recordings.labels, tokens=tokens, intervals=chosen.intervals)
     columns.check()

@@ -22,6 +22,7 @@ from data_pipelines.statements.declared import Declared
 from data_pipelines.storage.store import Store, open_store
 from data_pipelines.system.workers import map_ordered
 from ecgjax.embedded.rows import Row
+from ecgjax.model.preprocessor import earlier_recipe
 
 #: Number of recordings that a worker reads at a time.
 CHUNK = 32
@@ -220,6 +221,12 @@ def _opened(directory: Path) -> _Opened:
 def _check_recipe(directory: Path, stored: dict[str, Any], recipe: SignalRecipe) -> None:
     own = recipe.to_json()
     differing = [name for name in _DECISIVE if stored.get(name) != own[name]]
+    earlier = earlier_recipe(stored["name"]), earlier_recipe(recipe.name)
+    if earlier[0] != earlier[1]:
+        raise DataError(
+            f"--input={directory}: its records were prepared by the recipe {stored['name']}, and those of the model's "
+            f"training by {recipe.name}; build it in the same steps"
+        )
     if differing:
         told = ", ".join(f"{name}={stored.get(name)} (the model's: {own[name]})" for name in differing)
         raise DataError(

@@ -129,16 +129,24 @@ class Model:
         """What the folder says of the training."""
         return self.description.training
 
-    def prepare(
-        self, x: ArrayLike, *, rate_hz: float | None = None, unit: str | None = None, leads: Sequence[str] | None = None
-    ) -> Prepared:
-        """Prepares recordings as the training data were prepared; arguments and errors are those of `embed`."""
+    def check_prepares(self) -> None:
+        """Checks that recordings as they come can be prepared as the training data were.
+
+        Raises:
+            ConfigError: The training data had been prepared before, by another recipe.
+        """
         if self.preprocessor.earlier:
             raise ConfigError(
                 f"{self.path}: was trained on recordings that had been prepared before, by the recipe "
                 f"{self.preprocessor.earlier}, which is not done again here; prepare a data set in both steps, and "
                 "embed its records"
             )
+
+    def prepare(
+        self, x: ArrayLike, *, rate_hz: float | None = None, unit: str | None = None, leads: Sequence[str] | None = None
+    ) -> Prepared:
+        """Prepares recordings as the training data were prepared; arguments and errors are those of `embed`."""
+        self.check_prepares()
         return prepare_rows(x, rate_hz=rate_hz, unit=unit, leads=leads, recipe=self.recipe)
 
     def embed(

@@ -54,8 +54,13 @@ class Preprocessor:
         """Name of the recipe that recordings had been prepared with before this one; empty where there was none that
         did more than to resample.
         """
-        earlier = self.recipe.name.partition(AFTER)[2]
-        return "" if earlier.startswith("plain") and AFTER not in earlier else earlier
+        return earlier_recipe(self.recipe.name)
+
+
+def earlier_recipe(name: str) -> str:
+    """Returns the recipe that a recipe's name says was applied before; empty for none, or one that only resampled."""
+    earlier = name.partition(AFTER)[2]
+    return "" if earlier.startswith("plain") and AFTER not in earlier else earlier
 
 
 def read_preprocessor(path: Path, content: Mapping[str, Any]) -> Preprocessor:

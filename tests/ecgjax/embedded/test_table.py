@@ -1,5 +1,6 @@
 """The table of embeddings: its rows, columns and files, and what is left behind after an error."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -118,6 +119,14 @@ def test_data_sets_of_another_recipe_say_how_they_are_converted(model, tmp_path)
     with pytest.raises(DataError, match=r"sampling_rate_hz=100 .*--builder=prepared"):
         embed(model, dataset.directory, tmp_path / "e.parquet")
     assert not list(tmp_path.glob("e.*"))
+
+
+def test_records_prepared_in_other_steps_are_refused(model, tmp_path):
+    dataset = make_simulated_dataset(tmp_path, num_patients=2, rate=250)
+    recipe = dataclasses.replace(model.recipe, name="plain after monitor")
+    with pytest.raises(DataError, match=r"simulated.* by plain after monitor"):
+        open_input(str(dataset.directory), recipe=recipe)
+    open_input(str(dataset.directory), recipe=dataclasses.replace(recipe, name="plain after plain"))
 
 
 def test_an_error_leaves_no_file_and_what_was_there_as_it_was(model, ecgs, tmp_path, monkeypatch):
