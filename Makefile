@@ -37,6 +37,7 @@ ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door project/test_shared_b
   ecgjax/augmentations/test_views ecgjax/objectives/losses/test_nt_xent ecgjax/objectives/miners/test_miners \
   ecgjax/objectives/losses/test_positives ecgjax/objectives/losses/test_common_offset \
   ecgjax/objectives/test_objective ecgjax/optim/test_optimizers ecgjax/training/test_train_step \
+  ecgjax/export/test_all ecgjax/export/onnx/test_primitives \
   ecgjax/training/test_checkpoint ecgjax/test_resume data_pipelines/streaming/test_batches \
   data_pipelines/shards/test_dataset_build data_pipelines/readers/test_formats)
 

@@ -24,7 +24,9 @@ INSTALL_REQUIRES = [
     "orbax-checkpoint>=0.12.0,<0.14",
     "pandas>=2.2",
     "protobuf>=5",  # tensorflow-datasets' own messages need it
+    "pyarrow>=17",
     "pydicom>=3.0,<4",
+    "safetensors>=0.5",
     "scikit-learn>=1.6",
     "scipy>=1.14",
     "sierraecg>=0.4,<0.5",  # its XLI decoder is used below its documented functions
@@ -35,10 +37,18 @@ INSTALL_REQUIRES = [
     "wfdb>=4.3",
 ]
 
+EXPORT_REQUIRES = [
+    "flatbuffers>=24.3",  # jax.export writes with it without declaring it
+    "onnx>=1.19",
+]
+
 EXTRAS_REQUIRE = {
     "beam": ["apache-beam>=2.70"],
+    "export": EXPORT_REQUIRES,
     "test": [
+        *EXPORT_REQUIRES,
         "mypy>=2.4,<2.5",
+        "onnxruntime>=1.22",
         "pandas-stubs>=3.1",
         "pytest>=8.3",
         "pytest-xdist>=3.6",

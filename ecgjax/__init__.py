@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ecgjax.data.tasks import parse_task
     from ecgjax.errors import CheckpointError, ConfigError, DivergedError
     from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
+    from ecgjax.model.applied import Model, Tokens
+    from ecgjax.model.load import load
     from ecgjax.training.loop import train
     from ecgjax.training.run import Run, prepare_run
 
@@ -21,9 +23,12 @@ __all__ = [
     "ConfigError",
     "DivergedError",
     "Encoder",
+    "Model",
     "Recordings",
     "Run",
+    "Tokens",
     "__version__",
+    "load",
     "load_encoder",
     "load_recipe",
     "open_recordings",
@@ -41,8 +46,11 @@ _MODULES = {
     "ConfigError": "ecgjax.errors",
     "DivergedError": "ecgjax.errors",
     "Encoder": "ecgjax.evaluation.features.frozen_encoder",
+    "Model": "ecgjax.model.applied",
     "Recordings": "ecgjax.data.recordings",
     "Run": "ecgjax.training.run",
+    "Tokens": "ecgjax.model.applied",
+    "load": "ecgjax.model.load",
     "load_encoder": "ecgjax.evaluation.features.frozen_encoder",
     "load_recipe": "ecgjax.config.recipes",
     "open_recordings": "ecgjax.data.recordings",

@@ -26,6 +26,7 @@ from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
 from ecgjax.training import device_mesh
+from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
 from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
@@ -68,6 +69,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
 def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress: bool) -> bool:
     settings = run.settings
     trained_on = records_of(run)
+    about = about_run(settings, run.recordings, run.side, run.split, examples_per_epoch=run.sampler.examples_per_epoch)
     metadata = {
         "fingerprint": run.fingerprint,
         "records": trained_on.digest,
@@ -80,6 +82,7 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
         begin()
         if jax.process_index() == 0:
             trained_on.write(workdir)
+            write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
         start = int(state.step)
         _announce(run, start)
         with Telemetry(
@@ -90,19 +93,21 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
             start_step=start,
             progress=progress,
         ) as telemetry:
-            _, finished = train(
+            state, finished = train(
                 state,
                 step=run.step,
                 batches=run.batches(run.sampler, start_step=start),
                 num_steps=run.num_steps,
                 telemetry=telemetry,
                 checkpoints=checkpoints,
-                metadata=metadata,
+                metadata=lambda step: {**metadata, "about": about, "exposures": exposures(about, step)},
                 log_every=settings.log_every,
                 save_every=settings.checkpoint.every,
                 evaluate=make_evaluation(run),
                 eval_every=settings.eval_every,
             )
+    if jax.process_index() == 0:
+        write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     return finished
 
 

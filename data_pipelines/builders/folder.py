@@ -68,6 +68,7 @@ class FolderSource:
         sex_coding: Sequence[str] = (),
         missing_ids: Sequence[str] = (),
         folds: str | None = None,
+        only: Path | None = None,
     ):
         """Lists the folder and reads the table; the reader reads the signals.
 
@@ -88,6 +89,7 @@ class FolderSource:
             folds: Way of assigning patients to folds, one of `stratified_folds.DEALINGS`: `hash` (of the patient id) or
                 `stratified`; None is the same as `hash` where the table has no column `fold`.
             missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
+            only: File in the folder that is taken alone; None for all files below it.
 
         Raises:
             DataError: There is no recording under the folder, two recordings have one id, the table does not fit the
@@ -110,7 +112,11 @@ class FolderSource:
             zero_is_no_age=self._table is not None and self._table.zero_is_no_age,
         )
         # The table may lie in the folder itself, where it would be taken for a recording in a text file.
-        listed = file_formats.find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
+        listed = (
+            file_formats.find_recordings(folder, formats=formats, leave_out=[labels] if labels else [])
+            if only is None
+            else file_formats.find_recording(only, formats=formats)
+        )
         if not listed.recordings:
             raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))
         self._left_out = left_out.notes(listed, folder, has_labels=labels is not None)

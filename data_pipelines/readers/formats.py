@@ -107,8 +107,7 @@ def find_recordings(
     Raises:
         DataError: A format is unknown, two files would have the same id, or the folder cannot be listed.
     """
-    if unknown := sorted(set(formats) - set(FORMATS)):
-        raise DataError(f"--formats={','.join(unknown)}: known formats are {', '.join(FORMATS)}")
+    _check_formats(formats)
     tree = list_tree(folder)
     not_recordings = {path.resolve() for path in leave_out}
     names_left_out = {path.name for path in leave_out} | {path.name for path in not_recordings}
@@ -130,6 +129,36 @@ def find_recordings(
         litter=dict(tree.litter.most_common()),
         closed=tree.closed,
     )
+
+
+def find_recording(path: Path, *, formats: Collection[str] = FORMATS) -> FoundRecordings:
+    """Finds the recording in a single file, as `find_recordings` would find it in the file's folder.
+
+    Args:
+        path: File of the recording; of a WFDB record the header or its signal.
+        formats: Formats to take, out of `FORMATS`.
+
+    Raises:
+        DataError: A format is unknown.
+    """
+    _check_formats(formats)
+    header = path.with_suffix(".hea")
+    listing = _Listing(path.parent, formats)
+    listing.take(header if header.is_file() else path)
+    return FoundRecordings(
+        recordings=tuple(listing.found.values()),
+        passed_over=dict(listing.passed_over),
+        tables=listing.tables,
+        others=dict(listing.others),
+        litter={},
+        closed=(),
+    )
+
+
+def _check_formats(formats: Collection[str]) -> None:
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise DataError(f"--formats={','.join(unknown)}: known formats are {', '.join(FORMATS)}")
 
 
 class _Listing:

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders.layers import PARAM_DTYPE
+from ecgjax.encoders.portability import is_portable
 from ecgjax.errors import ConfigError
 
 #: Least compute capability and greatest size of a head that cuDNN's flash attention takes
@@ -70,7 +71,9 @@ class SelfAttention(nnx.Module):
         query, key, value = (qkv[:, :, i] for i in range(3))
         if self.use_bias:
             query, value = query + self._by_head(self.query_bias), value + self._by_head(self.value_bias)
-        implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
+        implementation: Literal["cudnn", "xla"] = "xla"
+        if not is_portable():
+            implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
         # JAX's own code mixes types here: the scores of bf16 queries are float32.
         with jax.numpy_dtype_promotion("standard"):
             mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)

@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders.layers import PARAM_DTYPE
+from ecgjax.encoders.portability import is_portable
 
 _DIMENSIONS = ("NWC", "WIO", "NWC")
 _KERNEL = 4
@@ -51,13 +52,14 @@ def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, in
         groups: Number of groups of channels.
         padding: Number of zeros before and after.
         apart: Whether each group is computed by a dense convolution of its own; None does so on CPUs alone, where the
-            kernel's gradient of one grouped convolution took four times as long (docs/speed.md).
+            kernel's gradient of one grouped convolution took four times as long (docs/speed.md), and not in a portable
+            program.
 
     Returns:
         Activations, `[batch, time, width]`.
     """
     if apart is None:
-        apart = jax.default_backend() == "cpu"
+        apart = jax.default_backend() == "cpu" and not is_portable()
     if not apart:
         return jax.lax.conv_general_dilated(
             x, kernel, (1,), [padding], dimension_numbers=_DIMENSIONS, feature_group_count=groups

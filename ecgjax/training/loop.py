@@ -65,7 +65,7 @@ def train(
     num_steps: int,
     telemetry: Telemetry,
     checkpoints: Checkpoints,
-    metadata: Mapping[str, Any],
+    metadata: Callable[[int], Mapping[str, Any]],
     log_every: int,
     save_every: int,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
@@ -80,7 +80,7 @@ def train(
         num_steps: Number of steps of the whole run.
         telemetry: Telemetry that the metrics are logged to.
         checkpoints: Checkpoints that the states are saved to.
-        metadata: Metadata stored with every checkpoint.
+        metadata: Function from the number of finished updates to the metadata of their checkpoint.
         log_every: Number of steps between metrics.
         save_every: Number of steps between checkpoints; the last step is always saved.
         evaluate: Function from a state to metrics under their full names; None for no evaluation.
@@ -120,7 +120,7 @@ def train(
                 # place.
                 _check_finite(now, latest)
                 with telemetry.pause():
-                    checkpoints.save(now, state.parts(), metadata=metadata)
+                    checkpoints.save(now, state.parts(), metadata=metadata(now))
             if last or stopping:
                 checkpoints.wait()
                 return state, last

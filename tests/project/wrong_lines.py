@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipelines.prepared.dataset import CARD_FILE
 from data_pipelines.system.digests import DIGESTS_FILE
 from ecgjax.config.run_config import CONFIG_FILE, checkpoint_dir
+from ecgjax.export.file_names import WEIGHTS_FILE
 from tests.golden.commands import ROOT
 from tests.project import wrong_lines_of_data, wrong_lines_of_runs
 from tests.support.forked_commands import Line, Running, run_module
@@ -137,6 +138,25 @@ def _read_only(path: Path) -> None:
     path.chmod(0o555)
 
 
+def _export(path: Path, make: Make) -> None:
+    _run(path, "ecgjax.export", f"--workdir={make('run')}", f"--out={path}", "--formats=onnx")
+
+
+def _of_model(change: Callable[[Path], None]) -> Callable[[Path, Make], None]:
+    return lambda path, make: _copy(path, make("model"), change)
+
+
+def _weights_alone(path: Path) -> None:
+    for file in path.iterdir():
+        if file.name != WEIGHTS_FILE:
+            file.unlink()
+
+
+def _other_model_version(path: Path) -> None:
+    config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    (path / CONFIG_FILE).write_text(json.dumps({**config, "format_version": 99}), encoding="utf-8")
+
+
 def _damage_checkpoints(path: Path) -> None:
     for file in checkpoint_dir(path).rglob("*"):
         if file.is_file():
@@ -179,6 +199,10 @@ _MAKERS: dict[str, Callable[[Path, Make], None]] = {
     "no_shards": _of_data(_without_shards),
     "read_only": _of_data(_read_only),
     "run": _pretrain,
+    "model": _export,
+    "lone_weights": _of_model(_weights_alone),
+    "other_model_version": _of_model(_other_model_version),
+    "half_weights": _of_model(_halve(WEIGHTS_FILE)),
     "half_config": _of_run(_halve(CONFIG_FILE)),
     "list_config": _of_run(_with_text(CONFIG_FILE, "[1, 2]")),
     "bare_config": _of_run(_with_text(CONFIG_FILE, "{}")),

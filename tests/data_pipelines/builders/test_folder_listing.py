@@ -332,3 +332,24 @@ def test_names_that_are_no_utf8_are_read_and_shown(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert "M\\xfcller\\x1b[31m.npy: does not state its lead names" in printed
     assert "\x1b" not in printed
+
+
+def test_a_single_file_is_a_source_of_its_own(tmp_path):
+    for name in ("a", "b"):
+        write_wfdb(tmp_path, name, twelve_lead_mv(seed=1))
+    for suffix in (".hea", ".dat"):
+        source = FolderSource(
+            tmp_path,
+            labels=None,
+            patient_field=None,
+            name="one",
+            recipe=RECIPES["plain"],
+            only=tmp_path / f"b{suffix}",
+        )
+        (record,) = results_of(source)
+        assert record.record_id == "b"
+    (tmp_path / "notes.md").write_text("nothing")
+    with pytest.raises(DataError, match="no recording"):
+        FolderSource(
+            tmp_path, labels=None, patient_field=None, name="one", recipe=RECIPES["plain"], only=tmp_path / "notes.md"
+        )

@@ -1,0 +1,132 @@
+"""Embeds recordings with an exported model, and writes a table of one row for each.
+
+  python -m ecgjax.embed --model=models/simclr --input=/data/ecgs --out=embeddings.parquet
+  python -m ecgjax.embed --model=models/simclr --input=ecg.dcm --out=ecg.parquet --tokens --intervals
+  python -m ecgjax.embed --model=models/simclr --input=data/ptbxl --out=ptbxl.parquet            (a prepared data set)
+
+--input is a recording, a folder of recordings in any format that data_pipelines.build reads (WFDB, DICOM, XML of GE,
+Philips and HL7, HDF5, NumPy, MATLAB, CSV), or a data set that was prepared as the model's training data were.
+Recordings go through the reader and the checks of a build and are prepared as the model says. The table has the
+record's id, its file, the embedding, the digest of the weights, the recipe and the version of ecgjax; NAME.json beside
+it says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. An interrupted command
+leaves no table.
+"""
+
+from __future__ import annotations
+
+from ecgjax.system.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # This must come before the imports below, which start threads.
+
+import contextlib
+import os
+from pathlib import Path
+
+from absl import flags
+
+from data_pipelines.command import MOST_WORKERS, output_file, progress_bar
+from data_pipelines.errors import DataError
+from data_pipelines.readers.formats import FORMATS
+from data_pipelines.statements.declared import ORIENTATIONS, Declared
+from data_pipelines.system.visible_text import visible, visible_report
+from ecgjax.config import run_config
+from ecgjax.embedded.inputs import FileInput, Input, open_input
+from ecgjax.embedded.table import TOKEN_TYPES, Columns, Counts, EmbeddingTable, places
+from ecgjax.model.load import load
+
+
+def main(argv: list[str]) -> None:
+    """Embeds what the flags ask for and prints how many recordings were embedded."""
+    del argv  # It was checked by `run_config.run`.
+    chosen = flags.FLAGS
+    out = _checked_out(chosen.out, overwrite=chosen.overwrite)
+    if flags.FLAGS["token_type"].present and not chosen.tokens:
+        raise DataError(f"--token_type={chosen.token_type} means nothing without --tokens; give both, or neither")
+    model = load(chosen.model)
+    declared = Declared(
+        sampling_rate_hz=chosen.declared_rate_hz,
+        unit=chosen.declared_unit,
+        leads=tuple(chosen.declared_leads) or None,
+        orientation=chosen.declared_orientation,
+    )
+    recordings = open_input(
+        chosen.input,
+        recipe=model.recipe,
+        labels=Path(chosen.labels) if chosen.labels else None,
+        formats=chosen.formats,
+        declared=declared,
+    )
+    if isinstance(recordings, FileInput):
+        model.check_prepares()
+    tokens = chosen.token_type if chosen.tokens else None
+    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=chosen.intervals)
+    columns.check()
+    table = EmbeddingTable(out, model, columns=columns, facts=recordings.facts)
+    reading = contextlib.closing(recordings.rows(num_workers=chosen.num_workers, measure=chosen.intervals))
+    with table, reading as read, progress_bar("embedding", recordings.num_items) as tell:
+        for results in read:
+            table.add(results)
+            tell(len(results))
+    print(visible_report(_summary(recordings, table.counts(), out)))
+
+
+def _checked_out(given: str, *, overwrite: bool) -> Path:
+    out = output_file("out", given)
+    if out.suffix != ".parquet":
+        raise DataError(f"--out={given}: the table is a Parquet file; name it NAME.parquet")
+    for path in places(out):
+        if path.exists() and not overwrite:
+            raise DataError(f"--out={given}: {path} exists; name another, or replace it with --overwrite")
+    return out
+
+
+def _summary(recordings: Input, counts: Counts, out: Path) -> str:
+    quarantined = sum(counts.quarantined.values())
+    _, about, listed = places(out)
+    lines = [
+        f"{out}: {counts.embedded} of {recordings.num_items} recordings embedded; {about.name} tells of the columns",
+        f"  quarantined         {quarantined}" + (f", listed in {listed.name}" if quarantined else ""),
+        *(f"    {reason:<18}{count}" for reason, count in counts.quarantined.items()),
+        *(f"  note: {visible(note)}" for note in recordings.notes),
+    ]
+    return "\n".join(lines)
+
+
+def define_flags() -> None:
+    """Defines the flags of the command in a function, because at import they would meet those of other commands."""
+    flags.DEFINE_string("model", None, "Folder of an exported model (python -m ecgjax.export).")
+    flags.DEFINE_string("input", None, "Recording, folder of recordings, or prepared data set.")
+    flags.DEFINE_string("out", None, "Table to write, NAME.parquet.")
+    flags.DEFINE_boolean("tokens", False, "Add the tokens of every recording, row after row, and which of them count.")
+    flags.DEFINE_enum("token_type", "f16", list(TOKEN_TYPES), "Type of the tokens' numbers.")
+    flags.DEFINE_boolean(
+        "intervals",
+        False,
+        "Add intervals, rates and amplitudes that are measured on the median beat of each recording.",
+    )
+    flags.DEFINE_string(
+        "labels",
+        None,
+        "CSV or Parquet table with columns record, patient_id and any numbers, which become columns. A recording "
+        "without a row is quarantined.",
+    )
+    flags.DEFINE_list("formats", list(FORMATS), "Which formats of files to read.")
+    flags.DEFINE_float(
+        "declared_rate_hz", None, "Rate of files of bare samples (NumPy, text, HDF5, MATLAB) that do not say it."
+    )
+    flags.DEFINE_string("declared_unit", None, "Unit of such files: mV, uV or V.")
+    flags.DEFINE_list("declared_leads", [], "Names of their leads, in order.")
+    flags.DEFINE_enum(
+        "declared_orientation", None, ORIENTATIONS, "Which axis of their matrices is time, where both could be."
+    )
+    flags.DEFINE_integer(
+        "num_workers", os.cpu_count() or 1, "Processes that read recordings.", lower_bound=1, upper_bound=MOST_WORKERS
+    )
+    flags.DEFINE_boolean("overwrite", False, "Replace the table at --out once the new one is whole.")
+    flags.mark_flags_as_required(["model", "input", "out"])
+
+
+if __name__ == "__main__":
+    define_flags()
+    run_config.run(main)

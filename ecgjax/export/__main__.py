@@ -1,0 +1,67 @@
+"""Exports the encoder of a pretraining run as a folder that stands for itself.
+
+  python -m ecgjax.export --workdir=runs/simclr --out=models/simclr
+  python -m ecgjax.export --workdir=runs/simclr --out=models/simclr --step=20000 --layer=embedding --formats=onnx
+
+The folder has the weights (model.safetensors), the encoder's function (model.onnx, model.stablehlo), a card, how
+recordings are prepared, and a sample to check an installation with; docs/using_a_model.md loads it. Weights are the
+moving average where the run kept one, and batch norm has the statistics that `evaluate` gives it. No id, date or path
+leaves with it, but names of data sets do. A folder that an earlier export wrote is replaced when the new one is whole.
+"""
+
+from __future__ import annotations
+
+from ecgjax.system.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # This must come before the imports below, which start threads.
+
+from absl import flags
+
+from data_pipelines.command import output_folder
+from data_pipelines.system.visible_text import visible
+from ecgjax.config import run_config
+from ecgjax.export.file_names import FUNCTION_FORMATS
+from ecgjax.export.inference import LAYERS
+from ecgjax.export.model_folder import export_run
+from ecgjax.export.trained_run import STATISTICS
+
+
+def main(_: list[str]) -> None:
+    """Exports what the flags ask for."""
+    chosen = flags.FLAGS
+    out = export_run(
+        chosen.workdir,
+        output_folder("out", chosen.out),
+        step=chosen.step,
+        statistics=chosen.statistics,
+        layer=chosen.layer,
+        with_signatures=chosen.with_signatures,
+        formats=chosen.formats,
+    )
+    print(visible(f"exported: {out}"))
+
+
+def define_flags() -> None:
+    """Defines the command's flags in a function, because other commands have flags of the same names."""
+    flags.DEFINE_string("workdir", None, "Folder of the pretraining run.", required=True)
+    flags.DEFINE_string("out", None, "Folder to write: a new one, or an earlier export.", required=True)
+    flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
+    flags.DEFINE_enum(
+        "statistics",
+        "recalibrated",
+        STATISTICS,
+        "Batch-norm statistics: those that evaluate sets on the training recordings, or those of training.",
+    )
+    flags.DEFINE_enum("layer", None, LAYERS, "Layer that is the output; by default that of the run's config.")
+    flags.DEFINE_boolean(
+        "with_signatures",
+        False,
+        "Whether signatures of the records that were trained on leave with the model, by which copies are found.",
+    )
+    flags.DEFINE_list("formats", list(FUNCTION_FORMATS), f"Forms to write: {', '.join(FUNCTION_FORMATS)}.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    run_config.run(main)

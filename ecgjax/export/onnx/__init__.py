@@ -1,0 +1,1 @@
+"""Conversion of a trace to ONNX, which computes in float32."""

@@ -1,0 +1,148 @@
+"""The encoder of a run as it is exported, with its batch-norm statistics and what its checkpoint says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from data_pipelines.errors import DataError
+from ecgjax import defaults
+from ecgjax.config import run_config
+from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.samplers import SampledSide
+from ecgjax.defaults import RunSettings
+from ecgjax.errors import CheckpointError, check_known
+from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.training.about import About, about_run
+from ecgjax.training.checkpoint import Checkpoints
+
+#: Batch-norm statistics that can be exported: those that `evaluate` sets, or those of training.
+STATISTICS = ("recalibrated", "running")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run whose encoder is exported.
+
+    Attributes:
+        settings: Settings of the run.
+        encoder: Encoder with the statistics that are exported.
+        statistics: Kind of these, of `STATISTICS`; `"none"` for an encoder without batch norm.
+        about: What the run says of itself.
+    """
+
+    settings: RunSettings
+    encoder: Encoder
+    statistics: str
+    about: About
+
+    @property
+    def weights(self) -> str:
+        """Kind of the weights in words."""
+        return "last step" if self.settings.optimizer.ema_decay is None else "moving average"
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of a recording."""
+        return int(self.about["signals"]["num_samples"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any data set of the training was simulated."""
+        return any(dataset["simulated"] for dataset in self.about["data"])
+
+
+def open_trained_run(
+    workdir: str | Path, *, step: int | None = None, statistics: str = "recalibrated", layer: str | None = None
+) -> TrainedRun:
+    """Opens a run for its export.
+
+    Args:
+        workdir: Folder of the run.
+        step: Step of the checkpoint; the latest by default.
+        statistics: Batch-norm statistics, of `STATISTICS`; an encoder without batch norm has none of either.
+        layer: Layer whose activations are exported; that of the run's config by default.
+
+    Raises:
+        ConfigError: The folder holds no run, or there are no such statistics.
+        CheckpointError: The folder holds no such checkpoint, or a damaged one.
+        DataError: The recordings are needed, for recalibration or since the checkpoint says nothing of itself, and are
+            not where they were.
+    """
+    check_known(statistics, STATISTICS, setting="statistics")
+    settings = defaults.settings_of_run(workdir)
+    _check_has_checkpoint(workdir)
+    encoder = load_encoder(workdir, step=step, layer=layer)
+    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        metadata = checkpoints.metadata(encoder.step)
+    statistics = statistics if jax.tree.leaves(encoder.split.stats) else "none"
+    about = metadata.get("about")
+    if statistics == "recalibrated":
+        remedy = "put them back, or export the statistics of training with --statistics=running"
+        why = "batch norm is recalibrated on the recordings of training"
+        recordings = _recordings_of(settings, metadata, why=why, remedy=remedy)
+        encoder = recalibrated_as_evaluated(encoder, settings, recordings)
+    elif about is None:
+        why = f"the checkpoints of {workdir} are older than what they say of themselves, which the recordings tell"
+        recordings = _recordings_of(settings, metadata, why=why, remedy="put them back")
+    if about is None:
+        about = _about_older(settings, recordings, encoder)
+    return TrainedRun(settings=settings, encoder=encoder, statistics=statistics, about=about)
+
+
+def recalibrated_as_evaluated(encoder: Encoder, settings: RunSettings, recordings: Recordings) -> Encoder:
+    """Returns an encoder with the batch-norm statistics that `ecgjax.evaluate` gives it.
+
+    Args:
+        encoder: Encoder with the statistics of training.
+        settings: Settings of the run.
+        recordings: Recordings of the run.
+    """
+    features = LabelledFeatures(recordings, recordings.split.train, seed=settings.probe.seed, progress=False)
+    return features.recalibrated(encoder)
+
+
+def _check_has_checkpoint(workdir: str | Path) -> None:
+    folder = run_config.checkpoint_dir(workdir)
+    if not folder.is_dir() or not any(entry.name.isdigit() for entry in folder.iterdir()):
+        raise CheckpointError(
+            f"--workdir={workdir} has no finished checkpoint in {folder}; give the command that began the run once "
+            "more, or name another run"
+        )
+
+
+def _recordings_of(settings: RunSettings, metadata: Mapping[str, Any], *, why: str, remedy: str) -> Recordings:
+    """Opens the recordings that a checkpoint was trained on.
+
+    Args:
+        settings: Settings of the run.
+        metadata: Metadata of the checkpoint.
+        why: Reason why the recordings are needed, for the message.
+        remedy: What can be done without them, for the message.
+
+    Raises:
+        DataError: They are not where they were, or others are there.
+    """
+    try:
+        recordings = open_recordings(settings.data)
+    except DataError as error:
+        raise DataError(f"{why}, and they are not where they were ({error}): {remedy}") from error
+    known = metadata.get("datasets")
+    if known is not None and list(known) != list(recordings.fingerprints):
+        raise DataError(
+            f"{why}, and config.data.dir={settings.data.dir} now holds others (fingerprints "
+            f"{', '.join(recordings.fingerprints)} in place of {', '.join(known)}): {remedy}"
+        )
+    return recordings
+
+
+def _about_older(settings: RunSettings, recordings: Recordings, encoder: Encoder) -> About:
+    side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
+    sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
+    examples = sampler.examples_per_epoch
+    return about_run(settings, recordings, side, encoder.split, examples_per_epoch=examples, this_code=False)

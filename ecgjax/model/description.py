@@ -1,0 +1,136 @@
+"""The encoder of an exported folder, as its configuration describes it, with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ecgjax import encoders
+from ecgjax.encoders.settings import EncoderSettings
+from ecgjax.errors import CheckpointError, ConfigError
+from ecgjax.export.file_names import CONFIG_FILE, WEIGHTS_FILE
+from ecgjax.export.inference import LAYERS
+from ecgjax.export.safetensors import read_weights
+from ecgjax.export.tensors import with_tensors
+from ecgjax.model.exported_folder import ExportedFolder
+from ecgjax.model.fields import Fields
+from ecgjax.settings.sections import read
+
+#: Largest number and longest list among the settings of an encoder that a file may ask for.
+_MOST, _MOST_ELEMENTS = 2**16, 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The statements of a configuration about its encoder.
+
+    Attributes:
+        architecture: Name of the encoder.
+        settings: Settings of the encoder.
+        num_leads: Number of leads that it sees.
+        layer: Layer whose activations are its answer, `"embedding"` or `"features"`.
+        dimension: Number of numbers of an answer.
+        token_dimension: Width of a token.
+        pool: Pool that makes features of tokens, in words.
+        statistics: Origin of the running statistics, in words.
+        head: Head that answers a question, or None.
+        weights_digest: Digest of the weights.
+        training: What was said of the training.
+        data: What was said of each data set.
+        versions: Versions of the packages that wrote the folder.
+    """
+
+    architecture: str
+    settings: EncoderSettings
+    num_leads: int
+    layer: str
+    dimension: int
+    token_dimension: int
+    pool: str
+    statistics: str
+    head: Mapping[str, Any] | None
+    weights_digest: str
+    training: Mapping[str, Any]
+    data: tuple[Any, ...]
+    versions: Mapping[str, Any]
+
+
+def read_description(folder: ExportedFolder) -> Description:
+    """Returns what the configuration of a folder states of its encoder.
+
+    Raises:
+        ConfigError: A field is missing, of another type or out of its bound.
+    """
+    path, config = folder.path / CONFIG_FILE, folder.config
+    fields = Fields(path, config)
+    encoder = fields.mapping("encoder")
+    _check_modest(str(path), encoder)
+    layer = fields.text("layer")
+    if layer not in LAYERS:
+        raise ConfigError(f"{path}: 'layer' is {ascii(layer)[:60]}; there are: {', '.join(LAYERS)}")
+    head = config.get("head")
+    return Description(
+        architecture=fields.text("architecture"),
+        settings=read(EncoderSettings, encoder, path=f"{path}: encoder"),
+        num_leads=fields.count("num_leads", most=12),
+        layer=layer,
+        dimension=fields.count("dimension", most=2**24),
+        token_dimension=fields.count("token_dimension", most=2**24),
+        pool=fields.text("pool"),
+        statistics=str(config.get("statistics", "")),
+        head=None if head is None else fields.mapping("head"),
+        weights_digest=fields.text("weights_digest"),
+        training=fields.mapping("training"),
+        data=tuple(config["data"]) if isinstance(config.get("data"), list) else (),
+        versions=fields.mapping("versions"),
+    )
+
+
+def read_encoder(folder: ExportedFolder, description: Description) -> encoders.Split[encoders.Encoder]:
+    """Returns the encoder with the weights of the folder.
+
+    Args:
+        folder: Folder whose files were checked.
+        description: Statements of its configuration.
+
+    Raises:
+        ConfigError: The weights are damaged, not finite, or of another encoder.
+    """
+    settings, path = description.settings, folder.path / WEIGHTS_FILE
+    try:
+        weights = read_weights(path, digest=description.weights_digest)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    blocks = settings.arguments.get("num_blocks")
+    # Each block has weights of its own; to build a network of a billion blocks only to refuse it would take hours.
+    if isinstance(blocks, tuple) and sum(each for each in blocks if isinstance(each, int)) > len(weights.tensors):
+        raise ConfigError(f"{path}: has {len(weights.tensors)} weights, too few for num_blocks={blocks}")
+    of_all = {
+        "num_leads": settings.num_leads,
+        "embedding_dim": settings.embedding_dim,
+        "lead_wise": settings.lead_wise,
+    }
+    chosen = {name: value for name, value in of_all.items() if value is not None} | dict(settings.arguments)
+    try:
+        shapes = encoders.abstract(description.architecture, precision=settings.precision, **chosen)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"{folder.path / CONFIG_FILE}: describes no encoder that can be made ({str(error)[:200]}); export it again"
+        ) from error
+    try:
+        return with_tensors(shapes, weights.tensors, source=str(path))
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_modest(path: str, given: Mapping[str, Any]) -> None:
+    """Refuses settings so large that making such an encoder would take all memory or time."""
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        whole = [each for each in values if isinstance(each, int)]
+        if len(values) > _MOST_ELEMENTS or any(abs(each) > _MOST for each in whole):
+            raise ConfigError(
+                f"{path}: encoder.{ascii(name)[:60]} is {ascii(value)[:80]}, beyond what an encoder can be; get the "
+                "folder again from where it comes from"
+            )

@@ -1,0 +1,155 @@
+"""What a run says of itself: in every checkpoint, and as one readable file in its folder.
+
+Signals and their recipe, the embedding, the data sets and the commands that built them, the records seen, and the
+revision of the code. Neither ids nor dates nor paths are part of it, so that it may leave with a model.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.card.build_command import build_command
+from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
+from ecgjax import encoders
+from ecgjax.data.recordings import Recordings
+from ecgjax.data.samplers import SampledSide
+from ecgjax.system.files import write_atomically
+from ecgjax.system.revision import code_revision
+from ecgjax.training.settings import PretrainingSettings
+
+#: Name of the file in the folder of a run.
+ABOUT_FILE = "about.json"
+
+#: What stands for a fact that was not recorded.
+NOT_RECORDED = "not recorded"
+
+_VERSION = 1
+_PACKAGES = ("ecgjax", "jax", "flax", "numpy")
+
+#: What a run says of itself, as values of JSON.
+About = Mapping[str, Any]
+
+
+def about_run(
+    settings: PretrainingSettings,
+    recordings: Recordings,
+    side: SampledSide,
+    split: encoders.Split[encoders.Encoder],
+    *,
+    examples_per_epoch: int,
+    this_code: bool = True,
+) -> dict[str, Any]:
+    """Returns what a run says of itself, but for how far it has come.
+
+    Args:
+        settings: Settings of the run.
+        recordings: Recordings of the run.
+        side: Training side of the run.
+        split: Encoder of the run.
+        examples_per_epoch: Number of recordings of an epoch of the run's sampler.
+        this_code: Whether the run is trained by the code at hand, rather than told of later.
+    """
+    encoder, form = encoders.merge(split), recordings.format
+    return {
+        "version": _VERSION,
+        "signals": {
+            "sampling_rate_hz": form.sampling_rate_hz,
+            "seconds": form.seconds,
+            "num_samples": form.num_samples,
+            "stored_leads": list(STORED_LEADS),
+            "stored_unit": "uV",
+            "encoder_leads": list(leads_of(settings.encoder.num_leads)),
+            "encoder_unit": "mV",
+        },
+        "embedding": {"dimension": encoder.embedding_dim, "features": encoder.feature_dim},
+        "batch_size": settings.batch_size,
+        "examples_per_epoch": examples_per_epoch,
+        "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(side.records)],
+        "code": code() if this_code else unknown_code(),
+    }
+
+
+def leads_of(num_leads: int) -> tuple[str, ...]:
+    """Returns the names of the leads that an encoder sees, in their order."""
+    return STORED_LEADS if num_leads == len(STORED_LEADS) else STANDARD_LEADS
+
+
+def _about_dataset(dataset: Dataset, numbers: np.ndarray) -> dict[str, Any]:
+    card = dataset.card
+    return {
+        "name": card["name"],
+        "fingerprint": dataset.fingerprint,
+        "simulated": dataset.simulated,
+        "records": len(numbers),
+        "patients": len(np.unique(np.asarray(dataset.index.patient[numbers]))),
+        "licence": card.get("license") or "not stated",
+        "citation": card.get("citation") or "not stated",
+        "recipe": dict(card["recipe"]),
+        "build_command": build_command(card) or NOT_RECORDED,
+    }
+
+
+def code() -> dict[str, Any]:
+    """Returns revision and versions of the code at hand."""
+    commit, dirty = code_revision()
+    return {"git_revision": commit, "git_dirty": dirty, "versions": versions()}
+
+
+def unknown_code() -> dict[str, Any]:
+    """Returns what stands for the code of a run that did not record it."""
+    return {"git_revision": NOT_RECORDED, "git_dirty": None, "versions": {}}
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that an encoder is computed with."""
+    return {**{name: version(name) for name in _PACKAGES}, "python": platform.python_version()}
+
+
+def exposures(about: About, step: int) -> dict[str, Any]:
+    """Returns how many records were seen after a number of steps, also in epochs."""
+    seen = step * int(about["batch_size"])
+    return {
+        "steps": step,
+        "batch_size": about["batch_size"],
+        "exposures": seen,
+        "epochs": seen / about["examples_per_epoch"],
+    }
+
+
+def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int) -> None:
+    """Writes what a run says of itself, and keeps which code earlier steps were trained with.
+
+    Args:
+        about: What the run says of itself.
+        workdir: Folder of the run.
+        step: Number of finished steps.
+        num_steps: Number of steps of the whole run.
+    """
+    path = Path(workdir) / ABOUT_FILE
+    told = {
+        **{name: value for name, value in about.items() if name != "code"},
+        "exposures_when_written": exposures(about, step),
+        "exposures_of_the_whole_run": exposures(about, num_steps),
+        "code_from_step": _code_from_step(path, about["code"], step),
+    }
+    write_atomically(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+
+
+def _code_from_step(path: Path, now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """Returns the code of every part of a run, with the step that it begins at."""
+    try:
+        before = list(json.loads(path.read_text(encoding="utf-8"))["code_from_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        before = []
+    if step and not before:  # The run is older than this file.
+        before = [{"step": 0, **unknown_code()}]
+    last = {name: value for name, value in before[-1].items() if name != "step"} if before else None
+    return before if last == now else [*before, {"step": step, **now}]

@@ -1,0 +1,98 @@
+"""Sentences of an exported model: terms of licences, steps of recipes, and the card that has them."""
+
+import pytest
+
+from data_pipelines.signals.recipe import RECIPES
+from ecgjax.export.evaluations import Evaluations
+from ecgjax.export.licence_terms import is_share_alike, terms_of
+from ecgjax.export.model_card import model_card
+from ecgjax.export.preprocessor_file import length_rule, preprocessor, recipe_steps
+
+PTBXL = {
+    "name": "ptbxl", "fingerprint": "f1", "records": 3000, "patients": 2000, "simulated": False,
+    "licence": "CC-BY-4.0", "citation": "Wagner et al.", "build_command": "python -m data_pipelines.build",
+}  # fmt: skip
+MIMIC = PTBXL | {"name": "mimic_iv_ecg", "licence": "ODbL-1.0", "records": 10}
+MADE = PTBXL | {"name": "simulated", "licence": "not stated", "simulated": True}
+SIGNALS = {
+    "sampling_rate_hz": 250, "seconds": 10.0, "num_samples": 2500, "stored_leads": ["I", "II"], "stored_unit": "uV",
+    "encoder_leads": ["I", "II", "III"], "encoder_unit": "mV",
+}  # fmt: skip
+
+
+def card(*datasets):
+    config = {
+        "architecture": "resnet18", "layer": "features", "dimension": 8, "output_shape": [8], "token_dimension": 8,
+        "pool": "mean", "statistics": "running", "weights": "last step", "stablehlo": None,
+        "data": [{**each, "terms": terms_of(each["licence"], simulated=each["simulated"])} for each in datasets],
+        "training": {
+            "steps": 5, "batch_size": 2, "exposures": 10, "epochs": 0.5, "git_revision": "abc", "git_dirty": True,
+            "objective": {"loss": {"name": "nt_xent"}, "relation": {"name": "same_record"}, "miner": {"name": None}},
+        },
+    }  # fmt: skip
+    about = {"signals": SIGNALS, "data": [{**each, "recipe": RECIPES["plain"].to_json()} for each in datasets]}
+    return model_card(config, preprocessor(about), Evaluations([], 0, 0), files=["config.json"])
+
+
+@pytest.mark.parametrize(
+    ("licence", "words", "share_alike"),
+    [
+        ("CC-BY-4.0", "attribution", False),
+        ("ODbL-1.0", "share-alike", True),
+        ("CC-BY-NC-SA-4.0", "no commercial use", True),
+        ("CC-BY-ND-4.0", "no derivatives", False),
+        ("not stated", "ask whoever holds", False),
+        ("Hospital's own", "as the licence says", False),
+    ],
+)
+def test_terms_say_what_a_licence_asks(licence, words, share_alike):
+    assert words in terms_of(licence)
+    assert is_share_alike(licence) == share_alike
+
+
+def test_a_card_says_each_data_sets_licence_and_where_one_is_share_alike():
+    text = card(PTBXL, MIMIC)
+    assert text.startswith('---\nlicense: "other"\n')
+    assert 'datasets: ["ptbxl", "mimic_iv_ecg"]' in text
+    assert "SIMULATED DATA" not in text
+    assert "SHARE-ALIKE: the licence of mimic_iv_ecg" in text
+    assert "ptbxl: licence CC-BY-4.0" in text
+    assert "not a medical device" in text
+    assert "No evaluation of this checkpoint was made" in text
+    assert "loss nt_xent, relation same_record." in text
+    assert "abc, with changes that are in no commit" in text
+    assert "SHARE-ALIKE" not in card(PTBXL)
+
+
+@pytest.mark.parametrize(("datasets", "words"), [((MADE,), "All recordings"), ((PTBXL, MADE), "of simulated, which")])
+def test_simulated_data_are_said_in_the_first_line(datasets, words):
+    first = card(*datasets).split("\n---\n")[1].splitlines()[0]
+    assert first.startswith("**SIMULATED DATA.")
+    assert words in first
+    assert "nothing here allows to pass the model on" in card(*datasets)
+
+
+def test_steps_of_a_recipe_are_told_in_their_order():
+    recipe = RECIPES["monitor"].changed(notch_hz=50.0, baseline="median", cut="center", pad="both")
+    steps = recipe_steps(recipe.to_json())
+    told = [next(n for n, step in enumerate(steps) if word in step) for word in (
+        "scaled to mV", "iirnotch", "high-pass of order 2 at 0.5 Hz", "low-pass of order 4 at 40 Hz", "600 ms",
+        "resampled to 250 Hz", "middle 10 s", "±32.767 mV",
+    )]  # fmt: skip
+    assert told == list(range(8)) == list(range(len(steps)))
+    assert len(recipe_steps(RECIPES["plain"].to_json())) == 4
+
+
+def test_the_length_rule_says_what_is_kept_and_padded():
+    rule = length_rule(RECIPES["plain"].to_json())
+    assert rule.startswith("Of a longer recording the first 10 s are kept, a shorter one of at least 5 s gets zeros at")
+    rule = length_rule(RECIPES["plain"].changed(min_seconds=10.0).to_json())
+    assert rule == "Of a longer recording the first 10 s are kept, and one below 10 s is refused."
+
+
+def test_of_several_recipes_that_of_most_records_is_the_preparation_and_the_others_are_named():
+    plain, level = RECIPES["plain"].to_json(), RECIPES["level"].to_json()
+    about = {"signals": SIGNALS, "data": [PTBXL | {"recipe": level}, MIMIC | {"recipe": plain}]}
+    prepared = preprocessor(about)
+    assert (prepared["recipe"], prepared["baseline"]) == ("level", "median")
+    assert prepared["other_recipes"] == {"mimic_iv_ecg": plain}

@@ -1,0 +1,128 @@
+"""The page on using a model: its code is taken from there and run on a small model, as is the network in PyTorch."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecgjax import encoders
+from ecgjax.export import inference_of, write_onnx, write_stablehlo
+from ecgjax.export.file_names import ONNX_FILE, SAMPLE_FILE, STABLEHLO_FILE, WEIGHTS_FILE
+from ecgjax.export.safetensors import read_weights
+from tests.ecgjax.model.written import rewrite, write_model
+from tests.support.fixtures import twelve_lead_mv, write_wfdb
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "using_a_model.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+#: Lines before a snippet that must do without these packages.
+WITHOUT = """
+import importlib.machinery, sys
+find = importlib.machinery.PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in {names} else find(name, path, target)
+importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
+sys.path[:] = [path for path in sys.path if path != {root!r}]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with the model and the recordings that the page names."""
+    import ecgjax
+
+    where = tmp_path_factory.mktemp("using")
+    model = write_model(where / "models" / "simclr")
+    loaded = ecgjax.load(model)
+    inference = inference_of(loaded.split, num_samples=loaded.num_samples, num_leads=12, layer=loaded.layer)
+    write_onnx(model / ONNX_FILE, inference)
+    write_stablehlo(model / STABLEHLO_FILE, inference, platforms=("cpu",))
+    rewrite(model)
+    for number in range(3):
+        write_wfdb(where / "ecgs", f"r{number}", twelve_lead_mv(seed=number))
+    return where
+
+
+@pytest.fixture(autouse=True)
+def _cache(folder, monkeypatch):
+    monkeypatch.setenv("ECGJAX_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def run(code, folder, *without):
+    before = WITHOUT.format(names=set(without), root=str(ROOT)) if without else ""
+    done = subprocess.run([sys.executable, "-c", before + code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def snippet(*words):
+    (code,) = [each for each in SNIPPETS if all(word in each for word in words)]
+    return code
+
+
+def test_a_model_is_loaded_and_embeds_its_sample(folder):
+    told = run(snippet("print(model)"), folder)
+    assert "resnet18" in told
+    shape, difference = re.fullmatch(r"(\(.*\)) (.*)", told.splitlines()[-1]).groups()
+    assert shape == "(3, 8)"
+    assert float(difference) < 1e-5
+
+
+def test_recordings_as_they_are_have_embeddings_and_tokens(folder):
+    assert run(snippet("model.tokens"), folder).startswith("(3, 79, 8) ")
+
+
+def test_a_folder_becomes_a_table_that_is_read_back(folder):
+    (line,) = re.findall(r"python -m (ecgjax\.embed .*)", PAGE)
+    done = subprocess.run([sys.executable, "-m", *line.split()], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 recordings embedded" in done.stdout
+    assert run(snippet("read_parquet"), folder).startswith("(3, 8) (3, 79, 8) float16 [")
+
+
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [
+        ("onnxruntime.InferenceSession", ("ecgjax", "data_pipelines", "jax", "flax", "torch")),
+        ("jax.export.deserialize", ("ecgjax", "data_pipelines", "flax", "torch")),
+    ],
+    ids=["onnx", "stablehlo"],
+)
+def test_other_runtimes_need_no_ecgjax(folder, words, without):
+    assert float(run(snippet(words), folder, *without)) < 1e-5
+
+
+def test_weights_are_read_by_numpy_alone(folder):
+    tensors = read_weights(folder / "models" / "simclr" / WEIGHTS_FILE).tensors
+    told = run(snippet("NumPy alone"), folder, "ecgjax", "data_pipelines", "jax", "flax", "torch", "safetensors")
+    assert told.split() == [str(len(tensors)), str(sum(array.size for array in tensors.values()))]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_a_network_in_pytorch_reproduces_the_sample(folder):
+    pytorch = importlib.util.spec_from_file_location("torch_resnet18", ROOT / "docs" / "torch_resnet18.py")
+    module = importlib.util.module_from_spec(pytorch)
+    pytorch.loader.exec_module(module)
+    assert module.main(folder / "models" / "simclr") < 1e-5
+    assert module.main(write_model(folder / "embedding", layer="embedding", num_leads=8)) < 1e-5
+
+
+def test_the_network_in_pytorch_is_short_and_takes_its_names_from_here():
+    source = (ROOT / "docs" / "torch_resnet18.py").read_text(encoding="utf-8")
+    assert source.count("\n") < 150
+    assert "import ecgjax" not in source
+    module = encoders.merge(encoders.abstract("resnet18"))
+    for name in ("stem_conv", "stem_norm", "blocks", "head"):
+        assert hasattr(module, name)
+        assert f"self.{name} =" in source
+
+
+def test_the_sample_of_the_page_is_simulated(folder):
+    with np.load(folder / "models" / "simclr" / SAMPLE_FILE) as sample:
+        assert sample["signals"].shape == (3, 2500, 8)
