@@ -34,10 +34,13 @@ RATE_HZ = 100
 class _MeanAmplitudes:
     """Stands for an encoder: amplitudes of the signal, in place of what was learned."""
 
-    step, layer = 700, "features"
+    step = 700
     pretrained_on = ("f00d",)
     trained_on = None
-    split = types.SimpleNamespace(stats={"mean": np.zeros(1)})
+    split = types.SimpleNamespace(params={}, stats={"mean": np.zeros(1)})
+
+    def __init__(self, layer="features"):
+        self.layer = layer
 
     def embed(self, signals):
         return np.abs(np.diff(signals.astype(np.float32), axis=1)).mean(axis=1)
@@ -344,11 +347,11 @@ def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):
 
     def load(workdir, step, layer):
         asked.add(("pretrained", layer))
-        return _MeanAmplitudes()
+        return _MeanAmplitudes(layer)
 
     def random(settings, layer, seed):
         asked.add(("random", layer))
-        return _MeanAmplitudes()
+        return _MeanAmplitudes(layer)
 
     monkeypatch.setattr(entry.frozen_encoder, "load_encoder", load)
     monkeypatch.setattr(entry.frozen_encoder, "random_encoder", random)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import shutil
 
 import jax
@@ -18,8 +19,9 @@ from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
 from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.models.answers import Answers
 from ecgjax.leakage.trained_on import RECORDS_FILE
-from ecgjax.studies import finished_run
+from ecgjax.studies import finished_run, models
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.run import prepare_run
@@ -123,15 +125,6 @@ def test_batches_hold_each_data_sets_share_of_its_training_records(datasets):
     assert len({record for record in drawn if record >= ends[0]}) == 24
 
 
-class RandomClassifier:
-    """Stands for a network trained with labels, which is not what is tested here."""
-
-    selected = "step 5, best on the validation records"
-
-    def scores(self, signals):
-        return np.random.default_rng(0).normal(size=len(signals)).astype(np.float32)
-
-
 def data_of(settings, *datasets, **changes):
     directories = ",".join(str(dataset.directory) for dataset in datasets)
     return dataclasses.replace(settings.data, dir=directories, **changes)
@@ -139,18 +132,26 @@ def data_of(settings, *datasets, **changes):
 
 @pytest.mark.slow
 def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest(datasets, runs, monkeypatch):
-    monkeypatch.setattr(evaluate, "train_supervised", lambda settings, **arguments: RandomClassifier())
+    answers = models.StudyModels.answers
+
+    def quick(self, name, data, *, seed):
+        if name != "supervised":
+            return answers(self, name, data, seed=seed)
+        sides = (np.random.default_rng(0).normal(size=len(part.records)) for part in (data.test, data.val))
+        return Answers(**dict(zip(("outputs", "val_outputs"), sides, strict=True)), val_metric=0.5)
+
+    monkeypatch.setattr(models.StudyModels, "answers", quick)
     monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(evaluate.frozen_encoder, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
     encoder = load_encoder(runs[0])
     assert encoder.pretrained_on == tuple(dataset.fingerprint for dataset in datasets)
     settings = defaults.settings_of_run(runs[0])
     settings = dataclasses.replace(settings, data=data_of(settings, datasets[1]))
-    evaluation, report = evaluate.evaluate(settings, runs[0], progress=False)
-    assert evaluation.provenance.fingerprint == datasets[1].fingerprint
-    assert evaluation.provenance.cautions == ()
-    assert report.html.is_file()
-    assert set(datasets[1].index.fold[evaluation.data.test.records].tolist()) <= {9, 10}
+    evaluation = evaluate.evaluate(settings, runs[0], progress=False)
+    told = json.loads((evaluation.report.html.parent / "results.json").read_text(encoding="utf-8"))["provenance"]
+    assert told["fingerprint"] == datasets[1].fingerprint
+    assert told["cautions"] == []
+    assert set(datasets[1].index.fold[evaluation.task.data.test.records].tolist()) <= {9, 10}
 
 
 OTHER_FOLDS = {"train_folds": (1, 2, 3, 4), "test_folds": (5, 9, 10)}
