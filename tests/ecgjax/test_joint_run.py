@@ -182,8 +182,7 @@ def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(dat
 
 def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_path):
     own = defaults.settings_of_run(runs[0])
-    encoder = load_encoder(runs[0])
-    encoder.trained_on = None
+    encoder = dataclasses.replace(load_encoder(runs[0]), trained_on=None)
 
     def cautions(*datasets):
         data = data_of(own, *datasets, **OTHER_FOLDS)
