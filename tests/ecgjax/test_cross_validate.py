@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import types
 
 import jax
@@ -26,14 +27,14 @@ from ecgjax.data.settings import DataSettings
 from ecgjax.data.tasks import BinaryTask, parse_task
 from ecgjax.defaults import settings_of
 from ecgjax.encoders.from_config import create_split
-from ecgjax.errors import ConfigError
+from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import KINDS, NO_MODEL
-from ecgjax.leakage.trained_on import pretraining_records
+from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pretraining_records
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
 from ecgjax.studies.cross_validation import ComparedModel, Fitted, Study, compared_models
@@ -42,7 +43,7 @@ from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.report.cross_validation_page import _untrained, write_report
 from ecgjax.studies.report.seed_tables import entry as text_of
-from ecgjax.studies.results import Key, lost_seeds, of_seeds, read_results
+from ecgjax.studies.results import Key, Rows, lost_seeds, of_seeds, read_results
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
 
@@ -168,9 +169,13 @@ def test_a_whole_study(runs, recordings, begin, tmp_path, monkeypatch):
         "age and sex depend on the question"
     )
 
-    tables, page = write_report(
-        first, answers, runs=runs, cautions=("Beware.",), command="python -m ecgjax.cross_validate …"
-    )
+    searches, search = [], vars(Rows)["seeds"].func
+    with monkeypatch.context() as patch:
+        patch.setattr(vars(Rows)["seeds"], "func", lambda rows: searches.append(len(rows)) or search(rows))
+        tables, page = write_report(
+            first, answers, runs=runs, cautions=("Beware.",), command="python -m ecgjax.cross_validate …"
+        )
+    assert searches == [len(read_results(tmp_path / "cv"))], "rows are searched once for all tables"
     html = page.read_text(encoding="utf-8")
     for part in (*titles, "Beware.", "ecgjax.cross_validate …", "100 % of labels", "two minus random resnet18"):
         assert part in html
@@ -520,6 +525,136 @@ def test_no_record_of_the_data_set_has_a_say_in_how_another_is_embedded(runs, re
         np.testing.assert_allclose(some, all_of_them[:20], rtol=1e-5, atol=1e-5, err_msg=title)
 
 
+@pytest.fixture
+def recalibrated_on(monkeypatch):
+    """Every read function and record numbers that batch norm was recalibrated on."""
+    seen, recalibrate = [], frozen_encoder.recalibrate_batch_norm
+
+    def noted(encoder, read, *, records, seed=0):
+        seen.append((read, records))
+        return recalibrate(encoder, read, records=records, seed=seed)
+
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(frozen_encoder, "recalibrate_batch_norm", noted)
+    return seen
+
+
+def _recalibrations(models, seen):
+    """Returns what each model of an encoder is recalibrated on, by its title, where its head begins at a probe."""
+    found = {}
+    for model in models:
+        if model.encoder:
+            if model.name == "supervised":
+                model.models()._start("random", 0, recalibrated=True)
+            else:
+                model.models().values(model.name, parse_task("female"), 0)
+            (found[model.title],) = seen
+            seen.clear()
+    return found
+
+
+def test_batch_norm_of_a_run_and_of_its_twins_is_set_by_the_run_s_own_recordings(runs, recordings, recalibrated_on):
+    one, two = runs
+    # Of its own store, and of other records.
+    other = open_recordings(two.settings.data)
+    split = dataclasses.replace(other.split, train=other.split.train[1::2])
+    two = dataclasses.replace(two, recordings=dataclasses.replace(other, split=split))
+    models = compared_models([one, two], recordings, recordings.split.train, layer="features", progress=False)
+    found = _recalibrations(models, recalibrated_on)
+    run_of = dict.fromkeys(("random resnet18", "labels only resnet18", "one"), one)
+    run_of |= dict.fromkeys(("random resnet18 #2", "labels only resnet18 #2", "two"), two)
+    assert found.keys() == run_of.keys()
+    for title, (read_signals, records) in found.items():
+        run = run_of[title]
+        assert read_signals.__self__ is run.recordings.store, title
+        np.testing.assert_array_equal(records, run.recordings.split.train, err_msg=title)
+        np.testing.assert_array_equal(read_signals(records[:3]), run.recordings.store.read(records[:3]))
+        assert not np.array_equal(read_signals(records[:3]), recordings.store.read(records[:3]))
+
+
+def test_batch_norm_of_an_encoder_without_a_run_is_set_by_the_tested_records(runs, recordings, recalibrated_on):
+    alone, records = runs[0].settings, recordings.split.train[1:]
+    models = compared_models([], recordings, records, layer="features", alone=alone, progress=False)
+    found = _recalibrations(models, recalibrated_on)
+    assert found.keys() == {"random resnet18", "labels only resnet18"}
+    for read_signals, numbers in found.values():
+        np.testing.assert_array_equal(numbers, records)
+        np.testing.assert_array_equal(read_signals(numbers), recordings.store.read(records))
+
+
+def _trained_with(run, **changed):
+    """Returns a run with other settings of its optimiser (`weight_decay`) or of its training with labels."""
+    settings = run.settings
+    if "weight_decay" in changed:
+        return dataclasses.replace(
+            run, settings=dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, **changed))
+        )
+    supervised = dataclasses.replace(settings.probe.supervised, **changed)
+    probe = dataclasses.replace(settings.probe, supervised=supervised)
+    return dataclasses.replace(run, settings=dataclasses.replace(settings, probe=probe))
+
+
+@pytest.mark.parametrize("changed", [{"weight_decay": 0.3}, {"steps": 7}], ids=["weight_decay", "steps"])
+def test_encoders_that_are_trained_with_labels_in_two_ways_are_each_compared_with_their_own(
+    runs, begin, tmp_path, changed
+):
+    one, two = runs[0], _trained_with(runs[1], **changed)
+
+    def of_labels(of):
+        """Returns title, folder and identity of the model that each run is compared with, by the run's title."""
+        models = begin(of=of, baselines=("supervised",)).models
+        beside = {model.title: model for model in models if model.name == "supervised"}
+        found = {}
+        for model in models:
+            if model.name == "pretrained":
+                assert [title for title in model.against if title in beside] == [model.labels_only]
+                own = beside[model.labels_only]
+                found[model.title] = (own.title, own.folder, own.identity)
+        assert {title for title, *_ in found.values()} == set(beside), "none stands beside no run"
+        return found
+
+    first = of_labels([one, two])
+    assert first == of_labels([two, one])
+    titles = [title for title, *_ in first.values()]
+    assert len({*titles}) == len({folder for _, folder, _ in first.values()}) == 2
+    assert all(title.startswith("labels only resnet18 (") for title in titles)
+    for run in (one, two):
+        *_, identity = first[run.title]
+        assert identity["training"] == tree_of(run.settings.probe.supervised)
+        assert identity["optimizer"]["weight_decay"] == run.settings.optimizer.weight_decay
+    folder = tmp_path / "cv" / "models"
+    before = {path.name for path in folder.iterdir()}
+    assert {path for _, path, _ in first.values()} <= before
+    alone = of_labels([two])
+    assert alone["two"][0] == "labels only resnet18"
+    assert {path.name for path in folder.iterdir()} == before | {"labels-only-resnet18"}
+    # What was begun goes on.
+    assert of_labels([one, two]) == first
+    study = json.loads((folder / "labels-only-resnet18" / "study.json").read_text(encoding="utf-8"))
+    assert study["training"] == json.loads(json.dumps(tree_of(two.settings.probe.supervised)))
+
+
+def test_what_a_training_with_labels_does_not_take_over_makes_no_other(runs, recordings):
+    optimizer = dataclasses.replace(runs[1].settings.optimizer, learning_rate=0.7)
+    other = dataclasses.replace(runs[1], settings=dataclasses.replace(runs[1].settings, optimizer=optimizer))
+    models = compared_models(
+        [runs[0], other], recordings, recordings.split.train, layer="features", baselines=("supervised",),
+        progress=False,
+    )  # fmt: skip
+    assert [model.title for model in models] == ["random resnet18", "labels only resnet18", "one", "two"]
+    assert {model.labels_only for model in models} == {"labels only resnet18"}
+
+
+@pytest.mark.parametrize("with_runs", [True, False], ids=["runs", "alone"])
+def test_trainings_with_labels_that_cannot_be_are_refused_before_anything_is_begun(runs, begin, tmp_path, with_runs):
+    two = _trained_with(runs[1], head_start="probe", head="mlp")
+    given = {"of": [runs[0], two]} if with_runs else {"of": [], "alone": two.settings}
+    with pytest.raises(ConfigError, match=r"^config\.probe\.supervised: head_start='probe' is for head='linear'"):
+        begin(baselines=("supervised",), **given)
+    assert not (tmp_path / "cv").exists()
+    begin(baselines=("demographics",), **given)
+
+
 def test_batch_norm_is_set_by_real_recordings_where_there_are_any(runs, stored_dataset):
     simulated = stored_dataset[0]
     data = DataSettings(dir=f"{simulated.directory},{runs[0].recordings.datasets[0].directory}")
@@ -549,6 +684,25 @@ def test_records_that_an_encoder_has_seen(runs, leaking_set):
     assert sum("1 of the 49" in caution for caution in cautions) == 2, "each run is named"
     unlisted = [dataclasses.replace(runs[0], encoder=dataclasses.replace(runs[0].encoder, trained_on=None))]
     assert "is not listed" in entry.keep_apart(unlisted, whole, overlaps="refuse")[1][0]
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
+def test_a_list_that_cannot_be_read_is_said_where_overlaps_are_marked(runs, leaking_set, tmp_path, damaged):
+    whole = entry.open_whole(str(leaking_set.directory), links="")
+    if damaged:
+        (tmp_path / RECORDS_FILE).write_bytes(b"no list")
+    listed = functools.partial(open_pretraining_records, tmp_path, run="f00d", digest=None)
+    lost = dataclasses.replace(runs[0], encoder=dataclasses.replace(runs[0].encoder, trained_on=listed))
+    words = "is damaged" if damaged else "is missing"
+    for overlaps in ("refuse", "drop"):
+        with pytest.raises(CheckpointError, match=words):
+            entry.keep_apart([lost, runs[1]], whole, overlaps=overlaps)
+    marked, cautions = entry.keep_apart([lost, runs[1]], whole, overlaps="mark")
+    np.testing.assert_array_equal(marked.split.train, whole.split.train)
+    (said,) = [caution for caution in cautions if "one" in caution.split()]
+    assert re.match(r"Whether records here were pretrained on by one is not known: ", said)
+    assert words in said
+    assert any(caution.startswith("two: 1 of the 49") for caution in cautions), "the other run is still looked at"
 
 
 @dataclasses.dataclass

@@ -510,6 +510,24 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
         entry.Study(settings_of(study_config), tmp_path, question="age", folder=tmp_path / "study", progress=False)
 
 
+def test_the_folder_of_another_command_s_study_is_refused(study_config, monkeypatch, tmp_path):
+    split = create_split(settings_of(study_config).encoder, seed=7)
+    pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
+    monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
+    of_others = {
+        "cross_validate": {"data": ["f00d"], "records": "f00d", "method": {"outer_folds": 3}},
+        "ablate": {"tasks": ["age"], "label_fraction": 0.5, "data": ["f00d"], "test_records": "f00d"},
+    }
+    for command, identity in of_others.items():
+        folder = tmp_path / command
+        begin_study(folder, identity)
+        before = (folder / "study.json").read_text(encoding="utf-8")
+        with pytest.raises(ConfigError, match=rf"--out={folder} holds another study: .*give the same to go on"):
+            entry.Study(settings_of(study_config), tmp_path, question="age_years>55", folder=folder, progress=False)
+        assert (folder / "study.json").read_text(encoding="utf-8") == before
+
+
 def test_trainings_that_are_alike_are_not_said_to_differ():
     supervised = FineTuneSettings()
     finetune = dataclasses.replace(

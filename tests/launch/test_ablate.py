@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 import types
@@ -83,6 +84,46 @@ def test_every_model_is_decided_by_what_it_is_made_of_and_nothing_else():
     assert changed("optimizer.learning_rate", "0.3") == {"pretrained"}
     assert changed("encoder.dropout", "0.5") == {"random", "supervised", "pretrained"}
     assert changed("data.test_folds", "(9,)") == {"random", "pretrained", *BASELINES}
+
+
+def _beside(runs):
+    """Returns title, folder, seed and digest of every training with labels alone."""
+    return {(run.arm, run.folder, run.seed, run.digest) for run in runs if run.model == "supervised"}
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value"), [("optimizer.weight_decay", "0.3"), ("probe.supervised.steps", "7")], ids=["decay", "steps"]
+)
+def test_trainings_with_labels_that_differ_are_apart_in_any_order_of_the_arms(leaf, value):
+    here, there = (_plan([sweep]) for sweep in (f"base|{leaf}={value}", f"{leaf}={value}|base"))
+    of_labels = _beside(here)
+    assert of_labels == _beside(there)
+    assert len(of_labels) == len({folder for _, folder, *_ in of_labels}) == 2
+    assert all(re.fullmatch(r"labels-only-resnet18-[0-9a-f]{6}", folder) for _, folder, *_ in of_labels)
+    # Whatever is made in one order is what is made in the other.
+    assert {(run.name, run.digest) for run in here} == {(run.name, run.digest) for run in there}
+    for runs in (here, there):
+        trained = {run.arm: run for run in runs if run.model == "supervised"}
+        arms = [run for run in runs if run.model == "pretrained"]
+        assert len(arms) == 2
+        assert len({run.twin for run in arms}) == 1
+        for run in arms:
+            own = trained[run.labels_only]
+            assert flat(tree_of(own.settings))[leaf] == flat(tree_of(run.settings))[leaf]
+            assert runs.index(own) < runs.index(run), "it is made before the arm"
+        assert len({run.labels_only for run in arms}) == 2
+
+
+def test_arms_of_equal_trainings_with_labels_share_one():
+    runs = _plan(["optimizer.weight_decay=.1|.3", "objective.temperature=.1|.2"])
+    assert len(_beside(runs)) == 2
+    arms = [run for run in runs if run.model == "pretrained"]
+    assert len(arms) == 4
+    decays = {(run.labels_only, run.settings.optimizer.weight_decay) for run in arms}
+    assert len(decays) == 2
+    shared = _plan(["base|optimizer.learning_rate=.3|objective.temperature=.2"])
+    assert [title for title, *_ in _beside(shared)] == ["labels only resnet18"]
+    assert {run.labels_only for run in shared if run.twin} == {"labels only resnet18"}
 
 
 def _digest_before(run):
@@ -261,6 +302,34 @@ def test_an_unknown_baseline_is_refused_by_name(given, monkeypatch):
     monkeypatch.setattr(ablate, "open_recordings", None)
     with pytest.raises(ConfigError, match=r"--baselines=boosted,trees: 'trees' is unknown; there are: supervised, int"):
         given("--baselines=boosted,trees")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ("balance=True", "balance=True is for questions with the answer yes or no"),
+        ("positive_weight=balanced", "values have no positives for positive_weight"),
+        ("head_start=probe --config.probe.supervised.head=mlp", "head_start='probe' is for head='linear'"),
+    ],
+)
+def test_trainings_with_labels_that_do_not_suit_a_question_are_refused_first(
+    given, monkeypatch, tmp_path, changed, words
+):
+    monkeypatch.setattr(ablate, "subprocess", None)
+    monkeypatch.setattr(ablate, "make", None)
+    leaves = f"--config.probe.supervised.{changed}".split()
+    with pytest.raises(ConfigError, match=rf"^config\.probe\.supervised: {re.escape(words)}"):
+        given(*leaves)
+    assert not (tmp_path / "out" / "study.json").exists()
+    # They are of no matter where no network is trained with labels alone.
+    with pytest.raises(TypeError, match="not callable"):
+        given(*leaves, "--baselines=demographics")
+
+
+def test_the_trainings_of_every_arm_are_looked_at_first(given, monkeypatch):
+    monkeypatch.setattr(ablate, "make", None)
+    with pytest.raises(ConfigError, match=r"^config\.probe\.supervised: balance=True is for questions"):
+        given("--sweep=base|probe.supervised.balance=True")
 
 
 def test_a_folder_from_before_there_were_baselines_goes_on(given, monkeypatch, tmp_path):

@@ -87,7 +87,9 @@ class LabelledFeatures:
 
     def _rows(self, records: np.ndarray) -> np.ndarray:
         """Returns the row of each record among the labelled ones, `int64[n]`."""
-        rows = self._row[records]
+        rows = np.full(len(records), -1, np.int64)
+        known = records < len(self._row)
+        rows[known] = self._row[records[known]]
         if (rows < 0).any():
             raise ValueError(f"{np.count_nonzero(rows < 0)} records are not among those that the features are of")
         return rows

@@ -1,5 +1,6 @@
 """Arms side by side: sums over seeds, tables, files, and each model's answers."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -27,11 +28,11 @@ from ecgjax.evaluation.models import boosted, kinds
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
-from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.studies.ablation import ArmRun, answer_tasks, measure_arms
-from ecgjax.studies.models import BASELINES, checked_baselines, short_title
+from ecgjax.studies.models import BASELINES, StudyModels, checked_baselines, short_title
 from ecgjax.studies.report.ablation_page import _table, facts_table, write_report
-from ecgjax.studies.results import Key, of_seeds, read_results, seed_sd
+from ecgjax.studies.results import Key, Rows, lost_seeds, of_seeds, read_results, seed_sd
 from tests.support import tiny_config
 
 TASK = "lvef<40"
@@ -221,6 +222,23 @@ def test_a_damaged_result_is_named(tmp_path):
         ArmRun.load(path)
 
 
+def test_a_result_without_scores_is_damaged_unless_it_says_why(tmp_path):
+    task = {"records": 12, "positives": None, "val_metric": 0.25, "selected": "C = 1 of 13", "scores": None}
+    words = {"arm": "a", "seed": 3, "twin": "random net", "config": "digest", "facts": {}, "tasks": {"age": task}}
+    for name, more in (("before", {}), ("empty", {"reason": ""})):
+        write_as_before(tmp_path / f"{name}.npz", {**words, "tasks": {"age": {**task, **more}}}, {})
+        with pytest.raises(DataError, match=rf"{name}\.npz: this result is damaged \('scores'\); remove it"):
+            ArmRun.load(tmp_path / f"{name}.npz")
+    # Those of another task do not stand for them.
+    two = {**words, "tasks": {"age": task, "sex": task}}
+    write_as_before(tmp_path / "two.npz", two, {"scores0": np.zeros(3, np.float32)})
+    with pytest.raises(DataError, match="this result is damaged"):
+        ArmRun.load(tmp_path / "two.npz")
+    write_as_before(tmp_path / "said.npz", {**words, "tasks": {"age": {**task, "reason": "diverged"}}}, {})
+    said = ArmRun.load(tmp_path / "said.npz").tasks["age"]
+    assert (said.outputs, said.reason, said.records) == (None, "diverged", 12)
+
+
 def test_an_unknown_baseline_is_refused_by_name():
     assert checked_baselines(["demographics", "supervised"]) == ("supervised", "demographics")
     assert checked_baselines([]) == ()
@@ -342,3 +360,110 @@ def test_labels_alone_train_the_encoder_of_the_arms(asked_of_a_dataset, monkeypa
     assert trained.selected.startswith("step ")
     assert random.selected.startswith("C = ")
     assert not np.array_equal(trained.outputs, random.outputs)
+
+
+REASON = "training with labels diverged"
+
+
+def _failing_for(title, error):
+    """Returns a function that stands for `StudyModels.answers`, and fails for one question."""
+    answers_of = StudyModels.answers
+
+    def answers(self, name, data, *, seed):
+        if data.task.title == title:
+            raise error
+        return answers_of(self, name, data, seed=seed)
+
+    return answers
+
+
+def test_a_question_without_a_model_takes_nothing_from_the_others(asked_of_a_dataset, monkeypatch, tmp_path):
+    monkeypatch.setattr(kinds.Binary, "strengths", (STRENGTH,))
+    settings, recordings, data = asked_of_a_dataset
+    other = probe_data(recordings.index, recordings.split, task=parse_task("age_years>55"), label_fraction=0.7, seed=1)
+    tasks = {"lost": data, "kept": other}
+
+    def answer(error):
+        with monkeypatch.context() as patch:
+            patch.setattr(StudyModels, "answers", _failing_for(data.task.title, error))
+            return answer_tasks("demographics", settings, recordings, tasks, seed=1, progress=False)
+
+    with pytest.raises(DataError, match="a shard is damaged"):
+        answer(DataError("a shard is damaged"))
+    found = answer(DataError(REASON, reason=NO_MODEL))
+    assert list(found) == ["lost", "kept"]
+    lost, kept = found.values()
+    assert (lost.outputs, lost.reason, lost.records) == (None, REASON, len(data.train.records))
+    alone = answer_tasks("demographics", settings, recordings, {"kept": other}, seed=1, progress=False)["kept"]
+    np.testing.assert_array_equal(kept.outputs, alone.outputs)
+    assert kept.reason == ""
+
+    # It is kept with its reason, and read back.
+    run = ArmRun(arm="a", seed=1, twin="random net", config="digest", tasks=found, facts={"loss": 2.0})
+    run.save(tmp_path / "a.npz")
+    assert np.load(tmp_path / "a.npz").files == ["told", "scores1"]
+    again = ArmRun.load(tmp_path / "a.npz")
+    assert list(again.tasks) == ["lost", "kept"]
+    for before, after in zip(found.values(), again.tasks.values(), strict=True):
+        np.testing.assert_equal(vars(after), vars(before))
+
+    # In the table it is missing, for this reason; the other question has its numbers.
+    twin = dataclasses.replace(
+        run, arm="random net", twin="", tasks=dict.fromkeys(tasks, Answers(outputs=data.test.labels.astype(np.float32)))
+    )
+    twin.tasks["kept"] = dataclasses.replace(alone)
+    second = dataclasses.replace(again, seed=2, tasks={"lost": twin.tasks["lost"], "kept": kept})
+    results = measure_arms([twin, dataclasses.replace(twin, seed=2), again], tasks, labels_only={}, resamples=100)
+    key = Key("a", "AUROC", "lost", 0.7)
+    for each in (key, key._replace(seed=1), key._replace(minus="random net"), key._replace(minus="random net", seed=1)):
+        assert math.isnan(results[each].estimate)
+        assert results[each].reason == REASON
+    assert (of_seeds(results, key), lost_seeds(results, key)) == ({}, 1)
+    assert results[key._replace(task="kept")].estimate == roc_auc_score(other.test.labels, kept.outputs)
+    assert results[key._replace(model="random net")].estimate == 1
+
+    def report(*runs):
+        given = {"failed": {}, "missing": [], "labels_only": {}, "resamples": 100, "cautions": ()}
+        write_report(runs, recordings, tasks, out=tmp_path, command="python -m launch.ablate …", **given)
+        stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+        (of_a,) = [each["tasks"] for each in stored["runs"] if (each["arm"], each["seed"]) == ("a", 1)]
+        assert of_a["lost"]["reason"] == REASON
+        assert of_a["lost"]["val_metric"] is None
+        assert "reason" not in of_a["kept"]
+        return (tmp_path / "report.md").read_text(encoding="utf-8")
+
+    assert f"n/a ({REASON})" in report(twin, again)
+    # With a seed that has one it is the mean of that, and says that one is missing.
+    page = report(twin, dataclasses.replace(twin, seed=2), again, second)
+    assert "n/a" not in page
+    assert "(1 seeds missing)" in page
+
+
+def test_where_no_arm_has_a_model_for_a_question_the_page_says_so(cohort, stored_dataset, tmp_path):
+    runs, tasks = cohort
+    lost = Answers(outputs=None, reason=REASON, records=10)
+    runs = [dataclasses.replace(run, tasks={**run.tasks, "lost": lost}) for run in runs]
+    tasks = {**tasks, "lost": tasks[TASK]}
+    recordings = open_recordings(DataSettings(dir=str(stored_dataset[0].directory)))
+    given = {"failed": {}, "missing": [], "labels_only": {}, "resamples": 100, "cautions": ()}
+    tables, _ = write_report(runs, recordings, tasks, out=tmp_path, command="", **given)
+    assert tables.count(f"n/a ({REASON})") >= 3
+    rows = read_results(tmp_path)
+    assert {rows[key].reason for key in rows if key.task == "lost"} == {REASON}
+    assert rows[_key("a")].estimate > 0.5
+
+
+def test_the_page_searches_the_rows_once(cohort, stored_dataset, tmp_path, monkeypatch):
+    searches, seeds = [], vars(Rows)["seeds"]
+    search = seeds.func
+
+    def counted(rows):
+        searches.append(len(rows))
+        return search(rows)
+
+    monkeypatch.setattr(seeds, "func", counted)
+    runs, tasks = cohort
+    recordings = open_recordings(DataSettings(dir=str(stored_dataset[0].directory)))
+    given = {"failed": {}, "missing": [], "labels_only": {}, "resamples": 100, "cautions": ()}
+    write_report(runs, recordings, tasks, out=tmp_path, command="", **given)
+    assert searches == [len(read_results(tmp_path))]

@@ -17,6 +17,7 @@ from ecgjax.studies import results as module
 from ecgjax.studies.results import (
     RESULTS_FILE,
     Key,
+    Rows,
     lost_seeds,
     measured,
     minus,
@@ -376,3 +377,56 @@ def test_a_seed_without_an_interval_counts_by_its_value():
     assert found[0] == 0.7
     assert lost_seeds(rows, _key("a")) == 1
     assert module.RESULTS_FILE == "results.json"
+
+
+def _made_up_rows():
+    """Returns rows in any order, of which some have no value and some are left out, and the keys of all means."""
+    rng, rows = np.random.default_rng(1), {}
+    keys = [
+        Key(model, "AUROC", task, fraction, seed, minus, part)
+        for model, task, fraction, seed, minus, part in itertools.product(
+            "ab", ("x", "y"), (0.1, 1.0), (None, 0, 1, 7), ("", "b"), ("", "men")
+        )
+    ]
+    for key in rng.permutation(np.array(keys, object)):
+        kind, value = rng.integers(6), Interval.alone(float(rng.normal()))
+        if kind < 3:
+            rows[Key(*key)] = value
+        elif kind < 5:
+            undefined = _interval(NAN, NAN, NAN, resamples=5, reason="the records lack both classes")
+            rows[Key(*key)] = Interval.missing("no label") if kind == 3 else undefined
+    return rows, [Key(*key) for key in keys if key.seed is None]
+
+
+@pytest.mark.parametrize("kind", [Rows, dict])
+def test_the_seeds_of_a_mean_are_those_that_a_search_through_all_rows_finds(kind):
+    rows, means = _made_up_rows()
+    found, lost = 0, 0
+    for key in [*means, Key("nobody", "AUROC")]:
+        of_mean = {each.seed: rows[each] for each in rows if each.seed is not None and each._replace(seed=None) == key}
+        without = [seed for seed, value in of_mean.items() if math.isnan(value.estimate) and not value.resamples]
+        np.testing.assert_equal(
+            of_seeds(kind(rows), key),
+            {seed: value.estimate for seed, value in of_mean.items() if seed not in without},
+        )
+        assert lost_seeds(kind(rows), key) == len(without)
+        found, lost = found + len(of_mean), lost + len(without)
+    assert found == sum(key.seed is not None for key in rows)
+    assert found > 3 * lost > 0
+
+
+def test_rows_are_searched_once_for_all_means():
+    searches = []
+
+    class Counted(Rows):
+        def items(self):
+            searches.append(1)
+            return super().items()
+
+    rows, means = _made_up_rows()
+    rows = Counted(rows)
+    for key in means:
+        of_seeds(rows, key)
+        lost_seeds(rows, key)
+    assert rows.seeds is rows.seeds
+    assert len(searches) == 1

@@ -164,6 +164,25 @@ def test_each_side_has_the_features_of_its_records():
     np.testing.assert_array_equal(found.test, values[[4, 1, 0]])
 
 
+@pytest.mark.parametrize("side", ["train", "val", "test"])
+@pytest.mark.parametrize("stranger", [8, 32, 1000], ids=["among", "next", "beyond"])
+def test_records_without_features_are_refused(side, stranger):
+    """Row -1 would be the last record's."""
+    records = np.array([31, 4, 7, 22, 9])
+    features = LabelledFeatures(_recordings(), records)
+    parts = {
+        name: LabelledRecords(
+            records=np.array([4, stranger, 7] if name == side else [22, 9]), labels=np.zeros(3 if name == side else 2),
+            patients=np.zeros(3 if name == side else 2, int), unlabelled=0,
+        )
+        for name in ("train", "val", "test")
+    }  # fmt: skip
+    task = BinaryTask(label="lvef", rule="below", threshold=40.0)
+    data = ProbeData(task=task, **parts, label_fraction=1.0, seed=0, train_available=parts["train"], excluded={})
+    with pytest.raises(ValueError, match=r"^1 records are not among those that the features are of"):
+        features.of(np.arange(10.0).reshape(5, 2), data)
+
+
 def test_an_interrupted_save_leaves_nothing(made, monkeypatch, tmp_path):
     def interrupted(file, embeddings):
         file.write(b"half")

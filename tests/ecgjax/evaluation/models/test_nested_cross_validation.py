@@ -170,6 +170,26 @@ def test_a_model_may_be_chosen_on_a_fold_of_other_patients():
         assert len(sides[1]) < len(sides[0])
 
 
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_records_of_a_model_that_is_chosen_on_a_fold_are_those_that_it_was_trained_with(fraction):
+    seen = []
+
+    def answers(train, val, held_out):
+        seen.append((train, val))
+        return FEATURES[held_out, 0]
+
+    folds = patient_folds(LABELS, PATIENTS, folds=OUTER, seed=0)
+    given = {"patients": PATIENTS, "patient_ids": PATIENT_IDS, "folds": folds, "fraction": fraction}
+    found = cross_validate(
+        chosen_on_a_fold(answers, LABELS, patients=PATIENTS, inner_folds=INNER), LABELS, **given
+    )  # fmt: skip
+    assert found.records == pytest.approx(np.mean([len(train) for train, _ in seen]), abs=1e-12)
+    # A logistic regression is trained anew with all of them, once its strength is chosen.
+    assert validated(fraction=fraction, folds=folds).records == pytest.approx(
+        np.mean([len(train) + len(val) for train, val in seen]), abs=1e-12
+    )
+
+
 def test_without_a_fold_to_choose_on_there_are_no_answers():
     patients, folds = np.arange(N), np.arange(N) % 5
     labels = (np.arange(N) < 2).astype(int)
