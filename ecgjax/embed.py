@@ -75,7 +75,9 @@ def _checked_out(given: str, *, overwrite: bool) -> Path:
     out = output_file("out", given)
     if out.suffix != ".parquet":
         raise DataError(f"--out={given}: the table is a Parquet file; name it NAME.parquet")
-    for path in places(out):
+    table, about, listed = places(out)
+    # A list without a table was left by a command that could embed nothing, and is replaced by the next.
+    for path in (table, about, *([listed] if table.exists() else [])):
         if path.exists() and not overwrite:
             raise DataError(f"--out={given}: {path} exists; name another, or replace it with --overwrite")
     return out

@@ -129,7 +129,9 @@ def _read_files(
     with threadpool_limits(limits=1):
         for item, result in zip(items, reader(items), strict=True):
             if isinstance(result, Quarantined):
-                found.append(result)
+                # The flag is one of a build.
+                message = result.message.replace(" are asked for (--min_seconds)", " are what the model takes")
+                found.append(dataclasses.replace(result, message=message))
                 continue
             known = {
                 "patient_id": result.patient_id,
@@ -165,7 +167,8 @@ class DatasetInput:
         _check_recipe(directory, dataset.card["recipe"], recipe)
         self._directory, self._rate = directory, recipe.sampling_rate_hz
         self.num_items = dataset.index.num_records
-        self.labels: dict[str, type] = {"patient_id": str, "fold": int}
+        labels = dict.fromkeys(map(_column_of, dataset.index.labels), float)
+        self.labels: dict[str, type] = {"patient_id": str, "fold": int, **labels}
         self.notes: tuple[str, ...] = (f"{dataset.card['name']} is SIMULATED",) if dataset.simulated else ()
         self.facts = {
             "input": dataset.card["name"],
@@ -186,6 +189,11 @@ class DatasetInput:
         yield from map_ordered(work, ranges, num_workers=workers, chunk_size=1)
 
 
+def _column_of(label: str) -> str:
+    """Returns the column of a label of a data set, which may be called like a column that is measured here."""
+    return f"label_{label}"
+
+
 def _read_records(records: range, *, directory: Path, measured_hz: int | None) -> list[Row | Quarantined]:
     opened = _opened(directory)
     index, name = opened.index, opened.name
@@ -197,7 +205,11 @@ def _read_records(records: range, *, directory: Path, measured_hz: int | None) -
             signal=signal,
             valid_start=int(index.valid_start[number]),
             valid_samples=int(index.valid_samples[number]),
-            labels={"patient_id": str(index.patient_id[number]), "fold": int(index.fold[number])},
+            labels={
+                "patient_id": str(index.patient_id[number]),
+                "fold": int(index.fold[number]),
+                **{label: float(values[number]) for label, values in opened.labels.items()},
+            },
         )
         found.append(row if measured_hz is None else row.with_measurements(sampling_rate_hz=measured_hz))
     return found
@@ -210,12 +222,15 @@ class _Opened:
     name: str
     index: Any
     store: Store
+    labels: dict[str, np.ndarray]
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(directory: Path) -> _Opened:
     dataset = open_dataset(directory)
-    return _Opened(dataset.card["name"], dataset.index, open_store(directory))
+    # A label is made of the whole column, which would take long for every chunk of records.
+    labels = {_column_of(name): dataset.index.label(name) for name in dataset.index.labels}
+    return _Opened(dataset.card["name"], dataset.index, open_store(directory), labels)
 
 
 def _check_recipe(directory: Path, stored: dict[str, Any], recipe: SignalRecipe) -> None:
@@ -266,5 +281,8 @@ def open_input(
         return FileInput(found, recipe=recipe, labels=labels, formats=formats, declared=declared)
     if labels is not None or declared not in (None, Declared()):
         flag = "--labels" if labels is not None else "--declared_…"
-        raise DataError(f"{flag} means nothing to --input={path}, a data set, which knows both; leave it out")
+        raise DataError(
+            f"{flag} is for files, and --input={path} is a data set, which has its own labels, rates and units; leave "
+            "it out"
+        )
     return DatasetInput(directory, recipe=recipe)

@@ -13,6 +13,7 @@ from data_pipelines.prepared.dataset import CARD_FILE
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from data_pipelines.signals.recipe import RECIPES
 from data_pipelines.version import __version__
+from ecgjax import embed as command
 from ecgjax.embedded import table as table_module
 from ecgjax.embedded.inputs import open_input
 from ecgjax.embedded.table import Columns, EmbeddingTable
@@ -108,6 +109,8 @@ def test_records_of_a_data_set_are_embedded_as_they_are_stored(model, tmp_path):
     table = pd.read_parquet(tmp_path / "e.parquet")
     assert list(table["record"]) == list(dataset.index.record_id)
     assert list(table["patient_id"]) == list(dataset.index.patient_id)
+    np.testing.assert_array_equal(table["label_age_years"], dataset.index.label("age_years"))
+    assert {f"label_{name}" for name in dataset.index.labels} < set(table.columns)
     assert table["rr_ms"].notna().mean() > 0.9
     assert json.loads((tmp_path / "e.json").read_text())["input"]["fingerprint"] == dataset.fingerprint
     card = embed(model, dataset.directory / CARD_FILE, tmp_path / "card.parquet")
@@ -127,6 +130,16 @@ def test_records_prepared_in_other_steps_are_refused(model, tmp_path):
     with pytest.raises(DataError, match=r"simulated.* by plain after monitor"):
         open_input(str(dataset.directory), recipe=recipe)
     open_input(str(dataset.directory), recipe=dataclasses.replace(recipe, name="plain after plain"))
+
+
+def test_a_list_without_a_table_does_not_stand_in_the_way(tmp_path):
+
+    out = tmp_path / "e.parquet"
+    (tmp_path / "e.quarantine.csv").write_text("left by a command that embedded nothing")
+    assert command._checked_out(str(out), overwrite=False) == out
+    out.touch()
+    with pytest.raises(DataError, match="exists; name another"):
+        command._checked_out(str(out), overwrite=False)
 
 
 def test_an_error_leaves_no_file_and_what_was_there_as_it_was(model, ecgs, tmp_path, monkeypatch):
