@@ -49,7 +49,7 @@ def _findings(monkeypatch, change, *, name="npz", mutants=40):
     def changed(found, declared):
         return change(original, found, declared)
 
-    monkeypatch.setattr("data_pipelines.builders.folder.read_recording", changed)
+    monkeypatch.setattr("data_pipelines.readers.formats.read_recording", changed)
     return " ".join(finding.what for finding in fuzz(name, mutants=mutants, seed=SEED)[1])
 
 
