@@ -20,6 +20,7 @@ from data_pipelines.version import __version__
 from ecgjax import encoders
 from ecgjax.encoders.grid import Grid
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.features.features import in_batches
 from ecgjax.export.inference import inference_of
 from ecgjax.leads import prepare
 from ecgjax.model.description import Description
@@ -252,15 +253,8 @@ class Model:
 
 
 def _by_batches(function: Callable[[np.ndarray], Array], signals: np.ndarray) -> np.ndarray:
-    """Applies a compiled function to recordings, in batches of one or of many, the last of which is filled up."""
-    size = _ONE if len(signals) == 1 else _MANY
-    answers = []
-    for start in range(0, len(signals), size):
-        part = signals[start : start + size]
-        batch = np.zeros((size, *signals.shape[1:]), np.int16)
-        batch[: len(part)] = part
-        answers.append(np.asarray(function(batch))[: len(part)])
-    return np.concatenate(answers)
+    """Applies a compiled function to recordings, in batches of one or of many."""
+    return in_batches(function, signals, size=_ONE if len(signals) == 1 else _MANY)
 
 
 def _tokens_of(graph: Any, num_leads: int, params: Any, stats: Any, signals: Array) -> Array:

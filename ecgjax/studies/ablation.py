@@ -60,8 +60,8 @@ class ArmRun:
         Raises:
             DataError: The file is damaged.
         """
-        words, arrays = load_archive(path)
-        try:
+
+        def make(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> ArmRun:
             tasks = {
                 name: _answers(values, arrays.get(f"scores{number}"))
                 for number, (name, values) in enumerate(words.pop("tasks").items())
@@ -69,8 +69,8 @@ class ArmRun:
             # NaN was stored as null, since JSON does not have it.
             facts = {name: math.nan if value is None else value for name, value in words.pop("facts").items()}
             return cls(tasks=tasks, facts=facts, **words)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: this result is damaged ({error}); remove it to make it again") from error
+
+        return load_archive(path, make)
 
 
 def _answers(values: dict[str, Any], outputs: np.ndarray | None) -> Answers:

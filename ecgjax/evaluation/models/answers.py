@@ -6,8 +6,9 @@ import dataclasses
 import json
 import math
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.evaluation.models.fitted import Examples, FittedModel
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.system.files import replacing
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,12 +68,12 @@ class Answers:
         Raises:
             DataError: The file is damaged.
         """
-        words, arrays = load_archive(path)
-        try:
+
+        def make(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Answers:
             chosen = tuple(words.pop("chosen"))
             return cls(outputs=arrays.get("scores"), folds=arrays["folds"], chosen=chosen, **words)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: this result is damaged ({error}); remove it to make it again") from error
+
+        return load_archive(path, make)
 
 
 def save_archive(path: Path, words: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -87,18 +90,22 @@ def save_archive(path: Path, words: dict[str, Any], arrays: dict[str, np.ndarray
         np.savez(file, told=np.frombuffer(json.dumps(words).encode(), np.uint8), allow_pickle=False, **arrays)
 
 
-def load_archive(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads the values and arrays that `save_archive` wrote.
+def load_archive(path: Path, make: Callable[[dict[str, Any], dict[str, np.ndarray]], Loaded]) -> Loaded:
+    """Reads an archive that `save_archive` wrote.
+
+    Args:
+        path: Path of the archive.
+        make: Function from the plain values and the arrays by name to what they describe.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file is damaged, or lacks what `make` needs.
     """
     try:
         # NumPy leaves the file open if the archive is damaged, and so it is opened here.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        return json.loads(arrays.pop("told").tobytes()), arrays
-    except (EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        return make(json.loads(arrays.pop("told").tobytes()), arrays)
+    except (EOFError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: this result is damaged ({error}); remove it to make it again") from error
 
 
