@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from data_pipelines.system.digests import file_digest
 from ecgjax import encoders
 from ecgjax.encoders.portability import portable
 from ecgjax.export.file_names import FORMAT, FORMAT_VERSION
@@ -27,19 +26,16 @@ from ecgjax.training.about import About, exposures, versions
 PATHS = ("data.dir", "data.links", "columns.paired")
 
 
-def config_of(
-    run: TrainedRun, inference: Inference, *, digest: str, files: Mapping[str, Any], stablehlo: StableHLO | None
-) -> dict[str, Any]:
-    """Returns the content of the file.
+def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: StableHLO | None) -> dict[str, Any]:
+    """Returns the content of the file, in which `files` is empty until `described` can fill it.
 
     Args:
         run: Run whose encoder is exported.
         inference: Function that is exported.
         digest: Digest of the weights.
-        files: Digest and size of every other file, by name.
         stablehlo: What a reader of `model.stablehlo` must know; None where it was not asked for.
     """
-    module = encoders.merge(inference.split)
+    module, shape = encoders.merge(inference.split), inference.output_spec().shape
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -47,15 +43,15 @@ def config_of(
         "encoder": tree_of(run.settings.encoder),
         "num_leads": inference.num_leads,
         "layer": inference.layer,
-        "dimension": inference.output_spec().shape[-1],
+        "dimension": shape[-1],
         # Some encoders have an embedding for each lead.
-        "output_shape": list(inference.output_spec().shape[1:]),
-        "token_dimension": _token_dimension(inference),
+        "output_shape": list(shape[1:]),
+        "token_dimension": _token_dimension(module, inference),
         "pool": str(module.pool),
         "statistics": run.statistics,
         "weights": run.weights,
         "head": None,
-        "files": files,
+        "files": {},
         "weights_digest": digest,
         "training": _training(run),
         "data": data_of(run.about),
@@ -96,8 +92,7 @@ def data_of(about: About) -> list[dict[str, Any]]:
     ]
 
 
-def _token_dimension(inference: Inference) -> int:
-    module = encoders.merge(inference.split)
+def _token_dimension(module: encoders.Encoder, inference: Inference) -> int:
     ecg = jax.ShapeDtypeStruct((1, inference.num_samples, inference.num_leads), "float32")
     with portable():
         tokens = jax.eval_shape(functools.partial(module.tokens, train=False), ecg)
@@ -118,8 +113,4 @@ def _tensors(inference: Inference) -> dict[str, Any]:
 
 def described(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns digest and size of every file of a folder by name."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            found[path.name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-    return found
+    return {path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())}

@@ -100,7 +100,7 @@ def write_model(folder: Path, run: TrainedRun, *, workdir: str | Path, formats: 
     stablehlo = write_stablehlo(folder / STABLEHLO_FILE, inference) if "stablehlo" in formats else None
     write_sample(folder / SAMPLE_FILE, inference, sampling_rate_hz=prepared["sampling_rate_hz"])
     _write_json(folder / PREPROCESSOR_FILE, prepared)
-    config = config_of(run, inference, digest=digest, files={}, stablehlo=stablehlo)
+    config = config_of(run, inference, digest=digest, stablehlo=stablehlo)
     evaluations = evaluations_of(workdir, run)
     names = [CONFIG_FILE, *(path.name for path in folder.iterdir())]
     card = model_card(config, prepared, evaluations, files=names)

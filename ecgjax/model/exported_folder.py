@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.prepared.dataset import CARD_FILE
+from data_pipelines.system.digests import file_digest
 from data_pipelines.system.plain_names import is_plain_name, why_elsewhere
 from ecgjax.config.run_config import checkpoint_dir
 from ecgjax.errors import ConfigError
@@ -27,7 +27,6 @@ from ecgjax.model.json_file import read_json
 READ_FILES = (PREPROCESSOR_FILE, WEIGHTS_FILE, SAMPLE_FILE)
 
 _AGAIN = "copy the folder again, or export it again"
-_CHUNK = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +137,7 @@ def _checked_digest(folder: Path, name: str, listed: object) -> str:
     size = path.stat().st_size
     if size != listed.get("bytes"):
         raise ConfigError(f"{path}: has {size} bytes and not the {listed.get('bytes')!r} of {CONFIG_FILE}; {_AGAIN}")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != listed.get("sha256"):
-        raise ConfigError(f"{path}: its SHA-256 is {digest.hexdigest()} and not that of {CONFIG_FILE}; {_AGAIN}")
-    return digest.hexdigest()
+    digest = file_digest(path)
+    if digest != listed.get("sha256"):
+        raise ConfigError(f"{path}: its SHA-256 is {digest} and not that of {CONFIG_FILE}; {_AGAIN}")
+    return digest
