@@ -120,7 +120,7 @@ def evaluate(
     data = labelled(recordings.index, recordings.split)
     say = print if progress else lambda message: None
     # A question that cannot be answered is refused before anything is loaded.
-    few = check_answerable(data, recordings.index)
+    check_answerable(data, recordings.index)
     pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = guarded(
@@ -244,7 +244,7 @@ def main(argv: list[str]) -> None:
     del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
     settings = with_question(defaults.settings_of(chosen.config), chosen.task, workdir=chosen.workdir)
-    found = evaluate(settings, flags.FLAGS.workdir, step=STEP.value)
+    found = evaluate(settings, chosen.workdir, step=STEP.value)
     print(f"\n{visible(question(found.task.data))}")
     print(format_table(found.table.header, found.table.rows))
     print(f"\nreport: {found.report.html}")

@@ -169,8 +169,9 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
     labels_only = labels_only_titles(first, encoders)
     for seed in range(seeds):
         made: set[str] = set()
-        for arm, encoder, trained in zip(arms, encoders, labels_only, strict=True):
-            of_arm, twin = arm.resolve(seed=seed), short_title("random", encoder)
+        for arm, at_first, encoder, trained in zip(arms, first, encoders, labels_only, strict=True):
+            of_arm = arm.resolve(seed=seed) if seed else at_first
+            twin = short_title("random", encoder)
             # Arms of one encoder share what stands beside it, and all arms share what has no encoder.
             beside: dict[str, ModelName] = {twin: "random", trained: "supervised"}
             beside |= {short_title(name, ""): name for name in PLAIN}
@@ -180,7 +181,8 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
                     runs.append(Planned(model, title, _folder(title), seed, "", "", of_arm, ()))
             flags_of_arm = arm.flags(seed=seed)
             runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, trained, of_arm, flags_of_arm))
-    shared = [{name: flat(tree_of(run.settings))[name] for name in _SHARED} for run in runs]
+    leaves = [flat(tree_of(run.settings)) for run in runs]
+    shared = [{name: own[name] for name in _SHARED} for own in leaves]
     for run, values in zip(runs, shared, strict=True):
         for name, value in values.items():
             if value != shared[0][name]:

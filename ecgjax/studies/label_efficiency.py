@@ -31,7 +31,7 @@ from ecgjax.settings.leaf import Value
 from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.finished_run import check_encoder, guarded
-from ecgjax.studies.models import ModelName, StudyModels, with_float32
+from ecgjax.studies.models import ModelName, StudyModels, check_trainings, with_float32
 from ecgjax.studies.questions import asked, check_answerable
 from ecgjax.studies.results import Key, over_seeds
 from ecgjax.studies.store import CELL_MODELS, Cell, Mode, TrainedCell, begin_study
@@ -89,8 +89,8 @@ class Study:
         self.recordings = open_recordings(settings.data)
         task = asked(question, self.recordings.index)
         # Settings are checked before anything is trained and before the folder is claimed for this study.
+        check_trainings(settings, [kind_of(task)], names=["supervised", "finetune"])
         for name, training in (("supervised", probe.supervised), ("finetune", probe.finetune)):
-            trainer.check_settings(training, kind_of(task), section=f"config.probe.{name}")
             if training.head_start == "probe" and probe.layer != "features":
                 raise ConfigError(
                     f"config.probe.{name}.head_start='probe' needs probes of what the head sees: set "

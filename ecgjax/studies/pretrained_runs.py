@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class PretrainedRun:
         parts = self.recordings.numbers_by_dataset(self.recordings.split.train)
         return [(dataset.card["name"], len(own), dataset.simulated) for dataset, own in parts]
 
-    @property
+    @functools.cached_property
     def norm(self) -> NormRecords:
         """Training records on which batch-norm statistics are computed; only those of real data sets, if any."""
         parts = self.recordings.by_dataset(self.recordings.split.train)
@@ -55,7 +56,7 @@ class PretrainedRun:
         records = np.concatenate(real) if any(map(len, real)) else self.recordings.split.train
         return NormRecords(self.recordings.store.read, records)
 
-    @property
+    @functools.cached_property
     def norm_digest(self) -> str:
         """Digest of the contents of the records of `norm`, as hexadecimal text."""
         parts = self.recordings.numbers_by_dataset(self.norm.records)

@@ -193,7 +193,8 @@ class Rows(dict[Key, Interval]):
         return found
 
 
-def _seeds(results: Results, key: Key) -> Mapping[int, Interval]:
+def seeds_of(results: Results, key: Key) -> Mapping[int, Interval]:
+    """Returns the row of every seed, with a value or without, by seed, for the key of a mean over seeds."""
     table = results if isinstance(results, Rows) else Rows(results)
     return table.seeds.get(key, {})
 
@@ -205,12 +206,12 @@ def of_seeds(results: Results, key: Key) -> dict[int, float]:
         results: Rows of the table of results.
         key: Key of a mean over seeds.
     """
-    return {seed: value.estimate for seed, value in _seeds(results, key).items() if not _is_missing(value)}
+    return {seed: value.estimate for seed, value in seeds_of(results, key).items() if not _is_missing(value)}
 
 
 def lost_seeds(results: Results, key: Key) -> int:
     """Returns the number of seeds that have no value, with the same arguments as `of_seeds`."""
-    return sum(map(_is_missing, _seeds(results, key).values()))
+    return sum(map(_is_missing, seeds_of(results, key).values()))
 
 
 def _is_missing(value: Interval) -> bool:

@@ -13,7 +13,7 @@ from ecgjax.pages.page import Table
 from ecgjax.studies.models import title_of
 from ecgjax.studies.report.forest import plain_axes
 from ecgjax.studies.report.seed_tables import seeds_column, spread
-from ecgjax.studies.results import Key, Results, of_seeds, seed_sd, seeds_interval
+from ecgjax.studies.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
 from ecgjax.studies.store import TrainedCell
 
 #: Number of positive training records below which a cell is marked as having too few.
@@ -190,7 +190,7 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
 
 def _values(results: Results, key: Key) -> list[float]:
     """Returns the values of all seeds, NaN included, for the key of a mean over seeds."""
-    return [value.estimate for other, value in results.items() if other._replace(seed=None) == key]
+    return [value.estimate for value in seeds_of(results, key).values()]
 
 
 def _filled(columns: dict[str, Callable[[Key], str]], keys: Sequence[Key]) -> dict[str, Callable[[Key], str]]:
