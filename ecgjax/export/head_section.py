@@ -21,8 +21,9 @@ _NO_FINDING = (
     "threshold here is a convention of a study and no advice to treat or not to treat."
 )
 _ELSEWHERE = (
-    "Probabilities hold where as many records are positive as in the table, and recordings are alike. Elsewhere they are "
-    "too high or too low, and thresholds with them: docs/using_a_model.md of ecgjax (Another hospital) says what to do."
+    "Probabilities hold where as many records are positive as in the table, and recordings are alike. Elsewhere they "
+    "are too high or too low, and thresholds with them: docs/using_a_model.md of ecgjax, Another hospital, says what "
+    "to do."
 )
 
 

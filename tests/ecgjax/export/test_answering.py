@@ -10,7 +10,15 @@ import ecgjax
 from ecgjax import encoders
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
-from ecgjax.export import digest_of, flat_tensors, inference_of, read_stablehlo, read_weights, write_onnx, write_stablehlo
+from ecgjax.export import (
+    digest_of,
+    flat_tensors,
+    inference_of,
+    read_stablehlo,
+    read_weights,
+    write_onnx,
+    write_stablehlo,
+)
 from ecgjax.export.evaluations import Evaluation
 from ecgjax.export.file_names import CARD_FILE, CONFIG_FILE, ONNX_FILE, SAMPLE_FILE, STABLEHLO_FILE, WEIGHTS_FILE
 from ecgjax.export.model_folder import export_run, write_answering_model
@@ -192,7 +200,7 @@ def test_a_head_that_does_not_fit_leaves_what_was_there(trained, head, tmp_path)
     with pytest.raises(ConfigError, match="signatures="):
         write_answering_model(out, head=head.split, about=head.about, signatures=tmp_path / "none", **given)
     nan = jax.tree.map(lambda array: np.full_like(array, np.nan), head.split.params)
-    with pytest.raises(CheckpointError, match="head/params/inner/kernel.*not finite"):
+    with pytest.raises(CheckpointError, match=r"head/params/inner/kernel.*not finite"):
         write_answering_model(out, head=head.split._replace(params=nan), about=head.about, **given)
     assert not list(tmp_path.glob("*model*"))
 

@@ -54,7 +54,7 @@ def test_a_decision_is_yes_from_the_threshold_on():
 
 
 def test_there_is_no_decision_without_a_threshold():
-    with pytest.raises(ConfigError, match="age_years.*no threshold"):
+    with pytest.raises(ConfigError, match=r"age_years.*no threshold"):
         QUANTITY.decisions(np.zeros(2))
     rare = dataclasses.replace(CLASSES.outputs[1], threshold=None)
     with pytest.raises(ConfigError, match="chosen for 'MI'"):
