@@ -187,11 +187,14 @@ class AnsweringHead:
             answers: Probabilities, as `answers` returns them.
 
         Raises:
-            ConfigError: The answers are values of a quantity, or an output has no threshold.
+            ConfigError: The answers are values of a quantity or of another shape, or an output has no threshold.
         """
         self.check_decides()
+        given, classes = np.asarray(answers), (len(self.outputs),) if self.has_classes else ()
+        if given.shape[1:] != classes or given.ndim != 1 + len(classes):
+            raise ConfigError(f"answers are {list(given.shape)}, and those of {self.question!r} {['n', *classes]}")
         thresholds = np.array([output.threshold for output in self.outputs], np.float64)
-        return np.asarray(answers) >= (thresholds if self.has_classes else thresholds[0])
+        return given >= (thresholds[None, :] if self.has_classes else thresholds[0])
 
     def check_decides(self) -> None:
         """Checks that every answer has a threshold; errors are those of `decisions`."""

@@ -68,9 +68,10 @@ def in_float64(head, features):
     [
         ("resnet18", "binary", "linear", "features"),
         ("resnet18", "quantity", "mlp", "embedding"),
-        ("vit_s", "multilabel", "mlp", "embedding"),
         ("temporal_net", "multilabel", "linear", "embedding"),
-        ("xresnet1d50", "binary", "mlp", "features"),
+        pytest.param("vit_s", "multilabel", "mlp", "embedding", marks=pytest.mark.slow),
+        pytest.param("clocs_cnn", "quantity", "linear", "features", marks=pytest.mark.slow),
+        pytest.param("xresnet1d50", "binary", "mlp", "features", marks=pytest.mark.slow),
     ],
 )
 def test_other_runtimes_answer_what_float64_does(name, kind, structure, layer, tmp_path):
