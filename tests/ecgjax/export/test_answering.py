@@ -27,6 +27,7 @@ from ecgjax.export.torch_layout import to_torch, torch_layouts
 from ecgjax.export.trained_run import open_trained_run
 from ecgjax.finetuning.answering_head import TrainedHead
 from ecgjax.leakage.trained_on import RECORDS_FILE
+from ecgjax.pretrained.source import open_source
 from tests.ecgjax.encoders.test_all import TINY
 from tests.ecgjax.export.onnx.running import session
 from tests.support.answering_heads import QUESTIONS, STRUCTURES, trained_head
@@ -156,6 +157,11 @@ def test_a_folder_answers_what_its_parts_do(folder, trained, head):
     (_, answers) = session((folder / ONNX_FILE).read_bytes()).run(None, {"signals": recordings})
     assert np.abs(answers - expected).max() <= 1e-6
     assert (folder / RECORDS_FILE).is_file()
+
+
+def test_an_encoder_that_was_trained_with_labels_has_seen_their_data_sets(folder, trained):
+    pretraining = [dataset["fingerprint"] for dataset in trained.about["data"]]
+    assert list(open_source(folder).encoder.pretrained_on) == [*pretraining, "1abe1"]
 
 
 def test_the_configuration_says_what_is_answered(folder, trained, head):
