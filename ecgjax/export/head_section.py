@@ -59,7 +59,7 @@ def head_lines(head: Mapping[str, Any]) -> list[str]:
         head: Object `head` of `config.json`.
     """
     is_value = head["kind"] == "quantity"
-    on = f", fitted on {head['chosen_on']}" if head["chosen_on"] else ""
+    on = f" on {head['chosen_on']}" if head["chosen_on"] else ""
     layers = "one linear layer" if head["hidden"] is None else f"two linear layers with {head['hidden']:,} between them"
     simulated = [dataset["name"] for dataset in head["data"] if dataset["simulated"]]
     lines = [
@@ -70,9 +70,9 @@ def head_lines(head: Mapping[str, Any]) -> list[str]:
     if not is_value:
         lines += [
             f"- Calibration: {head['calibration'] or 'none, probabilities are as they were trained'}"
-            f"{on if head['calibration'] else ''}; {head['formula'].partition(';')[0]}.",
-            f"- Threshold: {head['threshold_rule'] or 'none was chosen'}{on if head['threshold_rule'] else ''}; the "
-            "answer is yes from the threshold on.",
+            f"{f', fitted{on}' if on and head['calibration'] else ''}; {head['formula'].partition(';')[0]}.",
+            f"- Threshold: {head['threshold_rule'] or 'none was chosen'}"
+            f"{f', chosen{on}' if on and head['threshold_rule'] else ''}; the answer is yes from the threshold on.",
         ]
     lines += ["", _table(head), "", *([] if is_value else [_ELSEWHERE, ""]), _NO_FINDING]
     return [visible(line) if "\n" not in line else line for line in lines]
