@@ -63,7 +63,7 @@ def head_lines(head: Mapping[str, Any]) -> list[str]:
     layers = "one linear layer" if head["hidden"] is None else f"two linear layers with {head['hidden']:,} between them"
     simulated = [dataset["name"] for dataset in head["data"] if dataset["simulated"]]
     lines = [
-        *([f"**SIMULATED: the labels of {' and '.join(simulated)} are of no patients.**\n"] if simulated else []),
+        *([f"**SIMULATED: the labels of {' and '.join(simulated)} are of no patients.**", ""] if simulated else []),
         f"- Question: {head['question']}, answered by {_form(head)}.",
         f"- Head: {layers}, on the encoder's features; {head['selected'] or 'nothing is said of how it was chosen'}.",
     ]
@@ -74,8 +74,7 @@ def head_lines(head: Mapping[str, Any]) -> list[str]:
             f"- Threshold: {head['threshold_rule'] or 'none was chosen'}"
             f"{f', chosen{on}' if on and head['threshold_rule'] else ''}; the answer is yes from the threshold on.",
         ]
-    lines += ["", _table(head), "", *([] if is_value else [_ELSEWHERE, ""]), _NO_FINDING]
-    return [visible(line) if "\n" not in line else line for line in lines]
+    return [*map(visible, lines), "", _table(head), "", *([] if is_value else [_ELSEWHERE, ""]), _NO_FINDING]
 
 
 def _form(head: Mapping[str, Any]) -> str:
