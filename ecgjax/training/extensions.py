@@ -16,6 +16,7 @@ from ecgjax.config.run_config import CONFIG_FILE
 from ecgjax.errors import ConfigError
 from ecgjax.optim.extension import Extension, check_rates
 from ecgjax.settings.initialisation import InitSettings
+from ecgjax.settings.sections import read
 from ecgjax.system.files import write_atomically
 from ecgjax.training.checkpoint import Saved
 
@@ -34,7 +35,7 @@ def read_extensions(workdir: str | Path) -> tuple[Extension, ...]:
         return ()
     try:
         return extensions_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ConfigError) as error:
         raise ConfigError(
             f"{path}, which tells how long the run is, is damaged ({error}); restore it from a copy, or remove it and "
             "give --extend again"
@@ -47,15 +48,23 @@ def extensions_of(values: Any) -> tuple[Extension, ...]:
     Raises:
         TypeError: The values have other fields.
         ValueError: The extensions do not follow one another.
+        ConfigError: The rates of one are not possible.
     """
     found = tuple(Extension(**each) for each in values)
     before = 0
     for each in found:
-        if not (isinstance(each.end, int) and each.begin == before < each.end):
+        if not (_whole(each.begin) and _whole(each.end) and each.begin == before < each.end):
             raise ValueError(f"an extension goes from {each.begin} to {each.end} after one that ends at {before}")
+        # The settings that these came from have choices and bounds.
+        rates = {"schedule": each.schedule, "share": each.share}
+        read(InitSettings, rates, path="config.init")
         check_rates(each.schedule, each.share)
         before = each.end
     return found
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def write_extensions(workdir: str | Path, extensions: Sequence[Extension]) -> None:
