@@ -39,7 +39,7 @@ def test_what_is_asked_otherwise_than_it_was_added_is_refused():
     with pytest.raises(ConfigError, match=r"extended by 4 steps already.* for 2 more give --extend=6"):
         with_extension(known, 2, AS_BEFORE, at_step=10)
     for steps in (4, None):
-        with pytest.raises(ConfigError, match="were added with config.init.schedule='rewarm'"):
+        with pytest.raises(ConfigError, match=r"were added with config\.init\.schedule='rewarm'"):
             with_extension(known, steps, InitSettings(schedule="constant", share=0.1), at_step=10)
 
 
