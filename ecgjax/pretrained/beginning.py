@@ -143,7 +143,9 @@ def open_beginning(settings: InitSettings) -> Beginning:
         ConfigError: The source is neither a run nor an exported model, or has no such part.
         CheckpointError: Its checkpoint, or the list of its records, is missing or damaged.
     """
-    place = str(settings.source)
+    place = settings.source
+    if not place:
+        raise ConfigError("config.init.source='' names no folder; name a run's workdir or an exported model, or None")
     try:
         source = open_source(place, step=settings.step)
     except ConfigError as error:
