@@ -5,6 +5,12 @@
 
 # Few steps, for lines that are not refused.
 _PRETRAIN = "--config={tiny} --config.data.dir={data} --workdir=new --config.duration.value=2"
+_WARM = f"{_PRETRAIN} --config.init.source={{run}}"
+# The command that made the run.
+_AGAIN = (
+    "--config={tiny} --config.data.dir={data} --workdir={run} --config.duration.value=2 --config.checkpoint.every=1 "
+    "--config.eval_every=0"
+)
 
 
 def _settings(begin: str, *rows: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -38,6 +44,33 @@ PRETRAIN = (
     (f"{_PRETRAIN} --nonsense=1", "nonsense"),
     (f"{_PRETRAIN} --workdri=x", "workdri", "workdir"),
     (f"{_PRETRAIN} surplus", "surplus", "--"),
+    (f"{_PRETRAIN} --extend=0", "extend"),
+    (f"{_PRETRAIN} --extend=-5", "extend"),
+    (f"{_PRETRAIN} --extend=1.5", "extend", "1.5"),
+    (f"{_PRETRAIN} --extend=many", "extend", "many"),
+    (f"{_PRETRAIN} --extend=", "extend"),
+    (f"{_PRETRAIN} --extend=5", "--extend=5", "--workdir"),
+    (f"{_AGAIN} --extend=5", "--extend", "come to 0", "rewarm"),
+    (f"{_AGAIN} --extend=5 --config.init.schedule=constant", "config.init.share"),
+    (f"{_AGAIN} --extend=3000000000 --config.init.schedule=rewarm", "--extend=3000000000", "2,147,483,647"),
+    (f"{_AGAIN} --config.init.source={{model}}", "config.init.source", "run"),
+    (f"{_WARM} --config.init.step=7", "step 7"),
+    (f"{_WARM} --config.encoder.embedding_dim=16", "encoder/head/kernel", "config.init.fresh"),
+    (f"{_WARM} '--config.encoder.widths=(4,)'", "encoder/blocks/", "config.init.remap"),
+    (f"{_WARM} --config.encoder.num_leads=8", "config.encoder.num_leads=12"),
+    (f"{_WARM} --config.encoder.name=resnet18:smal", "resnet18:small"),
+    (f"{_WARM} \"--config.init.remap=('head',)\"", "config.init.remap", "=>"),
+    (f"{_WARM} \"--config.init.remap=('haed=>head',)\"", "haed=>head", "encoder/head/kernel"),
+    (f"{_WARM} \"--config.init.remap=('(=>head',)\"", "config.init.remap", "no regular expression"),
+    (f"{_WARM} \"--config.init.fresh=('haed',)\"", "config.init.fresh", "haed"),
+    (f"{_WARM} \"--config.init.parts=('decoder',)\"", "config.init.parts", "objective"),
+    (f"{_WARM} \"--config.init.parts=('encoder','task')\"", "config.init.parts", "task"),
+    (f"{_WARM} --config.data.dir={{other}}", "config.init.source", "Hz", "--target_rate_hz=100"),
+    (
+        f"{_PRETRAIN} --config.init.source={{model}} \"--config.init.parts=('objective',)\"",
+        "config.init.parts",
+        "exported model",
+    ),
     (f"{_PRETRAIN} '\x1b[31m'", "\\x1b"),
     ("--config={tiny} --workdir=new", "config.data.dir"),
     ("--config={tiny} --config.data.dir= --workdir=new", "config.data.dir"),
@@ -104,6 +137,24 @@ PRETRAIN = (
         ("encoder.name=",),
         ("encoder.name=vit_s", "config.encoder", "vit_s"),
         ("encoder.precision=float8",),
+        ("init.source=nowhere", "config.init.source", "nowhere"),
+        ("init.source=",),
+        ("init.source={data}",),
+        ("init.source={file}", "config.init.source", "file.txt"),
+        ("init.source={no_checkpoints}", "config.init.source", "no_checkpoints"),
+        ("init.source={damaged_checkpoints}", "damaged_checkpoints"),
+        ("init.sorce={run}", "config.init.source"),
+        ("init.step=0",),
+        ("init.step=latest", "latest"),
+        ("init.step=1", "config.init.source"),
+        ("init.fresh=('head',)", "config.init.source"),
+        ("init.fresh=(4,)",),
+        ("init.remap=('head=>haed',)", "config.init.source"),
+        ("init.parts=('objective',)", "config.init.source"),
+        ("init.schedule=cosine", "rewarm"),
+        ("init.schedule=rewarm", "--extend"),
+        ("init.share=0",),
+        ("init.share=.5", "config.init.schedule"),
         ("optimizer.name=adamm", "adamw"),
         ("optimizer.learning_rate=nan",),
         ("optimizer.learning_rate=inf",),
