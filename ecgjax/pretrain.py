@@ -32,9 +32,9 @@ from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.training import device_mesh
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
-from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.loop import train
 from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.telemetry import Telemetry
 
 

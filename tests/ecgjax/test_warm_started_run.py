@@ -18,9 +18,9 @@ from ecgjax.pretrained.beginning import INIT_FILE, open_beginning
 from ecgjax.pretrained.source import open_source
 from ecgjax.training import device_mesh
 from ecgjax.training.about import ABOUT_FILE
-from ecgjax.training.run_length import EXTENSIONS_FILE
 from ecgjax.training.loop import StopRequest
 from ecgjax.training.run import prepare_run
+from ecgjax.training.run_length import EXTENSIONS_FILE
 from ecgjax.training.telemetry import read_metrics
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset

@@ -6,11 +6,6 @@
 # Few steps, for lines that are not refused.
 _PRETRAIN = "--config={tiny} --config.data.dir={data} --workdir=new --config.duration.value=2"
 _WARM = f"{_PRETRAIN} --config.init.source={{run}}"
-# The command that made the run.
-_AGAIN = (
-    "--config={tiny} --config.data.dir={data} --workdir={run} --config.duration.value=2 --config.checkpoint.every=1 "
-    "--config.eval_every=0"
-)
 
 
 def _settings(begin: str, *rows: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -50,10 +45,9 @@ PRETRAIN = (
     (f"{_PRETRAIN} --extend=many", "extend", "many"),
     (f"{_PRETRAIN} --extend=", "extend"),
     (f"{_PRETRAIN} --extend=5", "--extend=5", "--workdir"),
-    (f"{_AGAIN} --extend=5", "--extend", "come to 0", "rewarm"),
-    (f"{_AGAIN} --extend=5 --config.init.schedule=constant", "config.init.share"),
-    (f"{_AGAIN} --extend=3000000000 --config.init.schedule=rewarm", "--extend=3000000000", "2,147,483,647"),
-    (f"{_AGAIN} --config.init.source={{model}}", "config.init.source", "run"),
+    (
+        "--config={tiny} --config.data.dir={data} --workdir={finished} --config.duration.value=2 "
+        "--config.checkpoint.every=1 --config.eval_every=0 --extend=5", "--extend", "come to 0", "rewarm"),
     (f"{_WARM} --config.init.step=7", "step 7"),
     (f"{_WARM} --config.encoder.embedding_dim=16", "encoder/head/kernel", "config.init.fresh"),
     (f"{_WARM} '--config.encoder.widths=(4,)'", "encoder/blocks/", "config.init.remap"),
