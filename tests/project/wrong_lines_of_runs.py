@@ -47,7 +47,11 @@ PRETRAIN = (
     (f"{_PRETRAIN} --extend=5", "--extend=5", "--workdir"),
     (
         "--config={tiny} --config.data.dir={data} --workdir={finished} --config.duration.value=2 "
-        "--config.checkpoint.every=1 --config.eval_every=0 --extend=5", "--extend", "come to 0", "rewarm"),
+        "--config.checkpoint.every=1 --config.eval_every=0 --extend=5",
+        "--extend",
+        "come to 0",
+        "rewarm",
+    ),
     (f"{_WARM} --config.init.step=7", "step 7"),
     (f"{_WARM} --config.encoder.embedding_dim=16", "encoder/head/kernel", "config.init.fresh"),
     (f"{_WARM} '--config.encoder.widths=(4,)'", "encoder/blocks/", "config.init.remap"),
