@@ -203,6 +203,7 @@ _MAKERS: dict[str, Callable[[Path, Make], None]] = {
     "lone_weights": _of_model(_weights_alone),
     "other_model_version": _of_model(_other_model_version),
     "half_weights": _of_model(_halve(WEIGHTS_FILE)),
+    "finished": _of_run(lambda path: None),
     "half_config": _of_run(_halve(CONFIG_FILE)),
     "list_config": _of_run(_with_text(CONFIG_FILE, "[1, 2]")),
     "bare_config": _of_run(_with_text(CONFIG_FILE, "{}")),
