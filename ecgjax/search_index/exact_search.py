@@ -3,10 +3,10 @@
 The cosine is that of the stored numbers: products of two float16 numbers, and the sums of them over a unit vector, are
 exact in float64, so that it does not depend on any order of adding. Of equal cosines the lower row comes first.
 
-The search has two parts. The device folds blocks of rows in float32 and keeps a few more candidates than were asked for.
-The host then computes the candidates' cosines in float64. The answer is complete if the lowest candidate, by as much as
-float32 can be wrong, is still below the last neighbour. Where it is not, as among many copies of one embedding, the host
-goes through all rows in float64. So neither the size of blocks nor the number of devices changes an answer.
+The search has two parts. The device folds blocks of rows in float32 and keeps a few more candidates than were asked
+for. The host then computes the candidates' cosines in float64. The answer is complete if the lowest candidate, by as
+much as float32 can be wrong, is still below the last neighbour. Where it is not, as among many copies of one embedding,
+the host goes through all rows in float64. So neither the size of blocks nor the number of devices changes an answer.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def nearest(
     """
     _check(stored, queries, k)
     rows = np.arange(len(stored)) if rows is None else rows
-    apart = apart or Apart(rows=np.full((len(stored), 2), -1, np.int32), queries=np.full((len(queries), 2), -1, np.int32))
+    apart = apart or Apart(
+        rows=np.full((len(stored), 2), -1, np.int32), queries=np.full((len(queries), 2), -1, np.int32)
+    )
     found = np.full((len(queries), k), -1, np.int64)
     similarity = np.full((len(queries), k), -np.inf)
     mesh = make_mesh(devices=tuple(jax.local_devices() if devices is None else devices))
@@ -123,7 +125,9 @@ def _check(stored: np.ndarray, queries: np.ndarray, k: int) -> None:
     if not 1 <= k <= MOST_NEIGHBOURS:
         raise DataError(f"--k={k}: 1 to {MOST_NEIGHBOURS} neighbours can be asked for")
     if len(stored) > _MOST_ROWS:
-        raise DataError(f"{len(stored)} rows are more than the {_MOST_ROWS} that one search can number; divide the index")
+        raise DataError(
+            f"{len(stored)} rows are more than the {_MOST_ROWS} that one search can number; divide the index"
+        )
     if stored.dtype != np.float16 or queries.dtype != np.float16 or stored.shape[1:] != queries.shape[1:]:
         raise ValueError(f"{queries.dtype}{queries.shape} cannot be looked for in {stored.dtype}{stored.shape}")
 
