@@ -115,7 +115,8 @@ class EmbeddingFile:
             first += batch.num_rows
 
     def _batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        with _readable(self.path), pq.ParquetFile(self.path) as file:
+        # What is read ahead would stay in memory up to the end of the table.
+        with _readable(self.path), pq.ParquetFile(self.path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=_AT_ONCE, columns=list(names)):
                 yield pa.Table.from_batches([batch])
 

@@ -84,7 +84,7 @@ class SearchIndex:
     def columns(self, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """Yields some columns of all rows in order: the number of the first row, and a table of some rows."""
         first = 0
-        with pq.ParquetFile(self.path / ROWS_FILE) as file:
+        with pq.ParquetFile(self.path / ROWS_FILE, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=_AT_ONCE, columns=list(names)):
                 yield first, pa.Table.from_batches([batch]).select(list(names))
                 first += batch.num_rows
