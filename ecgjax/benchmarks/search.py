@@ -22,7 +22,8 @@ from ecgjax.search_index.index_folder import EMBEDDINGS_FILE, LISTED_FILES, open
 NEIGHBOURS = 10
 
 _MIB = 2**20
-_ROWS_AT_ONCE = 65_536
+# Rows of a row group, about as many as `python -m ecgjax.embed` writes.
+_ROWS_AT_ONCE = 32_768
 
 
 def measure(folder: Path, *, num_rows: int, dimension: int, num_queries: int) -> dict[str, Any]:
