@@ -29,6 +29,9 @@ _AT_ONCE = 4096
 # Lines that are printed: enough to see whether the answers make sense.
 _MOST_LINES = 20
 
+# Characters of an id that are printed; the table of answers has all of them.
+_MOST_SHOWN = 40
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answers:
@@ -149,7 +152,7 @@ class Answers:
         rows = shown.slice(0, _MOST_LINES).to_pylist()
         cells: list[Sequence[str]] = [("query", "rank", "similarity", "record", "patient", "data set")]
         for row in rows:
-            ids = [visible(row[name] or "") for name in ("query_record", "record", "patient_id", "data_set")]
+            ids = [_shown(row[name] or "") for name in ("query_record", "record", "patient_id", "data_set")]
             cells.append((ids[0], str(row["rank"]), f"{row['similarity']:.4f}", *ids[1:]))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -157,3 +160,9 @@ class Answers:
         ]
         more = int(self.counts().sum()) - len(rows)
         return lines + ([f"… and {more} more"] if more else [])
+
+
+def _shown(text: str) -> str:
+    """Returns an id as it is printed: made visible, and its end where it is long, since paths differ there."""
+    text = visible(text)
+    return text if len(text) <= _MOST_SHOWN else f"…{text[1 - _MOST_SHOWN :]}"

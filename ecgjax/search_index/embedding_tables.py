@@ -129,7 +129,7 @@ class EmbeddingFile:
         with _readable(self.path):
             for name in batch.column_names:
                 if name in self.schema.names:
-                    found[name] = batch.column(name).cast(self.schema.field(name).type)
+                    found[name] = batch.column(name).cast(self.schema.field(name).type, safe=False)
         return pa.table({name: found[name] for name in self.schema.names if name in found})
 
     def _check_digests(self, batch: pa.Table) -> None:
@@ -297,8 +297,9 @@ def _kind(kind: pa.DataType) -> pa.DataType | None:
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pa.string()
+    # Whole numbers above 2⁶³ fit no int64; above 2⁵³ they are rounded, as in any column of float64.
+    if pa.types.is_float64(kind) or pa.types.is_uint64(kind):
+        return pa.float64()
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return pa.int64()
-    if pa.types.is_float64(kind):
-        return pa.float64()
     return pa.float32() if pa.types.is_floating(kind) else None

@@ -173,7 +173,7 @@ class _Rows:
         self.of_data_set[table.data_set] += len(columns)
         self.without_patient += columns.column("patient_id").null_count
         filled = {
-            field.name: columns.column(field.name).cast(field.type)
+            field.name: columns.column(field.name).cast(field.type, safe=False)
             if field.name in columns.column_names
             else pa.nulls(len(columns), field.type)
             for field in self._schema

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,6 +176,25 @@ def test_a_statement_beside_the_table_serves_where_the_table_lost_its_own(tmp_pa
     (tmp_path / "one.json").write_text(json.dumps(about))
     write_embeddings(table, directions(3), stated=False)
     assert build(tmp_path, table).stated["data_sets"] == {"mine": 3}
+
+
+def test_columns_of_any_single_values_are_kept_and_others_are_left_out(tmp_path):
+    columns = {
+        "flag": [True, None, False],
+        "large": pa.array([2**63, 1, None], pa.uint64()),
+        "small": pa.array([1, 2, 3], pa.int8()),
+        "half": pa.array(np.array([0.5, 1, 2], np.float16)),
+        "word": pa.array(["a", None, "b"]).dictionary_encode(),
+        "list": [[1], [2], [3]],
+        "by_lead": ["{}"] * 3,
+        "patient_id": [1, 2, None],
+    }
+    index = build(tmp_path, write_embeddings(tmp_path / "one.parquet", directions(3), **columns))
+    assert index.stated["columns"] == ["flag", "large", "small", "half", "word"]
+    rows = rows_of(index)
+    assert list(rows["patient_id"][:2]) == ["1", "2"]
+    assert rows["large"][0] == 2.0**63
+    assert list(rows["flag"][[0, 2]]) == [1, 0]
 
 
 def test_columns_of_text_and_of_numbers_are_not_mixed(tmp_path):

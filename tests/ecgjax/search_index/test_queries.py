@@ -149,6 +149,14 @@ def test_the_printed_lines_are_few_and_say_how_many_more_there_are(index):
     assert lines[-1] == "… and 130 more"
 
 
+def test_long_ids_and_hidden_characters_are_printed_in_short(index, tmp_path):
+    queries = of_table(index, tmp_path / "q.parquet", directions(2), record=["\x1b[31m", "folder/" * 99 + "end"])
+    shown = [line.split()[0] for line in answered(index, queries, k=1).lines()[1:]]
+    assert shown[0] == "\\x1b[31m"
+    assert len(shown[1]) == 40
+    assert shown[1].endswith("/folder/end")
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
