@@ -46,7 +46,7 @@ def build_index(
     overwrite: bool = False,
     tell: Callable[[int], Any] = lambda num_rows: None,
 ) -> dict[str, Any]:
-    """Builds an index; memory grows by 16 bytes a row, and files are read and written some rows at a time.
+    """Builds an index; files are read and written some rows at a time, and memory grows by less than 100 bytes a row.
 
     Args:
         tables: Tables of embeddings that can be compared, as `open_tables` returns them.
