@@ -141,7 +141,7 @@ def kept_apart(queries: Queries, index: SearchIndex, *, same_patient: bool) -> A
         own = np.asarray(pc.equal(queries.ids.column("data_set"), data_set))
         for number, name in enumerate(names):
             values = queries.ids.column(name)
-            # Codes of several data sets must differ, and these are numbers of queries, of which each has one.
+            # An id of one data set is another's of the next, so that codes begin behind those that are taken.
             known = pc.unique(values.filter(own).drop_null())
             offset = int(asked[:, number].max()) + 1
             asked[own, number] = _codes(values.filter(own), known, offset)
