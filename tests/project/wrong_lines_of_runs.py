@@ -63,7 +63,6 @@ PRETRAIN = (
     (f"{_WARM} \"--config.init.fresh=('haed',)\"", "config.init.fresh", "haed"),
     (f"{_WARM} \"--config.init.parts=('decoder',)\"", "config.init.parts", "objective"),
     (f"{_WARM} \"--config.init.parts=('encoder','task')\"", "config.init.parts", "task"),
-    (f"{_WARM} --config.data.dir={{other}}", "config.init.source", "Hz", "--target_rate_hz=100"),
     (
         f"{_PRETRAIN} --config.init.source={{model}} \"--config.init.parts=('objective',)\"",
         "config.init.parts",
