@@ -238,6 +238,31 @@ class FineTuning:
         head = self._head(seed=seed, targets=supervision.targets)
         if probe is not None:
             head = _at_probe(head, probe, dim=self._feature_dim, offset=supervision.offset)
+        return self._state(encoder, head)
+
+    def template(
+        self, encoder: encoders.Split[encoders.Encoder], supervision: Supervision, *, seed: int
+    ) -> TrainState:
+        """Returns a state of the structure of `first_state`, whose head does not begin at a probe.
+
+        Args:
+            encoder: Encoder of the structure that is trained.
+            supervision: Labels of the training.
+            seed: Seed of the head's initialisation.
+        """
+        return self._state(encoder, self._head(seed=seed, targets=supervision.targets))
+
+    def head_structure(self, supervision: Supervision) -> encoders.Split[TaskHead | LinearHead]:
+        """Returns a head of the training with arrays to be replaced.
+
+        Args:
+            supervision: Labels of the training.
+        """
+        return self._head(seed=0, targets=supervision.targets)
+
+    def _state(
+        self, encoder: encoders.Split[encoders.Encoder], head: encoders.Split[TaskHead | LinearHead]
+    ) -> TrainState:
         return init_state(
             # The arrays are copied, because a step donates its state and so destroys it.
             jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
