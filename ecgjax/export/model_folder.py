@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from data_pipelines.system.atomic_directory import clear_staging, exclusive_stag
 from ecgjax.errors import CheckpointError, ConfigError, chosen
 from ecgjax.export import inference_of, write_onnx, write_safetensors, write_stablehlo
 from ecgjax.export.config_file import config_of, described
-from ecgjax.export.evaluations import evaluations_of
+from ecgjax.export.evaluations import Evaluation, Evaluations, evaluations_of
 from ecgjax.export.file_names import (
     CARD_FILE,
     CONFIG_FILE,
@@ -31,6 +31,7 @@ from ecgjax.export.model_card import model_card
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.sample_file import write_sample
 from ecgjax.export.trained_run import TrainedRun, open_trained_run
+from ecgjax.finetuning.answering_head import AnsweringHead, Head
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.json_values import plain
 
@@ -81,6 +82,46 @@ def export_run(
             shutil.copyfile(Path(workdir) / RECORDS_FILE, folder / RECORDS_FILE)
         write_model(folder, run, workdir=workdir, formats=formats)
     return out
+
+
+def write_answering_model(
+    out: str | Path,
+    *,
+    run: TrainedRun,
+    head: Head,
+    about: AnsweringHead,
+    evaluations: Sequence[Evaluation] = (),
+    signatures: Path | None = None,
+    formats: Collection[str] = FUNCTION_FORMATS,
+) -> Path:
+    """Writes an encoder with a head that answers a question as a folder that stands for itself.
+
+    `ecgjax.load` gives a model of it whose `predict` computes what `about.answers` gives for the head's outputs on the
+    encoder's features.
+
+    Args:
+        out: Folder to write; one that an earlier export wrote is replaced when the new one is whole.
+        run: Encoder as the training with labels left it (`encoder.split` has these weights and statistics, `encoder.step`
+            is that of the pretraining), and what its pretraining says of itself; of an encoder that was not pretrained,
+            what the training with labels says (`about_run`). `statistics` is `"running"`, or `"none"` without batch
+            norm.
+        head: Head with its weights and statistics: `encoders.Split(graph, state.params["head"], state.stats["head"])`
+            of a `Network`. It is applied to the encoder's features, whatever the layer of the embedding.
+        about: Question of the head, and how its outputs become answers: `Network.offset` goes to `HeadOutput.offset`.
+        evaluations: What was found on test records, for the card.
+        signatures: File of the signatures of the records that were trained on (`leakage.trained_on.RECORDS_FILE`), which
+            leaves with the model; None for none.
+        formats: Forms of the model's function to write, of `FUNCTION_FORMATS`.
+
+    Returns:
+        Path of the folder.
+
+    Raises:
+        ConfigError: `out` is something else than an export, a package is missing, or head, encoder and `about` do not
+            fit each other.
+        CheckpointError: A weight is not finite, or the folder cannot be written.
+    """
+    raise NotImplementedError
 
 
 def write_model(folder: Path, run: TrainedRun, *, workdir: str | Path, formats: Collection[str]) -> None:
