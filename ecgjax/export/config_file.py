@@ -23,7 +23,7 @@ from ecgjax.settings.sections import Tree, flat, tree_of
 from ecgjax.training.about import About, exposures, versions
 
 #: Settings that are paths on the machine of the training.
-PATHS = ("data.dir", "data.links", "columns.paired")
+PATHS = ("data.dir", "data.links", "columns.paired", "init.source")
 
 
 def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: StableHLO | None) -> dict[str, Any]:
@@ -62,6 +62,8 @@ def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: 
 
 
 def _training(run: TrainedRun) -> dict[str, Any]:
+    if run.training is not None:
+        return dict(run.training)
     settings = run.settings
     return {
         **exposures(run.about, run.encoder.step),

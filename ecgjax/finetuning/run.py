@@ -359,9 +359,7 @@ def _abstract_batch(
     }
 
 
-def _fingerprint(
-    recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str, seed: int
-) -> str:
+def _fingerprint(recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str, seed: int) -> str:
     """Returns a digest, in hexadecimal, of all that decides a run but its settings."""
     sides = digests.of_arrays(*data.train.arrays, *data.val.arrays, *data.test.arrays)
     parts = (
@@ -372,14 +370,15 @@ def _fingerprint(
 
 
 def tuned(run: FineTuningRun, weights: Weights) -> tuple[Encoder, encoders.Split[Any]]:
-    """Returns the encoder and the head of a fine-tuned network, with the statistics that its outputs were computed with.
+    """Returns encoder and head of a fine-tuned network, with the statistics that its outputs were computed with.
 
     Args:
         run: Run of the network.
         weights: Weights of the network.
     """
     params, stats = (
-        jax.tree.map(lambda array: jax.numpy.asarray(np.asarray(array)), tree) for tree in (weights.params, weights.stats)
+        jax.tree.map(lambda array: jax.numpy.asarray(np.asarray(array)), tree)
+        for tree in (weights.params, weights.stats)
     )
     split = run.encoder.split._replace(params=params["encoder"], stats=stats["encoder"])
     head = run.tuning.head_structure(run.supervision)

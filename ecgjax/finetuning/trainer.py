@@ -239,9 +239,7 @@ class FineTuning:
             head = _at_probe(head, probe, dim=self._feature_dim, offset=supervision.offset)
         return self._state(encoder, head)
 
-    def template(
-        self, encoder: encoders.Split[encoders.Encoder], supervision: Supervision, *, seed: int
-    ) -> TrainState:
+    def template(self, encoder: encoders.Split[encoders.Encoder], supervision: Supervision, *, seed: int) -> TrainState:
         """Returns a state of the structure of `first_state`, whose head does not begin at a probe.
 
         Args:
