@@ -31,7 +31,7 @@ from ecgjax.export.model_card import model_card
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.sample_file import write_sample
 from ecgjax.export.trained_run import TrainedRun, open_trained_run
-from ecgjax.finetuning.answering_head import AnsweringHead, Head
+from ecgjax.finetuning.answering_head import AnsweringHead, Head, TrainedHead
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.json_values import plain
 
@@ -68,9 +68,7 @@ def export_run(
         CheckpointError: The folder holds no such checkpoint, a damaged one, or the export cannot be written.
         DataError: The recordings are needed and are not where they were.
     """
-    out = Path(out).absolute()
-    _check_formats(formats)
-    _check_replaceable(out)
+    out = _checked_place(out, formats)
     if with_signatures and not (Path(workdir) / RECORDS_FILE).is_file():
         raise ConfigError(
             f"--with_signatures: {Path(workdir) / RECORDS_FILE} does not exist; leave the flag out, or give the "
@@ -80,7 +78,7 @@ def export_run(
     with _replacing(out) as folder:
         if with_signatures:
             shutil.copyfile(Path(workdir) / RECORDS_FILE, folder / RECORDS_FILE)
-        write_model(folder, run, workdir=workdir, formats=formats)
+        write_model(folder, run, evaluations=evaluations_of(workdir, run), formats=formats)
     return out
 
 
@@ -121,28 +119,52 @@ def write_answering_model(
             fit each other.
         CheckpointError: A weight is not finite, or the folder cannot be written.
     """
-    raise NotImplementedError
+    out = _checked_place(out, formats)
+    if signatures is not None and not signatures.is_file():
+        raise ConfigError(f"signatures={signatures} does not exist; leave it out, or train once more, which makes it")
+    with _replacing(out) as folder:
+        if signatures is not None:
+            shutil.copyfile(signatures, folder / RECORDS_FILE)
+        found = Evaluations(evaluations, of_others=0, unreadable=0)
+        write_model(folder, run, head=TrainedHead(head, about), evaluations=found, formats=formats)
+    return out
 
 
-def write_model(folder: Path, run: TrainedRun, *, workdir: str | Path, formats: Collection[str]) -> None:
+def _checked_place(out: str | Path, formats: Collection[str]) -> Path:
+    """Returns the absolute path of a folder that may be written, after what is asked for was checked."""
+    out = Path(out).absolute()
+    _check_formats(formats)
+    _check_replaceable(out)
+    return out
+
+
+def write_model(
+    folder: Path,
+    run: TrainedRun,
+    *,
+    evaluations: Evaluations,
+    formats: Collection[str],
+    head: TrainedHead | None = None,
+) -> None:
     """Writes every file of an exported model but the signatures.
 
     Args:
         folder: Folder to write to, in which signatures may lie already.
         run: Run whose encoder is exported.
-        workdir: Folder of the run, of which only the evaluations are read.
+        evaluations: Evaluations of the model, for its card.
         formats: Forms of the encoder's function to write.
+        head: Head that answers a question; None for none.
     """
-    inference = inference_of(run.encoder, num_samples=run.num_samples)
+    inference = inference_of(run.encoder, num_samples=run.num_samples, head=head)
     prepared = preprocessor(run.about)
-    digest = write_safetensors(folder / WEIGHTS_FILE, inference.split, metadata={"format": FORMAT})
+    head_split = None if head is None else head.split
+    digest = write_safetensors(folder / WEIGHTS_FILE, inference.split, head=head_split, metadata={"format": FORMAT})
     if "onnx" in formats:
         write_onnx(folder / ONNX_FILE, inference)
     stablehlo = write_stablehlo(folder / STABLEHLO_FILE, inference) if "stablehlo" in formats else None
     write_sample(folder / SAMPLE_FILE, inference, sampling_rate_hz=prepared["sampling_rate_hz"])
     _write_json(folder / PREPROCESSOR_FILE, prepared)
     config = config_of(run, inference, digest=digest, stablehlo=stablehlo)
-    evaluations = evaluations_of(workdir, run)
     names = [CONFIG_FILE, *(path.name for path in folder.iterdir())]
     card = model_card(config, prepared, evaluations, files=names)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")

@@ -5,6 +5,7 @@ Training, evaluation, exported files and `ecgjax.load` take probabilities and de
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -25,7 +26,10 @@ from ecgjax.evaluation.models.kinds import KINDS
 from ecgjax.training.heads import HEADS, LinearHead, TaskHead
 
 #: Most outputs of a head, most signs of a name, and largest size of a number that shifts or scales log odds.
-MOST_OUTPUTS, MOST_SIGNS, MOST_LOG_ODDS = 4096, 500, 1e3
+MOST_OUTPUTS, MOST_SIGNS, MOST_LOG_ODDS = 4096, 300, 1e3
+
+#: Most records that a calibration can have been fitted on.
+MOST_RECORDS = 10**12
 
 #: Largest width between the layers of a head.
 MOST_HIDDEN = 2**16
@@ -103,9 +107,9 @@ class AnsweringHead:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_known(self.kind, KINDS, setting="kind")
-        for name in ("question", "unit", "selected", "calibration", "threshold_rule", "chosen_on"):
+        for name in ("question", "kind", "unit", "selected", "calibration", "threshold_rule", "chosen_on"):
             _check_text(name, getattr(self, name))
+        check_known(self.kind, KINDS, setting="kind")
         try:
             kind = parse_task(self.question, asked_by="question").kind
         except DataError as error:
@@ -124,8 +128,8 @@ class AnsweringHead:
             raise ConfigError(f"outputs: there are {len(names)}, and {self.question!r} has one answer")
         for output in self.outputs:
             _check_output(output, log_odds=self.log_odds)
-        if doubled := [name for number, name in enumerate(names) if name in names[:number]]:
-            raise ConfigError(f"outputs: two are called {doubled[0]!r}; name each once")
+        if doubled := [name for name, number in collections.Counter(names).items() if number > 1]:
+            raise ConfigError(f"outputs: two are called {ascii(doubled[0])[:120]}; name each once")
 
     @property
     def log_odds(self) -> bool:
@@ -183,14 +187,18 @@ class AnsweringHead:
         Raises:
             ConfigError: The answers are values of a quantity, or an output has no threshold.
         """
+        self.check_decides()
+        thresholds = np.array([output.threshold for output in self.outputs], np.float64)
+        return np.asarray(answers) >= (thresholds if self.has_classes else thresholds[0])
+
+    def check_decides(self) -> None:
+        """Checks that every answer has a threshold; errors are those of `decisions`."""
         if not self.log_odds:
             raise ConfigError(f"{self.question!r} is answered by a value and has no threshold; compare it with your own")
         if without := [output.name for output in self.outputs if output.threshold is None]:
             raise ConfigError(
-                f"no threshold could be chosen for {without[0]!r}; compare its probability with a threshold of your own"
+                f"no threshold could be chosen for {without[0]!r}; compare what predict returns with one of your own"
             )
-        thresholds = np.array([output.threshold for output in self.outputs], np.float64)
-        return np.asarray(answers) >= (thresholds if self.has_classes else thresholds[0])
 
     def _calibration(self, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns offsets, slopes and intercepts, each `[outputs]`."""
@@ -204,18 +212,18 @@ class AnsweringHead:
 def _check_output(output: HeadOutput, *, log_odds: bool) -> None:
     """Checks the numbers of one output."""
     _check_text("outputs: name", output.name)
-    which = f"outputs: {output.name!r}"
+    which = f"outputs: {ascii(output.name)[:120]}"
     if not output.name:
         raise ConfigError("outputs: a name is empty; give the class, or the question where there is one answer")
     for name in ("offset", "slope", "intercept"):
         value = getattr(output, name)
         if not _is_number(value) or not -MOST_LOG_ODDS <= value <= MOST_LOG_ODDS:
-            raise ConfigError(f"{which} has {name}={value!r}, and must have a number of at most ±{MOST_LOG_ODDS:g}")
+            raise ConfigError(f"{which} has {name}={ascii(value)[:60]}, and must have a number of at most ±{MOST_LOG_ODDS:g}")
     if output.slope <= 0:
-        raise ConfigError(f"{which} has slope={output.slope!r}, which ranks backwards; it must be above 0")
+        raise ConfigError(f"{which} has slope={output.slope:g}, which ranks backwards; it must be above 0")
     threshold = output.threshold
     if threshold is not None and (not _is_number(threshold) or not 0 <= threshold <= 1):
-        raise ConfigError(f"{which} has threshold={threshold!r}, and must have a probability from 0 to 1, or none")
+        raise ConfigError(f"{which} has threshold={ascii(threshold)[:60]}, and must have a probability from 0 to 1, or none")
     _check_counts(which, output)
     if not log_odds and (output.offset, output.slope, output.intercept, threshold, output.positives) != (
         0, 1, 0, None, None,
@@ -225,10 +233,11 @@ def _check_output(output: HeadOutput, *, log_odds: bool) -> None:
 
 def _check_counts(which: str, output: HeadOutput) -> None:
     records, positives = output.records, output.positives
-    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in (records, positives or 0))
-    if not whole or not 0 <= (positives or 0) <= records:
+    counts = [records, *([] if positives is None else [positives])]
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in counts)
+    if not whole or not 0 <= counts[-1] <= records <= MOST_RECORDS:
         raise ConfigError(
-            f"{which} has positives={positives!r} of records={records!r}; give whole numbers, and no more positives "
+            f"{which} has positives={ascii(positives)[:60]} of records={ascii(records)[:60]}; give whole numbers, and no more positives "
             "than records"
         )
 
@@ -239,7 +248,10 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # A whole number can be too large for a float.
+    return isinstance(value, int) or math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,11 +273,11 @@ class HeadStructure:
         check_known(self.name, HEADS, setting="structure")
         hidden = self.hidden
         if (self.name == "linear") != (hidden is None):
-            raise ConfigError(f"hidden={hidden!r} does not fit structure={self.name!r}; only 'mlp' has a width")
+            raise ConfigError(f"hidden={ascii(hidden)[:60]} does not fit structure={self.name!r}; only 'mlp' has a width")
         if hidden is not None and (isinstance(hidden, bool) or not isinstance(hidden, int)):
             raise ConfigError(f"hidden={ascii(hidden)[:60]} must be a whole number")
         if hidden is not None and not 1 <= hidden <= MOST_HIDDEN:
-            raise ConfigError(f"hidden={hidden} must lie between 1 and {MOST_HIDDEN:,}")
+            raise ConfigError(f"hidden={ascii(hidden)[:60]} must lie between 1 and {MOST_HIDDEN:,}")
 
     def abstract(self, dim: int, *, outputs: int) -> Head:
         """Returns a head with shapes in place of arrays, for `dim` features and a number of outputs."""
@@ -277,18 +289,49 @@ class HeadStructure:
         return TaskHead(dim, hidden=self.hidden, dropout=0.0, outputs=outputs, rngs=nnx.Rngs(0))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """A head with its weights, and what it answers.
+
+    Attributes:
+        split: Graph definition, parameters and statistics of the head.
+        about: Question of the head, and how its outputs become answers.
+    """
+
+    split: Head
+    about: AnsweringHead
+
+    def check_fits(self, feature_dim: int) -> None:
+        """Checks that the head takes an encoder's features, and has the outputs that are described.
+
+        Args:
+            feature_dim: Number of features of the encoder.
+
+        Raises:
+            ConfigError: A weight of the head has another shape.
+        """
+        expected = structure_of(self.split).abstract(feature_dim, outputs=len(self.about.outputs))
+        shapes = [jax.tree.map(jnp.shape, (split.params, split.stats)) for split in (self.split, expected)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"the head's weights have the shapes {shapes[0]}, and {len(self.about.outputs)} outputs of "
+                f"{feature_dim} features need {shapes[1]}; describe every output of the head, and give its own encoder"
+            )
+
+    def outputs(self, arrays: Mapping[str, Any], features: Array) -> Array:
+        """Returns the outputs at inference, `f32[n, outputs]`, as a pure function of weights and features.
+
+        Args:
+            arrays: Arrays of the head, by `"params"` and `"stats"`.
+            features: Features of an encoder, `f32[n, dim]`.
+        """
+        head = encoders.merge(encoders.Split(self.split.graph, arrays["params"], arrays["stats"]))
+        return jnp.asarray(head(features, train=False))
+
+
 def structure_of(head: Head) -> HeadStructure:
     """Returns the structure of a head."""
     module = encoders.merge(head)
     hidden = module.inner.out_features if isinstance(module, TaskHead) else None
     return HeadStructure(name="linear" if hidden is None else "mlp", hidden=hidden)
 
-
-def head_outputs(head: Head, features: Array) -> Array:
-    """Returns the outputs of a head at inference, `f32[n, outputs]`, as a pure function of weights and features.
-
-    Args:
-        head: Head with its weights.
-        features: Features of an encoder, `f32[n, dim]`.
-    """
-    return jnp.asarray(encoders.merge(head)(features, train=False))
