@@ -49,7 +49,7 @@ from ecgjax.pretrained.tuned_model import model_folder, write_tuned_model
 from ecgjax.settings.sections import leaves_of, read, tree_of
 from ecgjax.studies.finetuned import Finetuned, answering_head, counts, measure, results_table, write_predictions
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.results import write_results
+from ecgjax.studies.results import RESULTS_FILE, write_results
 from ecgjax.system.environment import describe_environment
 from ecgjax.training import device_mesh
 from ecgjax.training.about import About, about_training, exposures, write_about
@@ -289,7 +289,8 @@ def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tu
     print(format_table(table.header, table.rows))
     if missing:
         print(f"{' and '.join(missing)} not written: pip install 'ecgjax[export]', and the same command again")
-    print(visible(f"\nresults: {workdir / 'results.json'}\nmodel: {model_folder(workdir)}"))
+    print(visible(f"results: {workdir / RESULTS_FILE}"))
+    print(visible(f"model: {model_folder(workdir)}"))
 
 
 def with_question(config: ml_collections.ConfigDict, question: str | None) -> None:

@@ -16,8 +16,8 @@ from ecgjax.defaults import RunSettings
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
-from ecgjax.export.config_file import data_of
 from ecgjax.export.file_names import CONFIG_FILE
+from ecgjax.export.licence_terms import data_of
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.tensors import digest_of, flat_tensors
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, read_pretraining_records
@@ -107,7 +107,7 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         settings=settings.encoder,
         statistics="running" if any(name.startswith("stats/") for name in tensors) else "none",
         preprocessor=None if about is None else read_preprocessor(path / ABOUT_FILE, preprocessor(about)),
-        data=() if about is None else tuple(data_of(about)),
+        data=() if about is None else tuple(data_of(about["data"])),
         weights_digest=digest_of(tensors),
         run=settings,
     )
