@@ -175,7 +175,7 @@ class AnsweringHead:
         """Returns what `answers` does within a compiled function in float32, `f32[n, outputs]` for every kind."""
         if not self.log_odds:
             return outputs
-        offset, slope, intercept = self._calibration(np.float32)
+        offset, slope, intercept = (numbers[None, :] for numbers in self._calibration(np.float32))
         return jax.nn.sigmoid(slope * (outputs - offset) + intercept)
 
     def decisions(self, answers: np.ndarray) -> np.ndarray:
