@@ -185,9 +185,8 @@ def prepare_run(
     sampler = tuning.sampler(supervision, data.train.records, seed=settings.seed)
     fingerprint = _fingerprint(recordings, data, sampler, weights_digest=weights_digest, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split, labels or encoder")
-    state = tuning.template(encoder.split, supervision, seed=settings.seed)
-    shardings = _shardings(state, settings, mesh)
-    state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
+    state = _on_mesh(tuning.template(encoder.split, supervision, seed=settings.seed), settings, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     everywhere = device_mesh.replicated(mesh)
     traced = jax.jit(tuning.update, donate_argnums=0, out_shardings=(shardings, everywhere)).trace(
         state, _abstract_batch(settings, recordings, tuning, supervision, mesh)
@@ -239,9 +238,7 @@ def first_state(run: FineTuningRun, *, progress: bool = True) -> TrainState:
     if jax.process_count() > 1:
         # Every process has computed these by itself, and the last bits may depend on its processor.
         state = multihost_utils.broadcast_one_to_all(state)
-    # `broadcast_one_to_all` returns arrays of the host, and jit puts those on the mesh.
-    shardings = _shardings(state, settings, run.mesh)
-    return jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
+    return _on_mesh(state, settings, run.mesh)
 
 
 def restore_latest(
@@ -322,9 +319,13 @@ def _replicate(value: Any, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback(array.shape, device_mesh.replicated(mesh), lambda index: array[index])
 
 
-def _shardings(state: TrainState, settings: FineTuningSettings, mesh: Mesh) -> Any:
+def _on_mesh(state: TrainState, settings: FineTuningSettings, mesh: Mesh) -> TrainState:
+    """Returns a state of one device, or of the host, on the mesh."""
     rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
-    return device_mesh.shardings_of(state, mesh, rules)
+    # What is committed to one device cannot be moved by a program of the mesh, but arrays of the host can.
+    host = jax.tree.map(np.asarray, state)
+    shardings = device_mesh.shardings_of(host, mesh, rules)
+    return jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(host)
 
 
 def _columns(
