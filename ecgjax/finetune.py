@@ -28,6 +28,7 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
+from jax.experimental import multihost_utils
 
 from data_pipelines.system.visible_text import visible
 from ecgjax.config import run_config
@@ -149,6 +150,9 @@ def _train(
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     if finished:
         _finish(run, beginning, looks, workdir, about=about, progress=progress)
+        if jax.process_count() > 1:
+            # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
+            multihost_utils.sync_global_devices("ecgjax results")
     return finished
 
 

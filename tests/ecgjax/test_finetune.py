@@ -14,6 +14,7 @@ from ecgjax import defaults, finetune
 from ecgjax.config import run_config
 from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import load_archive
 from ecgjax.export.model_folder import export_run
@@ -35,7 +36,7 @@ from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
 
 STEPS = 12
-FOLDS = {"data__train_folds": (1, 2, 3, 4, 5, 6), "data__val_folds": (7, 8), "data__test_folds": (9, 10)}
+FOLDS = {"data__train_folds": (1, 2, 3, 4, 5), "data__val_folds": (6, 7), "data__test_folds": (8, 9, 10)}
 # Everything that a checkpoint must bring back, in one run.
 ALL = {
     "training__head_start": "probe", "training__metric__weight": 0.5, "training__balance": True,
@@ -52,6 +53,7 @@ def as_users_run_it():
         patch.setattr(device_mesh, "make_mesh", one_device)
         # What ONNX and StableHLO files hold is tested where they are written.
         patch.setattr(tuned_model, "_WRITTEN_WITH", {})
+        patch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 4)
         yield
 
 
@@ -72,7 +74,7 @@ def config(dataset, source):
     def make(**leaves):
         config = config_of(FineTuningSettings)
         changes = {
-            "task": "age_years>55", "init__source": str(source), "data__dir": str(dataset), **FOLDS,
+            "task": "age_years>62", "init__source": str(source), "data__dir": str(dataset), **FOLDS,
             "training__steps": STEPS, "training__batch_size": 8, "training__eval_every": 3, "bootstrap": 100,
             "training__learning_rate": 3e-3, "checkpoint__every": 4, "log_every": 1, **leaves,
         }  # fmt: skip
@@ -144,7 +146,7 @@ def test_the_exported_model_answers_what_was_evaluated(config, whole, dataset):
         np.testing.assert_allclose(model.predict_prepared(signals), told[f"{side}_answers"], atol=1e-6, rtol=0)
     assert np.ptp(told["test_answers"]) > 1e-3
     results = json.loads((whole / "results.json").read_text())
-    assert model.head.question == results["question"] == "age_years>55"
+    assert model.head.question == results["question"] == "age_years>62"
     assert model.head.outputs[0].threshold == results["outputs"][0]["threshold"]
     assert model.head.outputs[0].records == results["splits"]["validation"]["records"]
 
@@ -153,7 +155,7 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
     results = json.loads((whole / "results.json").read_text())
     share = results["splits"]["train"]["prevalence"]
     assert results["outputs"][0]["offset"] == pytest.approx(-np.log(share / (1 - share)))
-    auroc = read_results(whole)[Key("finetuned", "AUROC", "age_years>55")]
+    auroc = read_results(whole)[Key("finetuned", "AUROC", "age_years>62")]
     told = predictions(whole)
     positive, negative = (told["test_answers"][told["test_labels"] == label] for label in (1, 0))
     pairs = positive[:, None] - negative[None, :]
@@ -162,7 +164,7 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
     assert results["simulated"]
     about = json.loads((whole / "about.json").read_text())
     assert about["simulated"] and about["source"]["step"] == 12
-    assert about["labels"]["question"] == "age_years>55"
+    assert about["labels"]["question"] == "age_years>62"
     assert "/" not in about["source"]["title"]
 
 
