@@ -297,27 +297,18 @@ def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tu
     print(visible(f"model: {model_folder(workdir)}"))
 
 
-def with_question(config: ml_collections.ConfigDict, question: str | None) -> None:
-    """Sets `config.task` to the value of `--task`, if that is given.
-
-    Raises:
-        ConfigError: The command line asks another question by `--config.task`.
-    """
-    if not question:
-        return
-    if config.task not in ("", question):
-        raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
-    config.task = question
-
-
 def main(_: list[str]) -> int:
     """Trains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
     chosen = flags.FLAGS
     if not chosen.workdir:
         raise ConfigError("--workdir=DIR, the folder of this run, is needed (--help tells more)")
+    config, question = chosen.config, chosen.task
+    if question and config.task not in ("", question):
+        raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
+    if question:
+        config.task = question
     device_mesh.start_processes()
-    with_question(chosen.config, chosen.task)
-    return 0 if finetune(chosen.config, chosen.workdir) else run_config.EXIT_STOPPED
+    return 0 if finetune(config, chosen.workdir) else run_config.EXIT_STOPPED
 
 
 def define_flags() -> None:

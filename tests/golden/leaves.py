@@ -28,7 +28,7 @@ TRAINED: dict[str, tuple[str, ...]] = {
 ONE_SIZE = ("cross_validation", "quickstart", "real_recordings")
 
 #: Configs that train nothing, and modules beside the configs that are none.
-_OTHERS = ("cross_validation",)
+_OTHERS = ("cross_validation", "finetune")
 _NONE = ("__init__", "base", "variants")
 
 
