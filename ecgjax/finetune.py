@@ -48,7 +48,14 @@ from ecgjax.pages.page import Table
 from ecgjax.pretrained.fine_tuning import Beginning, begin, source_of
 from ecgjax.pretrained.tuned_model import model_folder, write_tuned_model
 from ecgjax.settings.sections import leaves_of, read, tree_of
-from ecgjax.studies.finetuned import Finetuned, answering_head, counts, measure, results_table, write_predictions
+from ecgjax.studies.one_task.fine_tuned import (
+    Finetuned,
+    answering_head,
+    counts,
+    measure,
+    results_table,
+    write_predictions,
+)
 from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.results import RESULTS_FILE, write_results
 from ecgjax.system.environment import describe_environment

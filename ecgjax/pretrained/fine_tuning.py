@@ -19,7 +19,7 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.leakage import guard
 from ecgjax.pages.page import SIMULATED
 from ecgjax.pretrained.source import EncoderSource, open_source
-from ecgjax.studies.finetuned import check_trainable
+from ecgjax.studies.one_task.fine_tuned import check_trainable
 from ecgjax.studies.questions import asked, check_answerable
 
 #: Fields of a recipe that change what an encoder sees, whatever the rate and length.
@@ -28,8 +28,8 @@ _FILTERS = ("notch_hz", "highpass_hz", "lowpass_hz", "baseline")
 #: Sentence on an exported model that came without the list of its pretraining records.
 _NOT_WITH_EXPORT = (
     "Which records the encoder was pretrained on did not come with the exported model: copies and patients of theirs "
-    "may be among the validation and test records. An export with --with_signatures has the list, and so has the workdir "
-    "of the pretraining."
+    "may be among the validation and test records. An export with --with_signatures has the list, and so has the "
+    "workdir of the pretraining."
 )
 
 
@@ -133,8 +133,8 @@ def check_signals(source: EncoderSource, recordings: Recordings, *, directory: s
     if known != own:
         raise ConfigError(
             f"config.data.dir={directory} holds {own.num_samples} samples at {own.sampling_rate_hz} Hz, and the encoder "
-            f"of config.init.source={source.place} was trained on {known.num_samples} samples at {known.sampling_rate_hz} "
-            f"Hz: {remedy} --source={directory} --target_rate_hz={known.sampling_rate_hz} --seconds={seconds:g} --out=…"
+            f"of config.init.source={source.place} was trained on {known.num_samples} at {known.sampling_rate_hz} Hz: "
+            f"{remedy} --source={directory} --target_rate_hz={known.sampling_rate_hz} --seconds={seconds:g} --out=…"
         )
     recipe = source.preprocessor.recipe
     for dataset in recordings.datasets:

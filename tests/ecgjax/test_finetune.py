@@ -19,15 +19,14 @@ from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import load_archive
 from ecgjax.export.model_folder import export_run
 from ecgjax.finetuning import run as finetuning_run
-from ecgjax.finetuning.run import first_state, make_look, prepare_run
 from ecgjax.finetuning.looks import Looks
+from ecgjax.finetuning.run import first_state, make_look, prepare_run
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
-from ecgjax.pretrain import pretrain
 from ecgjax.pretrained import tuned_model
 from ecgjax.pretrained.fine_tuning import begin
 from ecgjax.settings.sections import config_of, read
-from ecgjax.studies.finetuned import PREDICTIONS_FILE
+from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.studies.results import Key, read_results
 from ecgjax.training import device_mesh, loop
 from ecgjax.training.checkpoint import Checkpoints
@@ -163,7 +162,8 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
     assert auroc.low < auroc.estimate < auroc.high
     assert results["simulated"]
     about = json.loads((whole / "about.json").read_text())
-    assert about["simulated"] and about["source"]["step"] == 12
+    assert about["simulated"]
+    assert about["source"]["step"] == 12
     assert about["labels"]["question"] == "age_years>62"
     assert "/" not in about["source"]["title"]
 

@@ -1,4 +1,4 @@
-"""Fine-tuning in real processes: killed again and again, and as two processes, it ends as an uninterrupted run of one."""
+"""Fine-tuning in real processes: killed ten times, and as two processes, it ends as an uninterrupted run of one."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from ecgjax.config import run_config
 from ecgjax.evaluation.models.answers import load_archive
-from ecgjax.studies.finetuned import PREDICTIONS_FILE
+from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.telemetry import read_metrics
 from tests.support.fixtures import make_simulated_dataset

@@ -10,7 +10,15 @@ import ecgjax
 from ecgjax import encoders
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
-from ecgjax.export import digest_of, flat_tensors, inference_of, read_stablehlo, read_weights, write_onnx, write_stablehlo
+from ecgjax.export import (
+    digest_of,
+    flat_tensors,
+    inference_of,
+    read_stablehlo,
+    read_weights,
+    write_onnx,
+    write_stablehlo,
+)
 from ecgjax.export.evaluations import Evaluation
 from ecgjax.export.file_names import CARD_FILE, CONFIG_FILE, ONNX_FILE, SAMPLE_FILE, STABLEHLO_FILE, WEIGHTS_FILE
 from ecgjax.export.model_folder import export_run, write_answering_model
