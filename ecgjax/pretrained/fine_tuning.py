@@ -132,7 +132,7 @@ def check_signals(source: EncoderSource, recordings: Recordings, *, directory: s
     remedy = "convert the data set with python -m data_pipelines.build --builder=prepared"
     if known != own:
         raise ConfigError(
-            f"config.data.dir={directory} holds {own.num_samples} samples at {own.sampling_rate_hz} Hz, and the encoder "
+            f"config.data.dir={directory} has {own.num_samples} samples at {own.sampling_rate_hz} Hz, and the encoder "
             f"of config.init.source={source.place} was trained on {known.num_samples} at {known.sampling_rate_hz} Hz: "
             f"{remedy} --source={directory} --target_rate_hz={known.sampling_rate_hz} --seconds={seconds:g} --out=…"
         )
