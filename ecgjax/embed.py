@@ -7,9 +7,9 @@
 --input is a recording, a folder of recordings in any format that data_pipelines.build reads (WFDB, DICOM, XML of GE,
 Philips and HL7, HDF5, NumPy, MATLAB, CSV), or a data set that was prepared as the model's training data were.
 Recordings go through the reader and the checks of a build and are prepared as the model says. The table has the
-record's id, its file, the embedding, the digest of the weights, the recipe and the version of ecgjax, and of a model that
-answers a question its answers, probabilities and decisions or values (--noanswers leaves them out); NAME.json beside it
-says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. An interrupted command
+record's id, its file, the embedding, the digest of the weights, the recipe and the version of ecgjax; NAME.json beside
+it says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. A model that answers a
+question adds its answers: probabilities and decisions, or values (--noanswers leaves them out). An interrupted command
 leaves no table.
 """
 

@@ -3,8 +3,8 @@
 #: Format that `config.json` says.
 FORMAT = "ecgjax"
 
-#: Versions of the format that are read: of an encoder alone, which stays as it was, and of one with a head that answers a
-#: question. Releases that know no head refuse the second by its version.
+#: Versions of the format that are read: of an encoder alone, which stays as it was, and of one with a head that answers
+#: a question. Releases that know no head refuse the second by its version.
 FORMAT_VERSION, FORMAT_VERSION_WITH_HEAD = 1, 2
 
 CONFIG_FILE = "config.json"

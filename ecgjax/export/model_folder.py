@@ -99,16 +99,15 @@ def write_answering_model(
 
     Args:
         out: Folder to write; one that an earlier export wrote is replaced when the new one is whole.
-        run: Encoder as the training with labels left it (`encoder.split` has these weights and statistics, `encoder.step`
-            is that of the pretraining), and what its pretraining says of itself; of an encoder that was not pretrained,
-            what the training with labels says (`about_run`). `statistics` is `"running"`, or `"none"` without batch
-            norm.
+        run: Encoder as the training with labels left it, and what its pretraining says of itself (of an encoder that
+            was not pretrained, what the training with labels says). `encoder.step` is that of the pretraining, and
+            `statistics` is `"running"`, or `"none"` without batch norm.
         head: Head with its weights and statistics: `encoders.Split(graph, state.params["head"], state.stats["head"])`
             of a `Network`. It is applied to the encoder's features, whatever the layer of the embedding.
         about: Question of the head, and how its outputs become answers: `Network.offset` goes to `HeadOutput.offset`.
         evaluations: What was found on test records, for the card.
-        signatures: File of the signatures of the records that were trained on (`leakage.trained_on.RECORDS_FILE`), which
-            leaves with the model; None for none.
+        signatures: File of the signatures of the records that were trained on, which leaves with the model; None for
+            none.
         formats: Forms of the model's function to write, of `FUNCTION_FORMATS`.
 
     Returns:

@@ -59,8 +59,8 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
     """Writes an encoder's function, with its weights, as a program of JAX that takes any batch.
 
     The program computes in the encoder's own type. It needs nothing but JAX and flatbuffers:
-    `jax.export.deserialize(bytearray(content)).call(signals)`. It returns embeddings, or where there is a head a pair of
-    embeddings and answers (probabilities or values, `f32[batch, outputs]`).
+    `jax.export.deserialize(bytearray(content)).call(signals)`. It returns embeddings, or where there is a head a pair
+    of embeddings and answers (probabilities or values, `f32[batch, outputs]`).
 
     Args:
         path: File to write; an interruption leaves an existing one as it was.

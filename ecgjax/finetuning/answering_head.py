@@ -118,7 +118,9 @@ class AnsweringHead:
             raise ConfigError(f"kind={self.kind!r} does not fit question={self.question!r}, which is of {kind!r}")
         self._check_outputs()
         if self.log_odds and self.unit:
-            raise ConfigError(f"unit={self.unit!r} is for a quantity, and {self.question!r} is answered by probabilities")
+            raise ConfigError(
+                f"unit={self.unit!r} is for a quantity, and {self.question!r} is answered by probabilities"
+            )
 
     def _check_outputs(self) -> None:
         names = [output.name for output in self.outputs]
@@ -185,16 +187,21 @@ class AnsweringHead:
             answers: Probabilities, as `answers` returns them.
 
         Raises:
-            ConfigError: The answers are values of a quantity, or an output has no threshold.
+            ConfigError: The answers are values of a quantity or of another shape, or an output has no threshold.
         """
         self.check_decides()
+        given, classes = np.asarray(answers), (len(self.outputs),) if self.has_classes else ()
+        if given.shape[1:] != classes or given.ndim != 1 + len(classes):
+            raise ConfigError(f"answers are {list(given.shape)}, and those of {self.question!r} {['n', *classes]}")
         thresholds = np.array([output.threshold for output in self.outputs], np.float64)
-        return np.asarray(answers) >= (thresholds if self.has_classes else thresholds[0])
+        return given >= (thresholds[None, :] if self.has_classes else thresholds[0])
 
     def check_decides(self) -> None:
         """Checks that every answer has a threshold; errors are those of `decisions`."""
         if not self.log_odds:
-            raise ConfigError(f"{self.question!r} is answered by a value and has no threshold; compare it with your own")
+            raise ConfigError(
+                f"{self.question!r} is answered by a value and has no threshold; compare it with your own"
+            )
         if without := [output.name for output in self.outputs if output.threshold is None]:
             raise ConfigError(
                 f"no threshold could be chosen for {without[0]!r}; compare what predict returns with one of your own"
@@ -218,12 +225,16 @@ def _check_output(output: HeadOutput, *, log_odds: bool) -> None:
     for name in ("offset", "slope", "intercept"):
         value = getattr(output, name)
         if not _is_number(value) or not -MOST_LOG_ODDS <= value <= MOST_LOG_ODDS:
-            raise ConfigError(f"{which} has {name}={ascii(value)[:60]}, and must have a number of at most ±{MOST_LOG_ODDS:g}")
+            raise ConfigError(
+                f"{which} has {name}={ascii(value)[:60]}, and must have a number of at most ±{MOST_LOG_ODDS:g}"
+            )
     if output.slope <= 0:
         raise ConfigError(f"{which} has slope={output.slope:g}, which ranks backwards; it must be above 0")
     threshold = output.threshold
     if threshold is not None and (not _is_number(threshold) or not 0 <= threshold <= 1):
-        raise ConfigError(f"{which} has threshold={ascii(threshold)[:60]}, and must have a probability from 0 to 1, or none")
+        raise ConfigError(
+            f"{which} has threshold={ascii(threshold)[:60]}, and must have a probability from 0 to 1, or none"
+        )
     _check_counts(which, output)
     if not log_odds and (output.offset, output.slope, output.intercept, threshold, output.positives) != (
         0, 1, 0, None, None,
@@ -237,8 +248,8 @@ def _check_counts(which: str, output: HeadOutput) -> None:
     whole = all(isinstance(each, int) and not isinstance(each, bool) for each in counts)
     if not whole or not 0 <= counts[-1] <= records <= MOST_RECORDS:
         raise ConfigError(
-            f"{which} has positives={ascii(positives)[:60]} of records={ascii(records)[:60]}; give whole numbers, and no more positives "
-            "than records"
+            f"{which} has positives={ascii(positives)[:60]} of records={ascii(records)[:60]}; give whole numbers, and "
+            "no more positives than records"
         )
 
 
@@ -273,7 +284,9 @@ class HeadStructure:
         check_known(self.name, HEADS, setting="structure")
         hidden = self.hidden
         if (self.name == "linear") != (hidden is None):
-            raise ConfigError(f"hidden={ascii(hidden)[:60]} does not fit structure={self.name!r}; only 'mlp' has a width")
+            raise ConfigError(
+                f"hidden={ascii(hidden)[:60]} does not fit structure={self.name!r}; only 'mlp' has a width"
+            )
         if hidden is not None and (isinstance(hidden, bool) or not isinstance(hidden, int)):
             raise ConfigError(f"hidden={ascii(hidden)[:60]} must be a whole number")
         if hidden is not None and not 1 <= hidden <= MOST_HIDDEN:
@@ -334,4 +347,3 @@ def structure_of(head: Head) -> HeadStructure:
     module = encoders.merge(head)
     hidden = module.inner.out_features if isinstance(module, TaskHead) else None
     return HeadStructure(name="linear" if hidden is None else "mlp", hidden=hidden)
-

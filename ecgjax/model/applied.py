@@ -83,6 +83,7 @@ class Model:
         self._weights, self.trained_head = inference.weights, head
         # The embedding is computed beside the outputs of a head, so that a model is compiled once for both.
         self._apply = jax.jit(inference.outputs if head is None else functools.partial(_side_by_side, inference))
+        self._embedding_shape = inference.output_spec().shape[1:]
         self._tokens = jax.jit(functools.partial(_tokens_of, split.graph, description.num_leads))
 
     @property
@@ -285,14 +286,8 @@ class Model:
         number = len(self._answering().outputs)
         both = _by_batches(lambda batch: self._apply(self._weights, batch), self._own(signals))
         embeddings, outputs = both[:, :-number], both[:, -number:]
-        groups = embeddings.shape[1] // self.dimension
-        shape = (len(both), groups, self.dimension) if self._has_groups else (len(both), self.dimension)
-        return embeddings.reshape(shape), np.ascontiguousarray(outputs)
-
-    @property
-    def _has_groups(self) -> bool:
-        """Whether a recording has an embedding for each lead or stream of leads."""
-        return self.layer == "embedding" and encoders.merge(self.split).lead_groups > 1
+        # Some encoders have an embedding for each lead.
+        return embeddings.reshape(len(both), *self._embedding_shape), np.ascontiguousarray(outputs)
 
     def tokens_of_prepared(self, prepared: Prepared) -> Tokens:
         """Returns the tokens of recordings that are prepared.

@@ -75,4 +75,6 @@ class Fields:
 
     def _wrong(self, name: str, words: str) -> ConfigError:
         given = ascii(self._values[name])[:60] if name in self._values else "missing"
-        return ConfigError(f"{self._path}: {self._within + name!r} is {given}, and must be {words}; export the folder again")
+        return ConfigError(
+            f"{self._path}: {self._within + name!r} is {given}, and must be {words}; export the folder again"
+        )

@@ -1,4 +1,4 @@
-"""Whether a model reproduces its folder's sample, embeddings and answers, which is tried once for each folder and machine.
+"""Whether a model reproduces the sample of its folder, embeddings and answers: tried once for a folder and machine.
 
 A wrong package, device or weight shows here and not in somebody's results. That a folder was tried is kept as an empty
 file in the user's cache; where that cannot be written, it is tried every time.

@@ -42,7 +42,7 @@ class EncoderSource:
         preprocessor: Preparation of the recordings that it was trained on; None for a run that is older than what runs
             say of themselves.
         data: Statements about the data sets of the pretraining, one for each: name, fingerprint, counts, whether
-            simulated, and licence; empty for such a run.
+            simulated, and licence; then those of the labels that it was trained with. Empty for such a run.
         weights_digest: Digest of parameters and statistics.
         run: Settings of the run; None for an exported model.
     """
@@ -118,7 +118,9 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
     known = int(model.training.get("steps", 0))
     if step not in (None, known):
         raise ConfigError(f"{path}: is an export of step {known}, and step {step} was asked for; leave the step out")
-    data = tuple(each for each in model.description.data if isinstance(each, Mapping))
+    # An encoder that was trained with labels has seen their recordings too.
+    labelled = () if model.head is None else model.head.data
+    data = tuple(each for each in (*model.description.data, *labelled) if isinstance(each, Mapping))
     encoder = Encoder(
         model.split,
         num_leads=model.description.num_leads,

@@ -27,6 +27,7 @@ from ecgjax.export.torch_layout import to_torch, torch_layouts
 from ecgjax.export.trained_run import open_trained_run
 from ecgjax.finetuning.answering_head import TrainedHead
 from ecgjax.leakage.trained_on import RECORDS_FILE
+from ecgjax.pretrained.source import open_source
 from tests.ecgjax.encoders.test_all import TINY
 from tests.ecgjax.export.onnx.running import session
 from tests.support.answering_heads import QUESTIONS, STRUCTURES, trained_head
@@ -68,9 +69,10 @@ def in_float64(head, features):
     [
         ("resnet18", "binary", "linear", "features"),
         ("resnet18", "quantity", "mlp", "embedding"),
-        ("vit_s", "multilabel", "mlp", "embedding"),
         ("temporal_net", "multilabel", "linear", "embedding"),
-        ("xresnet1d50", "binary", "mlp", "features"),
+        pytest.param("vit_s", "multilabel", "mlp", "embedding", marks=pytest.mark.slow),
+        pytest.param("clocs_cnn", "quantity", "linear", "features", marks=pytest.mark.slow),
+        pytest.param("xresnet1d50", "binary", "mlp", "features", marks=pytest.mark.slow),
     ],
 )
 def test_other_runtimes_answer_what_float64_does(name, kind, structure, layer, tmp_path):
@@ -157,6 +159,11 @@ def test_a_folder_answers_what_its_parts_do(folder, trained, head):
     assert (folder / RECORDS_FILE).is_file()
 
 
+def test_an_encoder_that_was_trained_with_labels_has_seen_their_data_sets(folder, trained):
+    pretraining = [dataset["fingerprint"] for dataset in trained.about["data"]]
+    assert list(open_source(folder).encoder.pretrained_on) == [*pretraining, "1abe1"]
+
+
 def test_the_configuration_says_what_is_answered(folder, trained, head):
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     assert (config["format_version"], config["weights"]) == (2, "trained with labels")
@@ -200,7 +207,7 @@ def test_a_head_that_does_not_fit_leaves_what_was_there(trained, head, tmp_path)
     with pytest.raises(ConfigError, match="signatures="):
         write_answering_model(out, head=head.split, about=head.about, signatures=tmp_path / "none", **given)
     nan = jax.tree.map(lambda array: np.full_like(array, np.nan), head.split.params)
-    with pytest.raises(CheckpointError, match="head/params/inner/kernel.*not finite"):
+    with pytest.raises(CheckpointError, match=r"head/params/inner/kernel.*not finite"):
         write_answering_model(out, head=head.split._replace(params=nan), about=head.about, **given)
     assert not list(tmp_path.glob("*model*"))
 

@@ -52,9 +52,15 @@ def test_a_decision_is_yes_from_the_threshold_on():
     each = np.array([output.threshold for output in CLASSES.outputs])
     np.testing.assert_array_equal(CLASSES.decisions(np.stack([each, each - 1e-12])), [[True] * 3, [False] * 3])
 
+    for wrong in (np.zeros(3), np.zeros((2, 2)), np.zeros((1, 1, 3))):
+        with pytest.raises(ConfigError, match="answers are"):
+            CLASSES.decisions(wrong)
+    with pytest.raises(ConfigError, match="answers are"):
+        BINARY.decisions(np.zeros((3, 1)))
+
 
 def test_there_is_no_decision_without_a_threshold():
-    with pytest.raises(ConfigError, match="age_years.*no threshold"):
+    with pytest.raises(ConfigError, match=r"age_years.*no threshold"):
         QUANTITY.decisions(np.zeros(2))
     rare = dataclasses.replace(CLASSES.outputs[1], threshold=None)
     with pytest.raises(ConfigError, match="chosen for 'MI'"):
