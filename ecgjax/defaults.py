@@ -64,9 +64,9 @@ def settings_of_run(workdir: str | Path) -> RunSettings:
     config = run_config.load_resolved(workdir)
     if run_config.kind_of_run(sections.flat(config.to_dict())) == "fine-tuning":
         raise ConfigError(
-            f"--workdir={workdir} is the folder of a fine-tuning run, and one of a pretraining run is needed: what the "
-            f"fine-tuned model is worth stands in {Path(workdir) / 'results.json'}, and ecgjax.load opens the model in "
-            f"{Path(workdir) / 'model'}"
+            f"{workdir} is the folder of a fine-tuning run, and one of a pretraining run is needed here. Its model is "
+            f"exported already, in {Path(workdir) / 'model'}, which ecgjax.load opens; what it is worth stands in "
+            f"{Path(workdir) / 'results.json'}"
         )
     try:
         if lacking := {"data", "encoder", "objective"} - set(config):

@@ -377,6 +377,8 @@ def tuned(run: FineTuningRun, weights: Weights) -> tuple[Encoder, encoders.Split
         run: Run of the network.
         weights: Weights of the network.
     """
+    # A layout may divide parameters over devices of several processes; here each process needs all of them.
+    weights = jax.jit(lambda tree: tree, out_shardings=device_mesh.replicated(run.mesh))(weights)
     params, stats = (
         jax.tree.map(lambda array: jax.numpy.asarray(np.asarray(array)), tree)
         for tree in (weights.params, weights.stats)

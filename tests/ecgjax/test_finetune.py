@@ -23,8 +23,9 @@ from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.run import first_state, make_look, prepare_run
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
+from ecgjax.pretrain import pretrain
 from ecgjax.pretrained import tuned_model
-from ecgjax.pretrained.fine_tuning import begin
+from ecgjax.pretrained.fine_tuning import begin, check_signals
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.studies.results import Key, read_results
@@ -298,3 +299,42 @@ def test_training_ends_where_validation_no_longer_improves_and_stays_ended(confi
 def test_what_cannot_be_trained_is_refused_by_name(config, changes, message):
     with pytest.raises((ConfigError, DataError, RuntimeError), match=message):
         prepared(read(FineTuningSettings, config(**changes)))
+
+
+def test_folders_of_one_kind_of_run_are_refused_by_the_other(config, dataset, source, whole):
+    with pytest.raises(ConfigError, match="is the folder of a pretraining run; give a folder of its own to this one"):
+        finetune.finetune(config(), source, progress=False)
+    with pytest.raises(ConfigError, match="is the folder of a fine-tuning run; give a folder of its own to this one"):
+        pretrain(tiny(dataset, **FOLDS), whole, progress=False)
+    with pytest.raises(ConfigError, match=r"is the folder of a fine-tuning run.*whole/model, which ecgjax\.load opens"):
+        defaults.settings_of_run(whole)
+    with pytest.raises(ConfigError, match="is the folder of a fine-tuning run"):
+        begin(read(FineTuningSettings, config(init__source=str(whole))))
+
+
+def test_another_question_or_encoder_in_a_workdir_is_refused(config, whole, tmp_path, dataset):
+    with pytest.raises(ConfigError, match="task was 'age_years>62' and is 'age_years>50'"):
+        finetune.finetune(config(**ALL, task="age_years>50"), whole, progress=False)
+    moved = write_run(tmp_path / "moved", tiny(dataset, **FOLDS), steps=(12,))
+    run = prepared(read(FineTuningSettings, config(**ALL, init__source=str(moved))))
+    with Checkpoints(run_config.checkpoint_dir(whole), read_only=True) as checkpoints:
+        # The same weights elsewhere go on; other weights do not.
+        assert finetuning_run.restore_latest(run, checkpoints, {"fingerprint": run.fingerprint}) is not None
+        with pytest.raises(ConfigError, match="trained with other recordings, labels or another encoder"):
+            finetuning_run.restore_latest(run, checkpoints, {"fingerprint": "other"})
+
+
+def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config, tmp_path, source):
+    other = make_simulated_dataset(tmp_path, num_patients=60, rate=100, seconds=4).directory
+    remedy = r"--builder=prepared --source=.* --target_rate_hz=50 --seconds=4"
+    with pytest.raises(ConfigError, match=rf"has 400 samples at 100 Hz.*trained on 200 at 50 Hz: .*{remedy}"):
+        begin(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
+    beginning = begin(read(FineTuningSettings, config()))
+    recipe = dataclasses.replace(beginning.source.preprocessor.recipe, notch_hz=50.0)
+    filtered = dataclasses.replace(
+        beginning.source, preprocessor=dataclasses.replace(beginning.source.preprocessor, recipe=recipe)
+    )
+    with pytest.raises(
+        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=50.0: build the data set"
+    ):
+        check_signals(filtered, beginning.recordings, directory="here")
