@@ -62,7 +62,7 @@ def leaves() -> dict[str, dict[str, str]]:
         config: {name: own.get(name, "absent") for name in sorted({*own, *first}) if own.get(name) != first.get(name)}
         for config, own in found.items()
     }
-    return differing | {"simclr.py": first, "cross_validation.py": found["cross_validation.py"]}
+    return differing | {"simclr.py": first, **{argument(name): found[argument(name)] for name in _OTHERS}}
 
 
 def _every_config() -> Iterator[str]:
