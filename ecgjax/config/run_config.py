@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,6 +48,9 @@ MAY_CHANGE = (
     "probe.",
     "mesh.",
 )
+
+# Leaf that the config of one kind of run has alone → that kind.
+_KINDS = {"objective.name": "pretraining", "training.head_start": "fine-tuning"}
 
 #: Name of the file that is locked while a run writes to its workdir.
 _LOCK_FILE = ".lock"
@@ -321,8 +324,17 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
 
+def kind_of_run(leaves: Collection[str]) -> str:
+    """Returns the kind of run that a config with these leaves is of, in words; empty where it is of none."""
+    return next((words for leaf, words in _KINDS.items() if leaf in leaves), "")
+
+
 def check_resume(
-    config: ml_collections.ConfigDict, workdir: str | Path, *, defaults: Mapping[str, Value] | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    *,
+    defaults: Mapping[str, Value] | None = None,
+    may_change: tuple[str, ...] = (),
 ) -> None:
     """Refuses to resume with another config than the one a workdir was started with.
 
@@ -330,6 +342,7 @@ def check_resume(
         config: Config of the resumption.
         workdir: Folder of the run.
         defaults: Values, by path, of leaves that are newer than the run.
+        may_change: Leaves that may differ beside `MAY_CHANGE`, or beginnings of their paths.
 
     Raises:
         ConfigError: Leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
@@ -344,13 +357,16 @@ def check_resume(
                 "from a copy, or use another --workdir"
             )
         return
-    before = {**(defaults or {}), **flat(load_resolved(workdir).to_dict())}
+    stored = flat(load_resolved(workdir).to_dict())
     # The stored config went through JSON, and both sides must have the same types.
     now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
+    if (kind := kind_of_run(stored)) and kind != kind_of_run(now):
+        raise ConfigError(f"--workdir={workdir} is the folder of a {kind} run; give a folder of its own to this one")
+    before = {**(defaults or {}), **stored}
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
+        if before.get(name) != now.get(name) and not name.startswith((*MAY_CHANGE, *may_change))
     ]
     if differing:
         raise ConfigError(

@@ -63,6 +63,8 @@ def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: 
 
 
 def _training(run: TrainedRun) -> dict[str, Any]:
+    if run.training is not None:
+        return dict(run.training)
     settings = run.settings
     return {
         **exposures(run.about, run.encoder.step),

@@ -34,12 +34,15 @@ class TrainedRun:
         encoder: Encoder with the statistics that are exported.
         statistics: Kind of these, of `STATISTICS`; `"none"` for an encoder without batch norm.
         about: What the run says of itself.
+        training: What an exported model says of its training, of a run that went on from one; None for a run whose
+            settings are known.
     """
 
     settings: RunSettings
     encoder: Encoder
     statistics: str
     about: About
+    training: Mapping[str, Any] | None = None
 
     @property
     def weights(self) -> str:

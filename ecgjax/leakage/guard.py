@@ -40,6 +40,7 @@ def guard(
     *,
     overlaps: str,
     directories: Sequence[str] = (),
+    leaf: str = "config.probe.overlaps",
 ) -> tuple[Recordings, tuple[str, ...]]:
     """Refuses, drops or marks records of an evaluation that overlap with what its encoder was pretrained on.
 
@@ -50,6 +51,7 @@ def guard(
         overlaps: Treatment of overlapping records: `"refuse"` raises an error, `"mark"` keeps them and returns a
             caution, `"drop"` takes them out of validation and test.
         directories: Folders in which data sets that were trained on may lie.
+        leaf: Leaf that says what is done about overlaps, for the message.
 
     Returns:
         The recordings, with another split where records were dropped, and cautions for the report, one sentence each.
@@ -67,8 +69,8 @@ def guard(
             f"{described}. Evaluate on folds that were not pretrained on (config.data.val_folds, "
             "config.data.test_folds); or pretrain without these records: on other folds, or on all data sets at once "
             "with the links that python -m data_pipelines.link finds between them (config.data.links). To leave the "
-            "records out of validation and test give --config.probe.overlaps=drop, to evaluate on them all the same "
-            "and say so in the report --config.probe.overlaps=mark"
+            f"records out of validation and test give --{leaf}=drop, to evaluate on them all the same "
+            f"and say so in the report --{leaf}=mark"
         )
     if overlaps == "mark":
         return recordings, (f"{described}.", *cautions)

@@ -63,6 +63,38 @@ def about_run(
         begun_from: Statements about the encoder whose weights the run began with; None for random ones.
         extensions: Steps beyond the length in the run's config.
     """
+    return about_training(
+        recordings,
+        side.records,
+        split,
+        num_leads=settings.encoder.num_leads,
+        batch_size=settings.batch_size,
+        examples_per_epoch=examples_per_epoch,
+        this_code=this_code,
+    )
+
+
+def about_training(
+    recordings: Recordings,
+    records: np.ndarray,
+    split: encoders.Split[encoders.Encoder],
+    *,
+    num_leads: int,
+    batch_size: int,
+    examples_per_epoch: int,
+    this_code: bool = True,
+) -> dict[str, Any]:
+    """Returns what a training of any kind says of itself, but for how far it has come.
+
+    Args:
+        recordings: Recordings of the training.
+        records: Numbers of the records that it draws from, `int64[n]`, ascending.
+        split: Encoder of the training.
+        num_leads: Number of input leads of the encoder.
+        batch_size: Number of recordings of the global batch.
+        examples_per_epoch: Number of recordings of an epoch of its sampler.
+        this_code: Whether it is trained by the code at hand, rather than told of later.
+    """
     encoder, form = encoders.merge(split), recordings.format
     return {
         "version": _VERSION,
@@ -72,13 +104,13 @@ def about_run(
             "num_samples": form.num_samples,
             "stored_leads": list(STORED_LEADS),
             "stored_unit": "uV",
-            "encoder_leads": list(leads_of(settings.encoder.num_leads)),
+            "encoder_leads": list(leads_of(num_leads)),
             "encoder_unit": "mV",
         },
         "embedding": {"dimension": encoder.embedding_dim, "features": encoder.feature_dim},
-        "batch_size": settings.batch_size,
+        "batch_size": batch_size,
         "examples_per_epoch": examples_per_epoch,
-        "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(side.records)],
+        "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)],
         "code": code() if this_code else unknown_code(),
         **({} if begun_from is None else {"begun_from": begun_from}),
         **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),

@@ -70,6 +70,9 @@ def train(
     save_every: int,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
+    parts: Callable[[TrainState], Mapping[str, Any]] = TrainState.parts,
+    enough: Callable[[], bool] = lambda: False,
+    learning_rate: str = "config.optimizer.learning_rate",
 ) -> tuple[TrainState, bool]:
     """Trains from `state.step` to `num_steps`.
 
@@ -83,8 +86,12 @@ def train(
         metadata: Function from the number of finished updates to the metadata of their checkpoint.
         log_every: Number of steps between metrics.
         save_every: Number of steps between checkpoints; the last step is always saved.
-        evaluate: Function from a state to metrics under their full names; None for no evaluation.
+        evaluate: Function from a state to metrics under their full names, which may be none; None for no evaluation.
         eval_every: Number of steps between evaluations; 0 for none. The last step is always evaluated.
+        parts: Function from a state to the parts of its checkpoint.
+        enough: Function that says after an evaluation whether the run ends there; a run that resumes where it ended
+            asks it again.
+        learning_rate: Leaf of the learning rate, for the message of a run that has diverged.
 
     Returns:
         The last state, and whether the run came to its end (False after SIGTERM).
@@ -101,7 +108,7 @@ def train(
         if pending is not None:
             (step_done, metrics_done), pending = pending, None
             telemetry.log(step_done, {f"train/{name}": value for name, value in metrics_done.items()})
-            _check_finite(step_done, metrics_done)
+            _check_finite(step_done, metrics_done, learning_rate)
 
     with StopRequest() as stop:
         for now in range(start, num_steps + 1):
@@ -111,16 +118,18 @@ def train(
             if evaluate is not None and eval_every and fresh and (last or now % eval_every == 0):
                 flush()
                 with telemetry.pause():
-                    telemetry.log(now, evaluate(state))
+                    if evaluated := evaluate(state):
+                        telemetry.log(now, evaluated)
+            last = last or enough()
             # Every process asks at every step, because JAX agrees with all of them on the step to stop at.
             stopping = stop.requested(now)
             if now > start and (last or stopping or now % save_every == 0):
                 flush()
                 # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's
                 # place.
-                _check_finite(now, latest)
+                _check_finite(now, latest, learning_rate)
                 with telemetry.pause():
-                    checkpoints.save(now, state.parts(), metadata=metadata(now))
+                    checkpoints.save(now, parts(state), metadata=metadata(now))
             if last or stopping:
                 checkpoints.wait()
                 return state, last
@@ -136,11 +145,11 @@ def train(
     raise AssertionError("unreachable: the last step returns")
 
 
-def _check_finite(step: int, metrics: Metrics) -> None:
+def _check_finite(step: int, metrics: Metrics, learning_rate: str) -> None:
     bad = {name: value for name in ("loss", "param_norm") if not math.isfinite(value := float(metrics.get(name, 0.0)))}
     if bad:
         found = ", ".join(f"train/{name} is {value}" for name, value in bad.items())
         raise DivergedError(
             f"training has diverged: {found} at step {step}; checkpoints from before stay. Start anew in another "
-            "--workdir with a lower config.optimizer.learning_rate, or with a config.optimizer.clip_norm"
+            f"--workdir with a lower {learning_rate}, or with a config.optimizer.clip_norm"
         )

@@ -342,6 +342,73 @@ LABEL_EFFICIENCY = (
     (f"{_STUDY} --config.probe.supervised.learning_rate=-1", "config.probe.supervised.learning_rate"),
 )
 
+_FINETUNE = (
+    "--config.init.source={run} --config.data.dir={data} --task='lvef<40' --workdir=new --config.overlaps=mark "
+    "--config.training.steps=1 --config.training.batch_size=4"
+)
+
+FINETUNE = (
+    ("--nonsense=1", "nonsense"),
+    ("", "--workdir"),
+    ("--workdir=new", "--config.init.source"),
+    ("--workdir= --config.init.source={run}", "--workdir"),
+    ("--config.init.source={run} --task='lvef<40' --workdir=new", "config.data.dir"),
+    ("--config.init.source={run} --config.data.dir={data} --workdir=new", "--task"),
+    ("--config.init.source={run} --config.data.dir=nowhere --task='lvef<40' --workdir=new", "nowhere"),
+    ("--config.init.source={run} --config.data.dir={damaged} --task='lvef<40' --workdir=new", "damaged"),
+    ("--config.init.source={run} --config.data.dir={other} --task='lvef<40' --workdir=new", "Hz", "prepared"),
+    ("--config.init.source={run} --config.data.dir={data},{data} --task='lvef<40' --workdir=new", "data"),
+    ("--config.init.source= --config.data.dir={data} --task='lvef<40' --workdir=new", "--config.init.source"),
+    ("--config.init.source=nowhere --config.data.dir={data} --task='lvef<40' --workdir=new", "nowhere"),
+    ("--config.init.source={empty} --config.data.dir={data} --task='lvef<40' --workdir=new", "empty"),
+    ("--config.init.source={data} --config.data.dir={data} --task='lvef<40' --workdir=new", "data"),
+    ("--config.init.source={half_config} --config.data.dir={data} --task='lvef<40' --workdir=new", "half_config"),
+    (
+        "--config.init.source={damaged_checkpoints} --config.data.dir={data} --task='lvef<40' --workdir=new",
+        "checkpoint",
+    ),
+    ("--config=simclr --config.data.dir={data} --workdir=new", "config"),
+    ("--config=finetune:prob --config.data.dir={data} --workdir=new", "prob", "probe"),
+    ("--config=finetnue --config.data.dir={data} --workdir=new", "finetnue", "finetune"),
+    ("--config.init.source={run} --config.data.dir={data} --task='lvef<40' --workdir={run}", "pretraining run"),
+    ("--config.init.source={run} --config.data.dir={data} --task='lvef<40' --workdir={file}", "file.txt"),
+    (f"{_FINETUNE} --task=nonsense", "nonsense"),
+    (f"{_FINETUNE} --task='lvef<'", "lvef<"),
+    (f"{_FINETUNE} --task='lvef<0'", "positive"),
+    (f"{_FINETUNE} --config.task='lvef>40'", "--task", "two questions"),
+    (f"{_FINETUNE} --tusk=x", "tusk", "task"),
+    (f"{_FINETUNE} surplus", "surplus", "--"),
+    *_settings(
+        _FINETUNE,
+        ("init.step=7", "7"),
+        ("init.step=0",),
+        ("init.sauce=x", "init.source"),
+        ("label_fraction=0",),
+        ("label_fraction=2",),
+        ("training.steps=0",),
+        ("training.batch_size=100000",),
+        ("training.batch_size=x", "x"),
+        ("training.learning_rate=0",),
+        ("training.head=deep", "linear"),
+        ("training.head_start=chance", "probe"),
+        ("training.frozen=('backbone',)", "backbone"),
+        ("training.metric.weight=-1",),
+        ("training.patience=-1",),
+        ("training.select=test", "metric"),
+        ("optimizer.ema_decay=1",),
+        ("optimizer.learning_rate=1", "optimizer.learning_rate"),
+        ("data.weights=(1,)",),
+        ("data.allow_bad_shards=True",),
+        ("data.val_folds=()", "val"),
+        ("overlaps=keep", "refuse"),
+        ("mesh.model=3",),
+        ("bootstrap=10",),
+        ("groups=('nonsense',)", "nonsense"),
+        ("checkpoint.every=0",),
+        ("seed=x", "x"),
+    ),
+)
+
 _CROSS = "--workdir={run} --dataset={data} --task='lvef<40' --out=new --overlaps=mark"
 
 # Without a run.
@@ -761,6 +828,7 @@ OF_COMMAND = {
     "ecgjax.embed": EMBED,
     "ecgjax.evaluate": EVALUATE,
     "ecgjax.export": EXPORT,
+    "ecgjax.finetune": FINETUNE,
     "ecgjax.label_efficiency": LABEL_EFFICIENCY,
     "ecgjax.preview_views": PREVIEW_VIEWS,
     "ecgjax.pretrain": PRETRAIN,
