@@ -221,11 +221,14 @@ def test_recordings_that_are_gone_are_needed_for_recalibration_alone(tmp_path):
     dataset = make_simulated_dataset(tmp_path / "data", **SIZE).directory
     run = write_run(tmp_path / "run", tiny(dataset), steps=(6,))
     shutil.rmtree(dataset)
-    with pytest.raises(DataError, match=r"not where they were.*--statistics=running"):
+    with pytest.raises(DataError, match=r"recompute batch-norm.*not where they were.*--statistics=running"):
         export_run(run, tmp_path / "model")
     assert content(export_run(run, tmp_path / "model", statistics="running", formats=()))["data"][0]["records"] > 0
+    moved = make_simulated_dataset(tmp_path / "moved", **SIZE).directory
+    found = export_run(run, tmp_path / "recalibrated", pretraining_data=[str(moved)], formats=())
+    assert content(found)["statistics"] == "recalibrated"
     make_simulated_dataset(tmp_path / "data", **SIZE, seed=1)
-    with pytest.raises(DataError, match=r"holds others.*--statistics=running"):
+    with pytest.raises(DataError, match=r"there are others there.*--statistics=running"):
         export_run(run, tmp_path / "model")
 
 
@@ -243,7 +246,7 @@ def test_of_an_older_run_without_its_recordings_nothing_is_invented(tmp_path):
     dataset = make_simulated_dataset(tmp_path / "data", **SIZE).directory
     older = write_run(tmp_path / "older", tiny(dataset), steps=(6,), told=False)
     shutil.rmtree(dataset)
-    with pytest.raises(DataError, match=r"older than what they say of themselves.*put them back"):
+    with pytest.raises(DataError, match=r"older than what.*--pretraining_data=DIR"):
         export_run(older, tmp_path / "model", statistics="running")
 
 
