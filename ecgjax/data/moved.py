@@ -66,7 +66,7 @@ def open_where_they_lie(
         try:
             found.setdefault(open_dataset(directory).fingerprint, directory)
         except DataError as error:
-            lacking.append(f"{error}{_if_relative(directory)}")
+            lacking.append(f"{error}{if_relative([directory])}")
     # A folder that is named and holds no data set is an error, whatever lies in the others.
     for directory in (each for place in places for each in folders_of(place)):
         found.setdefault(open_dataset(directory).fingerprint, directory)
@@ -82,6 +82,8 @@ def open_where_they_lie(
     return open_recordings(dataclasses.replace(data, dir=",".join(directories)))
 
 
-def _if_relative(directory: str) -> str:
-    relative = directory and "://" not in directory and not Path(directory).is_absolute()
-    return f" (a relative path, which is looked for below {Path.cwd()})" if relative else ""
+def if_relative(directories: Sequence[str]) -> str:
+    """Returns a remark on relative paths for a message that a folder is not there; empty where there is none."""
+    if not any(each and "://" not in each and not Path(each).is_absolute() for each in directories):
+        return ""
+    return f" (a relative path is looked for below the folder that a command is given in, here {Path.cwd()})"
