@@ -58,14 +58,13 @@ from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import SIMULATED, Picture, Section, Table
 from ecgjax.pages.write import Written
 from ecgjax.pretrained.fit import check_fits, other_data
-from ecgjax.pretrained.source import EncoderSource, is_export, open_source, settings_of_source
+from ecgjax.pretrained.source import EncoderSource, chosen_place, is_export, open_source, settings_of_source
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.batch_norm import batch_norm
 from ecgjax.studies.finished_run import (
     check_encoder,
     check_model_settings,
-    chosen_place,
     guarded,
     open_judged,
     parse_flags,

@@ -36,7 +36,9 @@ def known_sets(rows: Iterable[Mapping[str, Any]], fingerprints: Iterable[str] = 
         rows: Statements of a run or an exported model about each data set, with its fingerprint and name.
         fingerprints: Fingerprints of the data sets, for a run that is older than such statements.
     """
-    told = tuple(KnownSet(str(each["fingerprint"]), str(each.get("name", ""))) for each in rows if "fingerprint" in each)
+    told = tuple(
+        KnownSet(str(each["fingerprint"]), str(each.get("name", ""))) for each in rows if "fingerprint" in each
+    )
     return told or tuple(map(KnownSet, fingerprints))
 
 
@@ -61,7 +63,8 @@ def open_where_they_lie(
     Raises:
         DataError: A data set is in none of the folders, or what is there is damaged.
     """
-    found, lacking = {}, []
+    found: dict[str, str] = {}
+    lacking: list[str] = []
     for directory in data.directories:
         try:
             found.setdefault(open_dataset(directory).fingerprint, directory)

@@ -232,7 +232,9 @@ def _opened(directory: Path) -> _Opened:
 
 def _check_recipe(directory: Path, stored: dict[str, Any], recipe: SignalRecipe) -> None:
     if unlike := difference(stored, recipe):
-        raise DataError(f"--input={directory}: its records were prepared {unlike}; {remedy_for(recipe, str(directory))}")
+        raise DataError(
+            f"--input={directory}: its records were prepared {unlike}; {remedy_for(recipe, str(directory))}"
+        )
 
 
 def open_input(

@@ -77,9 +77,7 @@ def export_run(
             f"--with_signatures: {Path(workdir) / RECORDS_FILE} does not exist; leave the flag out, or give the "
             "command that pretrained the run once more, which makes it"
         )
-    run = open_trained_run(
-        workdir, step=step, statistics=statistics, layer=layer, pretraining_data=pretraining_data
-    )
+    run = open_trained_run(workdir, step=step, statistics=statistics, layer=layer, pretraining_data=pretraining_data)
     with _replacing(out) as folder:
         if with_signatures:
             shutil.copyfile(Path(workdir) / RECORDS_FILE, folder / RECORDS_FILE)

@@ -77,7 +77,11 @@ def difference(stored: Mapping[str, Any], recipe: SignalRecipe) -> str:
         return f"by the recipe {stored['name']}, and those of the model's training by {recipe.name}"
     own = recipe.to_json()
     differing = [name for name in _DECISIVE if stored.get(name) != own[name]]
-    return "with " + ", ".join(f"{name}={stored.get(name)} (the model's: {own[name]})" for name in differing) if differing else ""
+    return (
+        "with " + ", ".join(f"{name}={stored.get(name)} (the model's: {own[name]})" for name in differing)
+        if differing
+        else ""
+    )
 
 
 def remedy_for(recipe: SignalRecipe, directory: str) -> str:

@@ -57,5 +57,5 @@ def other_data(source: EncoderSource, recordings: Recordings) -> tuple[str, ...]
         return ()
     return (
         f"The folders that the encoder was pretrained on held {in_words(known)} then and hold {recordings.name} "
-        f"(fingerprint {', '.join(recordings.fingerprints)}) now: these are other recordings than it was pretrained on.",
+        f"(fingerprint {', '.join(recordings.fingerprints)}) now, which are other recordings.",
     )

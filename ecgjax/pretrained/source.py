@@ -132,6 +132,28 @@ def open_source(place: str | Path, *, step: int | None = None, layer: str | None
     return _of_export(path, step=step, layer=layer)
 
 
+def chosen_place(workdir: str | None, model: str | None) -> Path:
+    """Returns the folder of the run or of the exported model that is evaluated.
+
+    Args:
+        workdir: Value of `--workdir`.
+        model: Value of `--model`.
+
+    Raises:
+        ConfigError: Neither or both are given, or one is of the other kind.
+    """
+    if bool(workdir) == bool(model):
+        raise ConfigError(
+            f"{'one of the two' if workdir else 'something'} to evaluate is needed: --workdir=DIR, the folder of a "
+            "pretraining run, or --model=DIR, an exported model (--help tells more)"
+        )
+    if workdir and is_export(workdir):
+        raise ConfigError(f"--workdir={workdir} is an exported model and no run: give it as --model={workdir}")
+    if model and is_run(model):
+        raise ConfigError(f"--model={model} is the folder of a run and no exported model: give it as --workdir={model}")
+    return Path(workdir or model or "")
+
+
 def is_export(place: str | Path) -> bool:
     """Returns whether a folder says that it is an exported model.
 

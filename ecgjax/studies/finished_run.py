@@ -1,4 +1,4 @@
-"""Parts shared by the commands that evaluate a finished run: flags, data, and checks of the records it was trained on."""
+"""Parts shared by the commands that evaluate a pretrained encoder: flags, data, and checks of what it was trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
 from ecgjax.leakage import guard
-from ecgjax.pretrained.source import is_export, is_run, known_sets_of_run, settings_of_source
+from ecgjax.pretrained.source import chosen_place, known_sets_of_run, settings_of_source
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.batch_norm import STATISTICS
 from ecgjax.training.settings import PretrainingSettings
@@ -85,28 +85,6 @@ def parse_flags(argv: list[str]) -> list[str]:
     rest = command.parse_flags(run_config.without_none(argv))
     run_config.set_none(given.value, argv)
     return rest
-
-
-def chosen_place(workdir: str | None, model: str | None) -> Path:
-    """Returns the folder of the run or of the exported model that is evaluated.
-
-    Args:
-        workdir: Value of `--workdir`.
-        model: Value of `--model`.
-
-    Raises:
-        ConfigError: Neither or both are given, or one is of the other kind.
-    """
-    if bool(workdir) == bool(model):
-        raise ConfigError(
-            f"{'one of the two' if workdir else 'something'} to evaluate is needed: --workdir=DIR, the folder of a "
-            "pretraining run, or --model=DIR, an exported model (--help tells more)"
-        )
-    if workdir and is_export(workdir):
-        raise ConfigError(f"--workdir={workdir} is an exported model and no run: give it as --model={workdir}")
-    if model and is_run(model):
-        raise ConfigError(f"--model={model} is the folder of a run and no exported model: give it as --workdir={model}")
-    return Path(workdir or model or "")
 
 
 def load_config(place: str | Path) -> ml_collections.ConfigDict:
@@ -251,7 +229,7 @@ def guarded(
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
         # Without a list there is no more to compare than data sets and folds.
-        found = (*_seen_folds(own and own.data, data, recordings, encoder), not_listed)
+        found = (*_seen_folds(None if own is None else own.data, data, recordings, encoder), not_listed)
     else:
         try:
             trained_on = encoder.trained_on()

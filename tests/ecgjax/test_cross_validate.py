@@ -46,6 +46,8 @@ from ecgjax.studies.report.seed_tables import entry as text_of
 from ecgjax.studies.results import Key, Rows, lost_seeds, of_seeds, read_results
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.written_runs import tiny, write_run
 
 RATE_HZ = 100
 RNG = np.random.default_rng(0)
@@ -428,6 +430,7 @@ class Given:
         defaults = {
             "workdir": [], "encoder": "", "baselines": ["demographics"], "links": "", "task": ["female"],
             "fractions": ["1"], "seeds": 1, "overlaps": "refuse",
+            "model": [], "statistics": None, "pretraining_data": [],
         }  # fmt: skip
         vars(self).update(defaults | given)
 
@@ -835,14 +838,15 @@ def test_settings_that_make_no_sense_are_refused(runs, tested_set, tmp_path):
     with pytest.raises(ConfigError, match="must have at least 1 elements"):
         method(strengths=())
     with pytest.raises(ConfigError, match="names a run twice"):
-        pretrained_runs.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
+        pretrained_runs.open_runs(["a", "./a"], layer="features", recordings=runs[0].recordings)
     with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):
-        pretrained_runs.open_runs([str(tmp_path)], layer="features", format=runs[0].recordings.format)
+        pretrained_runs.open_runs([str(tmp_path)], layer="features", recordings=runs[0].recordings)
     assert pretrained_runs._titles(["/x/a/seed0", "/x/b/seed0"]) == ["a/seed0", "b/seed0"]
 
 
-def test_recordings_of_another_rate_are_refused(runs, monkeypatch):
-    monkeypatch.setattr(pretrained_runs.defaults, "settings_of_run", lambda workdir: runs[0].settings)
-    other = dataclasses.replace(runs[0].recordings.format, sampling_rate_hz=200)
-    with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, --dataset has 1000 at 200 Hz"):
-        pretrained_runs.open_runs(["a"], layer="features", format=other)
+def test_recordings_of_another_length_are_refused(trained_on_set, tmp_path):
+    run = write_run(tmp_path / "run", tiny(trained_on_set.directory), steps=(6,))
+    longer = make_simulated_dataset(tmp_path / "other", num_patients=12, rate=RATE_HZ, seconds=4)
+    recordings = entry.open_whole(str(longer.directory), links="")
+    with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, and simulated has 400 at 100 Hz: convert it"):
+        pretrained_runs.open_runs([str(run)], layer="features", recordings=recordings)

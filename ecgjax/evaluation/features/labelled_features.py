@@ -116,9 +116,7 @@ class LabelledFeatures:
             print(self._told(encoder, found, seconds=time.monotonic() - start))
         return found
 
-    def _told(
-        self, before: frozen_encoder.Encoder, after: frozen_encoder.Encoder, *, seconds: float
-    ) -> str:
+    def _told(self, before: frozen_encoder.Encoder, after: frozen_encoder.Encoder, *, seconds: float) -> str:
         """Returns what a recalibration used, how long it took and what it changed, in a line."""
         number = len(self._norm.records)
         drawn = f"{frozen_encoder.RECALIBRATION_BATCHES} batches of {min(before.batch_size, number)}"
