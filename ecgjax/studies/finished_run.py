@@ -1,4 +1,4 @@
-"""Parts shared by the commands that evaluate a pretrained encoder: flags, data, and checks of what it was trained on."""
+"""Parts shared by the commands that evaluate a pretrained encoder: flags, data, checks of what it was trained on."""
 
 from __future__ import annotations
 
