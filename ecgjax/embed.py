@@ -8,7 +8,8 @@
 Philips and HL7, HDF5, NumPy, MATLAB, CSV), or a data set that was prepared as the model's training data were.
 Recordings go through the reader and the checks of a build and are prepared as the model says. The table has the
 record's id, its file, the embedding, the digest of the weights, the recipe and the version of ecgjax; NAME.json beside
-it says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. An interrupted command
+it says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. A model that answers a
+question adds its answers: probabilities and decisions, or values (--noanswers leaves them out). An interrupted command
 leaves no table.
 """
 
@@ -32,7 +33,7 @@ from data_pipelines.statements.declared import ORIENTATIONS, Declared
 from data_pipelines.system.visible_text import visible, visible_report
 from ecgjax.config import run_config
 from ecgjax.embedded.inputs import FileInput, Input, open_input
-from ecgjax.embedded.table import TOKEN_TYPES, Columns, Counts, EmbeddingTable, places
+from ecgjax.embedded.table import TOKEN_TYPES, Columns, Counts, EmbeddingTable, answer_columns, places
 from ecgjax.model.load import load
 
 
@@ -60,7 +61,8 @@ def main(argv: list[str]) -> None:
     if isinstance(recordings, FileInput):
         model.check_prepares()
     tokens = chosen.token_type if chosen.tokens else None
-    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=chosen.intervals)
+    answers = answer_columns(model, asked=chosen.answers)
+    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=chosen.intervals, answers=answers)
     columns.check()
     table = EmbeddingTable(out, model, columns=columns, facts=recordings.facts)
     reading = contextlib.closing(recordings.rows(num_workers=chosen.num_workers, measure=chosen.intervals))
@@ -106,6 +108,11 @@ def define_flags() -> None:
         "intervals",
         False,
         "Add intervals, rates and amplitudes that are measured on the median beat of each recording.",
+    )
+    flags.DEFINE_boolean(
+        "answers",
+        None,
+        "Add the answers of the model's head, and whether they reach its thresholds; by default where it has one.",
     )
     flags.DEFINE_string(
         "labels",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: Parts of a licence's short name, and what they ask for.
 _ASKS = {
@@ -36,3 +38,19 @@ def terms_of(licence: str, *, simulated: bool = False) -> str:
 def is_share_alike(licence: str) -> bool:
     """Returns whether a licence asks that what is derived has the same licence."""
     return "share-alike" in terms_of(licence)
+
+
+def data_of(datasets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns what leaves of the data sets of a training: counts of what was trained on, licence and its terms.
+
+    Args:
+        datasets: Data sets as `about.json` describes them.
+    """
+    names = ("name", "fingerprint", "records", "patients", "simulated", "licence", "citation", "build_command")
+    return [
+        {
+            **{name: dataset[name] for name in names},
+            "terms": terms_of(dataset["licence"], simulated=dataset["simulated"]),
+        }
+        for dataset in datasets
+    ]

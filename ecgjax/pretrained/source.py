@@ -18,12 +18,13 @@ from ecgjax.defaults import RunSettings
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
-from ecgjax.export.config_file import data_of
 from ecgjax.export.file_names import CONFIG_FILE, FORMAT
+from ecgjax.export.licence_terms import data_of
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.tensors import digest_of, flat_tensors
 from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, read_pretraining_records
+from ecgjax.model.applied import Model
 from ecgjax.model.description import read_description
 from ecgjax.model.exported_folder import is_of_a_run, open_folder
 from ecgjax.model.json_file import read_json
@@ -46,10 +47,11 @@ class EncoderSource:
         format: Rate and length of the recordings that it was trained on; None for a run that is older than what runs
             say of themselves.
         data: Statements about the data sets of the pretraining, one for each: name, fingerprint, counts, whether
-            simulated, and licence; empty for such a run.
+            simulated, and licence; then those of the labels that it was trained with. Empty for such a run.
         weights_digest: Digest of parameters and statistics.
         run: Settings of the run; None for an exported model.
         training: What an exported model says of its training; empty for a run.
+        model: Exported model; None for a run.
         read_preparation: Function that reads the preparation of these recordings; None where it was not recorded.
     """
 
@@ -62,6 +64,7 @@ class EncoderSource:
     weights_digest: str
     run: RunSettings | None
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: Model | None = None
     read_preparation: Callable[[], Preprocessor] | None = None
 
     @property
@@ -218,7 +221,7 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         settings=settings.encoder,
         statistics="running" if any(name.startswith("stats/") for name in tensors) else "none",
         format=None if about is None else _format_of(about),
-        data=() if about is None else tuple(data_of(about)),
+        data=() if about is None else tuple(data_of(about["data"])),
         weights_digest=digest_of(tensors),
         run=settings,
         read_preparation=None if about is None else functools.partial(_preparation, path, about),
@@ -260,7 +263,9 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
         raise ConfigError(f"{path / CONFIG_FILE}: training.steps={ascii(known)[:60]} is no number; export it again")
     if step not in (None, known):
         raise ConfigError(f"{path}: is an export of step {known}, and step {step} was asked for; leave the step out")
-    data = tuple(each for each in model.description.data if isinstance(each, Mapping))
+    # An encoder that was trained with labels has seen their recordings too.
+    labelled = () if model.head is None else model.head.data
+    data = tuple(each for each in (*model.description.data, *labelled) if isinstance(each, Mapping))
     encoder = Encoder(
         model.split,
         num_leads=model.description.num_leads,
@@ -279,6 +284,7 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
         weights_digest=model.weights_digest,
         run=None,
         training=model.training,
+        model=model,
         read_preparation=lambda: model.preprocessor,
     )
 

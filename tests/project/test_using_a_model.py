@@ -14,6 +14,7 @@ from ecgjax.export import inference_of, write_onnx, write_stablehlo
 from ecgjax.export.file_names import ONNX_FILE, SAMPLE_FILE, STABLEHLO_FILE, WEIGHTS_FILE
 from ecgjax.export.safetensors import read_weights
 from tests.ecgjax.model.written import rewrite, write_model
+from tests.support.answering_heads import trained_head
 from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ def folder(tmp_path_factory):
     write_onnx(model / ONNX_FILE, inference)
     write_stablehlo(model / STABLEHLO_FILE, inference, platforms=("cpu",))
     rewrite(model)
+    write_model(where / "models" / "lvef", head=lambda dim: trained_head("binary", "mlp", dim=dim))
     for number in range(3):
         write_wfdb(where / "ecgs", f"r{number}", twelve_lead_mv(seed=number))
     return where
@@ -72,6 +74,23 @@ def test_a_model_is_loaded_and_embeds_its_sample(folder):
     shape, difference = re.fullmatch(r"(\(.*\)) (.*)", told.splitlines()[-1]).groups()
     assert shape == "(3, 8)"
     assert float(difference) < 1e-5
+
+
+def test_a_model_with_a_head_answers_its_question(folder):
+    told = run(snippet("print(model.question"), folder)
+    assert told.splitlines() == ["lvef<40 () (0.31,)", "(3,) bool"]
+
+
+def test_probabilities_are_moved_to_another_prevalence_and_to_other_labels(folder):
+    """Against Bayes's rule on the odds, and the mean of the labels."""
+    told = run(snippet("optimize.minimize"), folder)
+    moved, shape, fitted = re.fullmatch(r"\[(.*)\] (\(.*\)) \[(.*)\]\n", told).groups()
+    with np.load(folder / "models" / "lvef" / SAMPLE_FILE) as sample:
+        ill, healthy = sample["answers"] * 0.04 / 0.15, (1 - sample["answers"]) * 0.96 / 0.85
+    np.testing.assert_allclose([float(each) for each in moved.split()], ill / (ill + healthy), atol=6e-4)
+    assert shape == "(3,)"
+    # One of three is positive, and the intercept is drawn towards 0 from below.
+    assert 0.2 < np.mean([float(each) for each in fitted.split()]) < 1 / 3
 
 
 def test_recordings_as_they_are_have_embeddings_and_tokens(folder):

@@ -624,6 +624,8 @@ EMBED = (
     (f"{_EMBED} --token_type=f32", "--token_type", "--tokens"),
     (f"{_EMBED} --tokens --token_type=f64", "token_type", "f16"),
     (f"{_EMBED} --intervals=maybe", "intervals"),
+    (f"{_EMBED} --answers", "--answers", "no head"),
+    (f"{_EMBED} --answers=maybe", "answers"),
     (f"{_EMBED} --labels=missing.csv", "missing.csv"),
     (f"{_EMBED} --labels={{binary}}", "binary"),
     (f"{_EMBED} --labels=", "--labels"),
