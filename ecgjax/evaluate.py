@@ -62,6 +62,7 @@ from ecgjax.pretrained.source import EncoderSource, chosen_place, is_export, ope
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
 from ecgjax.studies.batch_norm import batch_norm
+from ecgjax.studies.exported_head import check_unit, head_answers, head_of, seen_by_head
 from ecgjax.studies.finished_run import (
     check_encoder,
     check_model_settings,
@@ -165,6 +166,9 @@ def evaluate(
     if source.run is not None and settings.data.dir == own.data.dir:
         found = (*found, *other_data(source, recordings))
     data = labelled(recordings.index, recordings.split)
+    if (head := head_of(source, data)) is not None:
+        check_unit(head, data, recordings)
+        found = (*found, *seen_by_head(head, recordings))
     few = check_answerable(data, recordings.index)
     of_batch_norm = batch_norm(
         source,
@@ -189,6 +193,8 @@ def evaluate(
             say("training the same encoder with the labels alone …")
         # The random encoder of a run is the one that its pretraining began with.
         answers[name] = models.answers(name, data, seed=settings.seed if name == "random" else probe.seed)
+    if head is not None and source.model is not None:
+        answers["exported_head"] = head_answers(source.model, data, read=recordings.store.read, progress=progress)
     embeddings = {
         "pretrained": features.of(models.embeddings("pretrained", settings.seed), data),
         "random": features.of(models.embeddings("random", settings.seed), data),

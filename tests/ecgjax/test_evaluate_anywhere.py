@@ -85,7 +85,7 @@ def quick(monkeypatch):
 
 def settings_on(place, dataset, **probe):
     settings = settings_of_source(place)
-    changes = {"task": TASK, "bootstrap": 100, "shuffles": 0, "groups": (), **probe}
+    changes = {"task": TASK, "bootstrap": 100, "shuffles": 2, "groups": (), **probe}
     return dataclasses.replace(
         settings,
         data=dataclasses.replace(settings.data, dir=str(dataset.directory), **JUDGED),
