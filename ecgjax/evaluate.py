@@ -50,6 +50,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import REPORT_DIR
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.leakage import guard
@@ -78,7 +79,7 @@ from ecgjax.studies.questions import asked, check_answerable
 from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
 from ecgjax.studies.report.neighbour_section import neighbour_section
 from ecgjax.studies.report.report import Provenance
-from ecgjax.studies.report.report_files import REPORT_DIR, write_report
+from ecgjax.studies.report.report_files import write_report
 from ecgjax.studies.report.report_tables import question, results_table
 from ecgjax.training.telemetry import read_metrics
 

@@ -41,6 +41,7 @@ from ecgjax.evaluation.models.nested_cross_validation import (
     nested_logistic,
     patient_folds,
 )
+from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.finetuning import trainer
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
@@ -57,7 +58,6 @@ from ecgjax.studies.models import (
 )
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
-from ecgjax.studies.results import Key, over_seeds
 from ecgjax.studies.store import begin_study
 from ecgjax.system.files import replacing
 

@@ -24,6 +24,7 @@ from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
+from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.finetuning import trainer
 from ecgjax.leakage import guard
 from ecgjax.pages.page import SIMULATED
@@ -36,7 +37,6 @@ from ecgjax.studies.batch_norm import batch_norm
 from ecgjax.studies.finished_run import check_encoder, guarded, open_judged
 from ecgjax.studies.models import ModelName, StudyModels, check_trainings, with_float32
 from ecgjax.studies.questions import asked, check_answerable
-from ecgjax.studies.results import Key, over_seeds
 from ecgjax.studies.store import CELL_MODELS, Cell, Mode, TrainedCell, begin_study
 
 #: Leaves of the run that a study's cells depend on, besides those that decided the pretraining.

@@ -34,6 +34,7 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import KINDS, NO_MODEL
+from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_results
 from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pretraining_records
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
@@ -43,7 +44,6 @@ from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.report.cross_validation_page import _untrained, write_report
 from ecgjax.studies.report.seed_tables import entry as text_of
-from ecgjax.studies.results import Key, Rows, lost_seeds, of_seeds, read_results
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
 from tests.support.fixtures import make_simulated_dataset

@@ -22,12 +22,12 @@ from ecgjax.data import recordings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.results import Key, read_results
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
 from ecgjax.studies import finished_run, models
 from ecgjax.studies.one_task.pipeline import measure_task
 from ecgjax.studies.report import neighbour_section
-from ecgjax.studies.results import Key, read_results
 from tests.support.sources import open_stand_in
 
 RATE_HZ = 100

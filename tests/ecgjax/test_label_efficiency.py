@@ -22,6 +22,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key, lost_seeds, of_seeds, read_results, seed_sd, seeds_interval
 from ecgjax.settings.probe import FineTuneSettings, MetricSettings, ProbeSettings
 from ecgjax.studies import label_efficiency, models
 from ecgjax.studies.label_efficiency import measure_cells
@@ -33,7 +34,6 @@ from ecgjax.studies.report.label_efficiency_tables import (
     models_table,
     other_metrics_table,
 )
-from ecgjax.studies.results import Key, lost_seeds, of_seeds, read_results, seed_sd, seeds_interval
 from ecgjax.studies.store import (
     CELL_MODELS,
     CELLS_DIR,

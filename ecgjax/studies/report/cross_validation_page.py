@@ -11,6 +11,7 @@ import numpy as np
 
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.models import PLAIN, short_title
@@ -18,7 +19,6 @@ from ecgjax.studies.pretrained_runs import PretrainedRun, told_of_batch_norm
 from ecgjax.studies.questions import Problem, Question
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
-from ecgjax.studies.results import Key, Results, Rows
 
 _Means = Mapping[tuple[str, str, str], Sequence[Key]]
 

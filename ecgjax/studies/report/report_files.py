@@ -15,6 +15,7 @@ import numpy as np
 from ecgjax.data.labels import LabelledRecords
 from ecgjax.data.tasks import file_name
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import write_results
 from ecgjax.pages.page import Section
 from ecgjax.pages.write import Written, write_page
 from ecgjax.settings.sections import Tree
@@ -22,11 +23,7 @@ from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.report import Provenance
 from ecgjax.studies.report.report_page import evaluation_page
 from ecgjax.studies.report.report_tables import outputs_of, titles
-from ecgjax.studies.results import write_results
 from ecgjax.system.environment import describe_environment
-
-#: Name of the folder of reports inside a workdir.
-REPORT_DIR = "evaluation"
 
 
 def write_report(

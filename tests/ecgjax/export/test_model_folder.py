@@ -18,12 +18,12 @@ from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
 from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.results import Key, write_results
 from ecgjax.export import model_folder, read_safetensors, read_stablehlo, read_weights
 from ecgjax.export.file_names import CARD_FILE, CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, SAMPLE_FILE, WEIGHTS_FILE
 from ecgjax.export.model_folder import export_run
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.settings.sections import tree_of
-from ecgjax.studies.results import Key, write_results
 from tests.ecgjax.export.onnx.running import session
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
