@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 import types
 
 import jax
@@ -35,6 +36,8 @@ from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import KINDS, NO_MODEL
 from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_results
+from ecgjax.export.model_folder import export_run
+from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pretraining_records
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
@@ -484,6 +487,29 @@ def test_without_a_run_the_models_beside_encoders_are_tested_alone(give, monkeyp
     assert "Pretraining runs" not in report
     assert "is set by the recordings of this data set" in report
     assert "age and sex" in capsys.readouterr().out
+
+
+def test_an_exported_model_is_tested_without_its_run_and_its_recordings(give, trained_on_set, tmp_path, capsys):
+    run = write_run(tmp_path / "run", tiny(trained_on_set.directory), steps=(6,))
+    model = export_run(run, tmp_path / "model", formats=())
+    shutil.rmtree(run)
+    stored = give(model=[str(model)])
+    assert stored["models"] == {"age and sex": "demographics", "random resnet18": "random", "model": "pretrained"}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == stored["cautions"][0]
+    assert said[0].startswith(guard.UNCHECKED)
+    (words,) = stored["batch_norm"]
+    assert words.startswith("model: Batch norm of the pretrained encoder has its stored statistics")
+    assert "those of the tested fold among them" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds another study: batch_norm_records differ"):
+        give(model=[str(model)], statistics="evaluation")
+
+
+def test_studies_of_encoders_without_batch_norm_go_on_whatever_records_they_named():
+    before = {"title": "one", "weights": "f00d", "batch_norm_records": "beef", "layer": "features"}
+    now = cross_validation._upgraded(before, without_batch_norm=True)
+    assert now == {**before, "batch_norm_records": None}
+    assert cross_validation._upgraded(before, without_batch_norm=False) == before
 
 
 def test_without_a_run_and_without_a_config_the_encoder_is_the_default_one(give, monkeypatch):
