@@ -59,23 +59,22 @@ def head_lines(head: Mapping[str, Any]) -> list[str]:
         head: Object `head` of `config.json`.
     """
     is_value = head["kind"] == "quantity"
-    on = f", fitted on {head['chosen_on']}" if head["chosen_on"] else ""
+    on = f" on {head['chosen_on']}" if head["chosen_on"] else ""
     layers = "one linear layer" if head["hidden"] is None else f"two linear layers with {head['hidden']:,} between them"
     simulated = [dataset["name"] for dataset in head["data"] if dataset["simulated"]]
     lines = [
-        *([f"**SIMULATED: the labels of {' and '.join(simulated)} are of no patients.**\n"] if simulated else []),
+        *([f"**SIMULATED: the labels of {' and '.join(simulated)} are of no patients.**", ""] if simulated else []),
         f"- Question: {head['question']}, answered by {_form(head)}.",
         f"- Head: {layers}, on the encoder's features; {head['selected'] or 'nothing is said of how it was chosen'}.",
     ]
     if not is_value:
         lines += [
             f"- Calibration: {head['calibration'] or 'none, probabilities are as they were trained'}"
-            f"{on if head['calibration'] else ''}; {head['formula'].partition(';')[0]}.",
-            f"- Threshold: {head['threshold_rule'] or 'none was chosen'}{on if head['threshold_rule'] else ''}; the "
-            "answer is yes from the threshold on.",
+            f"{f', fitted{on}' if on and head['calibration'] else ''}; {head['formula'].partition(';')[0]}.",
+            f"- Threshold: {head['threshold_rule'] or 'none was chosen'}"
+            f"{f', chosen{on}' if on and head['threshold_rule'] else ''}; the answer is yes from the threshold on.",
         ]
-    lines += ["", _table(head), "", *([] if is_value else [_ELSEWHERE, ""]), _NO_FINDING]
-    return [visible(line) if "\n" not in line else line for line in lines]
+    return [*map(visible, lines), "", _table(head), "", *([] if is_value else [_ELSEWHERE, ""]), _NO_FINDING]
 
 
 def _form(head: Mapping[str, Any]) -> str:

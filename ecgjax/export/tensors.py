@@ -34,7 +34,7 @@ def flat_leaves(module: encoders.Split[M], *, of: str = "encoder") -> dict[str, 
 
     Args:
         module: Encoder or head.
-        of: Which of the two it is, a key of `PREFIXES`.
+        of: Kind of the module, `"encoder"` or `"head"`.
     """
     return {PREFIXES[of] + name: leaf for name, leaf in named_leaves(arrays_of(module)).items()}
 
@@ -70,7 +70,7 @@ def with_tensors(
         module: Encoder or head of the same architecture, as `encoders.create` or `encoders.abstract` returns it.
         tensors: Weights by their flat names.
         source: Name of where the weights come from, for messages.
-        of: Which of the two it is, a key of `PREFIXES`.
+        of: Kind of the module, `"encoder"` or `"head"`.
 
     Raises:
         CheckpointError: A weight is missing, there is one too many, or one has another shape or type.

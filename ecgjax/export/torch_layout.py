@@ -91,7 +91,7 @@ def torch_layouts(module: encoders.Split[M], *, of: str = "encoder") -> dict[str
 
     Args:
         module: Encoder or head, of which shapes are enough, as `encoders.abstract` returns it.
-        of: Which of the two it is, a key of `tensors.PREFIXES`.
+        of: Kind of the module, `"encoder"` or `"head"`.
     """
     modules = nnx.iter_modules(encoders.merge(module))
     kinds = {"/".join(map(str, path)): _KINDS.get(type(each), {}) for path, each in modules}

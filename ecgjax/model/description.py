@@ -14,7 +14,7 @@ from ecgjax.export.inference import LAYERS
 from ecgjax.export.safetensors import read_weights
 from ecgjax.export.tensors import Tensors, by_module, with_tensors
 from ecgjax.finetuning.answering_head import TrainedHead
-from ecgjax.model.answering import DescribedHead, read_described_head, with_weights
+from ecgjax.model.described_head import DescribedHead, read_described_head, with_weights
 from ecgjax.model.exported_folder import ExportedFolder
 from ecgjax.model.fields import Fields
 from ecgjax.settings.sections import read

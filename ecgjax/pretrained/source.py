@@ -19,7 +19,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
 from ecgjax.export.file_names import CONFIG_FILE, FORMAT
-from ecgjax.export.licence_terms import data_of
+from ecgjax.export.licence_terms import data_of_training
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.tensors import digest_of, flat_tensors
 from ecgjax.leakage import guard
@@ -53,6 +53,8 @@ class EncoderSource:
         training: What an exported model says of its training; empty for a run.
         model: Exported model; None for a run.
         read_preparation: Function that reads the preparation of these recordings; None where it was not recorded.
+        begun_from: Statements about the encoder whose weights the training began with (`beginning.py`); None for
+            random ones.
     """
 
     place: Path
@@ -66,6 +68,7 @@ class EncoderSource:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     model: Model | None = None
     read_preparation: Callable[[], Preprocessor] | None = None
+    begun_from: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -88,8 +91,9 @@ class EncoderSource:
 
     @property
     def known_sets(self) -> tuple[KnownSet, ...]:
-        """Data sets of the pretraining; empty where they were not recorded."""
-        return known_sets(self.data, self.encoder.pretrained_on)
+        """Data sets of the pretraining, without those that its weights began with; empty where not recorded."""
+        own = [each for each in self.data if "begun_from" not in each]
+        return known_sets(own, self.encoder.pretrained_on)
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -221,10 +225,11 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         settings=settings.encoder,
         statistics="running" if any(name.startswith("stats/") for name in tensors) else "none",
         format=None if about is None else _format_of(about),
-        data=() if about is None else tuple(data_of(about["data"])),
+        data=() if about is None else tuple(data_of_training(about)),
         weights_digest=digest_of(tensors),
         run=settings,
         read_preparation=None if about is None else functools.partial(_preparation, path, about),
+        begun_from=None if about is None else about.get("begun_from"),
     )
 
 
@@ -286,6 +291,7 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
         training=model.training,
         model=model,
         read_preparation=lambda: model.preprocessor,
+        begun_from=model.training.get("begun_from"),
     )
 
 

@@ -193,7 +193,7 @@ def keep_apart(
                 directories=[*run.settings.data.directories, *pretraining_data],
             )
         result = compared[trained_on.digest]
-        found += result.cautions
+        found += [*result.cautions, *guard.earlier_trainings(trained_on, name=run.title)]
         if not result.found:
             continue
         described = f"{run.title}: {describe(result, recordings, trained_on)}"
