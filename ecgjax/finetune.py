@@ -37,6 +37,7 @@ from ecgjax.data.recordings import unit_of
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import RESULTS_FILE, write_results
 from ecgjax.export.config_file import without_paths
 from ecgjax.export.evaluations import Evaluation
 from ecgjax.finetuning.looks import Looks
@@ -57,7 +58,6 @@ from ecgjax.studies.one_task.fine_tuned import (
     write_predictions,
 )
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.results import RESULTS_FILE, write_results
 from ecgjax.system.environment import describe_environment
 from ecgjax.training import device_mesh
 from ecgjax.training.about import About, about_training, exposures, write_about

@@ -17,6 +17,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import load_archive
+from ecgjax.evaluation.results import Key, read_results
 from ecgjax.export.model_folder import export_run
 from ecgjax.finetuning import run as finetuning_run
 from ecgjax.finetuning.looks import Looks
@@ -28,7 +29,6 @@ from ecgjax.pretrained import tuned_model
 from ecgjax.pretrained.fine_tuning import begin, check_signals
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
-from ecgjax.studies.results import Key, read_results
 from ecgjax.training import device_mesh, loop
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.telemetry import read_metrics
