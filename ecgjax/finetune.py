@@ -46,8 +46,6 @@ from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
-from ecgjax.pretrained.fine_tuning import Beginning, begin, source_of
-from ecgjax.pretrained.tuned_model import model_folder, write_tuned_model
 from ecgjax.settings.sections import leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
@@ -58,6 +56,8 @@ from ecgjax.studies.one_task.fine_tuned import (
     write_predictions,
 )
 from ecgjax.studies.one_task.supplement import Report
+from ecgjax.studies.tuned_run.labelled_beginning import Beginning, begin, source_of
+from ecgjax.studies.tuned_run.tuned_model import model_folder, write_tuned_model
 from ecgjax.system.environment import describe_environment
 from ecgjax.training import device_mesh
 from ecgjax.training.about import About, about_training, exposures, write_about

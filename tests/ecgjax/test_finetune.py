@@ -26,9 +26,9 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
 from ecgjax.pretrained import tuned_model
-from ecgjax.pretrained.fine_tuning import begin, check_signals
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
+from ecgjax.studies.tuned_run.labelled_beginning import begin, check_signals
 from ecgjax.training import device_mesh, loop
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.telemetry import read_metrics
