@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.builders.base import Quarantined
+from data_pipelines.command import output_file
 from data_pipelines.errors import DataError
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.atomic_directory import sync
@@ -335,3 +336,24 @@ def _described_answers(answers: Sequence[AnswerColumn], head: AnsweringHead) -> 
 def places(path: Path) -> tuple[Path, Path, Path]:
     """Returns the paths of the table, of what is said of it, and of the list of what could not be embedded."""
     return path, path.with_suffix(".json"), path.with_suffix(".quarantine.csv")
+
+
+def checked_out(given: str, *, overwrite: bool) -> Path:
+    """Returns the path of a table that a command will write, after checking that it can be written.
+
+    Args:
+        given: Value of the flag `--out`.
+        overwrite: Whether files that are there are replaced.
+
+    Raises:
+        DataError: The path is no `NAME.parquet`, cannot be written, or is taken.
+    """
+    out = output_file("out", given)
+    if out.suffix != ".parquet":
+        raise DataError(f"--out={given}: the table is a Parquet file; name it NAME.parquet")
+    table, about, listed = places(out)
+    # A list without a table was left by a command that found nothing to write, and is replaced by the next.
+    for path in (table, about, *([listed] if table.exists() else [])):
+        if path.exists() and not overwrite:
+            raise DataError(f"--out={given}: {path} exists; name another, or replace it with --overwrite")
+    return out

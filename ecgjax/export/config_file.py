@@ -15,7 +15,7 @@ from ecgjax.encoders.portability import portable
 from ecgjax.export.file_names import FORMAT, format_version
 from ecgjax.export.head_section import head_object
 from ecgjax.export.inference import Inference
-from ecgjax.export.licence_terms import data_of
+from ecgjax.export.licence_terms import data_of_training
 from ecgjax.export.stablehlo import StableHLO
 from ecgjax.export.tensors import model_tensors
 from ecgjax.export.torch_layout import torch_layouts
@@ -55,7 +55,7 @@ def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: 
         "files": {},
         "weights_digest": digest,
         "training": _training(run),
-        "data": data_of(run.about["data"]),
+        "data": data_of_training(run.about),
         "tensors": tensors_of(inference),
         "versions": versions(),
         "stablehlo": None if stablehlo is None else dataclasses.asdict(stablehlo),
@@ -68,6 +68,7 @@ def _training(run: TrainedRun) -> dict[str, Any]:
     settings = run.settings
     return {
         **exposures(run.about, run.encoder.step),
+        **{name: run.about[name] for name in ("begun_from", "extensions") if name in run.about},
         "objective": {
             "loss": tree_of(settings.objective),
             "relation": tree_of(settings.relation),

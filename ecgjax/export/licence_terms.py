@@ -54,3 +54,17 @@ def data_of(datasets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for dataset in datasets
     ]
+
+
+def data_of_training(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what leaves of the data sets of a run, as `data_of` does.
+
+    Those of the training whose weights the run began with come last, each with the name of that encoder in
+    `begun_from`.
+
+    Args:
+        about: What the run says of itself.
+    """
+    begun_from = about.get("begun_from")
+    earlier = [] if begun_from is None else [{"begun_from": begun_from["name"], **each} for each in begun_from["data"]]
+    return [*data_of(about["data"]), *earlier]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
-from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish, recover_retired
+from data_pipelines.system.atomic_directory import replaced_whole
 from ecgjax.errors import CheckpointError, ConfigError, chosen
 from ecgjax.export import inference_of, write_onnx, write_safetensors, write_stablehlo
 from ecgjax.export.config_file import config_of, described
@@ -210,19 +210,9 @@ def _check_replaceable(out: Path) -> None:
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """Yields an empty folder, which takes the place of `out` when the block ends without an error."""
-    staging, retired = out.with_name(f".{out.name}.exporting"), out.with_name(f".{out.name}.retired")
     try:
-        recover_retired(retired, out)
-        with exclusive_staging(staging):
-            try:
-                folder = staging / "whole"
-                folder.mkdir()
-                yield folder
-                publish(folder, out, retired=retired)
-            except BaseException:
-                clear_staging(staging)
-                raise
-        shutil.rmtree(retired, ignore_errors=True)
+        with replaced_whole(out, making="exporting") as folder:
+            yield folder
     except OSError as error:
         raise CheckpointError(
             f"--out={out} cannot be written ({error.strerror or error}): free space there or name another folder; what "

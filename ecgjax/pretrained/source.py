@@ -17,7 +17,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
 from ecgjax.export.file_names import CONFIG_FILE
-from ecgjax.export.licence_terms import data_of
+from ecgjax.export.licence_terms import data_of_training
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.tensors import digest_of, flat_tensors
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, read_pretraining_records
@@ -45,6 +45,8 @@ class EncoderSource:
             simulated, and licence; then those of the labels that it was trained with. Empty for such a run.
         weights_digest: Digest of parameters and statistics.
         run: Settings of the run; None for an exported model.
+        begun_from: Statements about the encoder whose weights the training began with (`beginning.py`); None for
+            random ones.
     """
 
     place: Path
@@ -55,6 +57,7 @@ class EncoderSource:
     data: tuple[Mapping[str, Any], ...]
     weights_digest: str
     run: RunSettings | None
+    begun_from: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -107,9 +110,10 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         settings=settings.encoder,
         statistics="running" if any(name.startswith("stats/") for name in tensors) else "none",
         preprocessor=None if about is None else read_preprocessor(path / ABOUT_FILE, preprocessor(about)),
-        data=() if about is None else tuple(data_of(about["data"])),
+        data=() if about is None else tuple(data_of_training(about)),
         weights_digest=digest_of(tensors),
         run=settings,
+        begun_from=None if about is None else about.get("begun_from"),
     )
 
 
@@ -138,6 +142,7 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
         data=data,
         weights_digest=model.weights_digest,
         run=None,
+        begun_from=model.training.get("begun_from"),
     )
 
 

@@ -6,9 +6,10 @@ revision of the code. Neither ids nor dates nor paths are part of it, so that it
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from ecgjax import encoders
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.samplers import SampledSide
+from ecgjax.optim import Extension
 from ecgjax.system.files import write_atomically
 from ecgjax.system.revision import code_revision
 from ecgjax.training.settings import PretrainingSettings
@@ -46,6 +48,8 @@ def about_run(
     *,
     examples_per_epoch: int,
     this_code: bool = True,
+    begun_from: Mapping[str, Any] | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> dict[str, Any]:
     """Returns what a run says of itself, but for how far it has come.
 
@@ -56,6 +60,8 @@ def about_run(
         split: Encoder of the run.
         examples_per_epoch: Number of recordings of an epoch of the run's sampler.
         this_code: Whether the run is trained by the code at hand, rather than told of later.
+        begun_from: Statements about the encoder whose weights the run began with; None for random ones.
+        extensions: Steps beyond the length in the run's config.
     """
     return about_training(
         recordings,
@@ -106,6 +112,8 @@ def about_training(
         "examples_per_epoch": examples_per_epoch,
         "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)],
         "code": code() if this_code else unknown_code(),
+        **({} if begun_from is None else {"begun_from": begun_from}),
+        **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),
     }
 
 

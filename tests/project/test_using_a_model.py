@@ -98,11 +98,27 @@ def test_recordings_as_they_are_have_embeddings_and_tokens(folder):
 
 
 def test_a_folder_becomes_a_table_that_is_read_back(folder):
-    (line,) = re.findall(r"python -m (ecgjax\.embed .*)", PAGE)
+    assert "3 of 3 recordings embedded" in command(r"ecgjax\.embed .*--input=ecgs", folder)
+    assert run(snippet("read_parquet"), folder).startswith("(3, 8) (3, 79, 8) float16 [")
+
+
+def test_recordings_that_come_in_find_those_that_are_alike(folder):
+    if not (folder / "embeddings.parquet").exists():
+        command(r"ecgjax\.embed .*--input=ecgs", folder)
+    write_wfdb(folder / "tomorrow", "new", twelve_lead_mv(seed=1))
+    assert "3 embeddings of 8 numbers" in command(r"ecgjax\.search build", folder)
+    command(r"ecgjax\.embed .*--input=tomorrow", folder)
+    told = command(r"ecgjax\.search query", folder)
+    assert "3 neighbours of 1 queries among 3 of 3 rows" in told
+    assert told.splitlines()[1].split() == ["new", "1", "1.0000", "r1", "hospital"]
+
+
+def command(begin, folder):
+    """Runs the one line of the page that begins so, and returns what it prints."""
+    (line,) = re.findall(rf"python -m ({begin}.*)", PAGE)
     done = subprocess.run([sys.executable, "-m", *line.split()], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "3 of 3 recordings embedded" in done.stdout
-    assert run(snippet("read_parquet"), folder).startswith("(3, 8) (3, 79, 8) float16 [")
+    return done.stdout
 
 
 @pytest.mark.parametrize(

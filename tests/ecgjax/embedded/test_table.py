@@ -14,10 +14,9 @@ from data_pipelines.prepared.dataset import CARD_FILE
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from data_pipelines.signals.recipe import RECIPES
 from data_pipelines.version import __version__
-from ecgjax import embed as command
 from ecgjax.embedded import table as table_module
 from ecgjax.embedded.inputs import open_input
-from ecgjax.embedded.table import AnswerColumn, Columns, EmbeddingTable, answer_columns
+from ecgjax.embedded.table import AnswerColumn, Columns, EmbeddingTable, answer_columns, checked_out
 from tests.ecgjax.model.written import write_model
 from tests.support.answering_heads import QUESTIONS, trained_head
 from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv
@@ -188,10 +187,10 @@ def test_a_list_without_a_table_does_not_stand_in_the_way(tmp_path):
 
     out = tmp_path / "e.parquet"
     (tmp_path / "e.quarantine.csv").write_text("left by a command that embedded nothing")
-    assert command._checked_out(str(out), overwrite=False) == out
+    assert checked_out(str(out), overwrite=False) == out
     out.touch()
     with pytest.raises(DataError, match="exists; name another"):
-        command._checked_out(str(out), overwrite=False)
+        checked_out(str(out), overwrite=False)
 
 
 def test_an_error_leaves_no_file_and_what_was_there_as_it_was(model, ecgs, tmp_path, monkeypatch):
