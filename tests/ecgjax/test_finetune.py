@@ -25,7 +25,7 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
 from ecgjax.pretrained import tuned_model
-from ecgjax.pretrained.fine_tuning import begin, check_signals
+from ecgjax.pretrained.labelled_start import check_signals, open_start
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.studies.results import Key, read_results
@@ -186,10 +186,10 @@ def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, who
 
 
 def prepared(settings, *, mesh=None):
-    beginning = begin(settings)
+    start = open_start(settings)
     return prepare_run(
-        settings, recordings=beginning.recordings, data=beginning.data, encoder=beginning.source.encoder,
-        weights_digest=beginning.source.weights_digest, mesh=mesh,
+        settings, recordings=start.recordings, data=start.data, encoder=start.source.encoder,
+        weights_digest=start.source.weights_digest, mesh=mesh,
     )  # fmt: skip
 
 
@@ -268,7 +268,7 @@ def test_a_quantity_from_an_exported_model(config, source, tmp_path):
 
 def test_training_ends_where_validation_no_longer_improves_and_stays_ended(config, tmp_path, monkeypatch):
     looks = iter([0.6, 0.7, 0.65, 0.6])
-    kind = type(finetune.kind_of(begin(read(FineTuningSettings, config())).data.task))
+    kind = type(finetune.kind_of(open_start(read(FineTuningSettings, config())).data.task))
     monkeypatch.setattr(kind, "value", lambda *args, **kwargs: next(looks))
     changes = {"training__steps": 60, "training__patience": 2}
     assert finetune.finetune(config(**changes), tmp_path, progress=False)
@@ -310,7 +310,7 @@ def test_folders_of_one_kind_of_run_are_refused_by_the_other(config, dataset, so
     with pytest.raises(ConfigError, match=r"is the folder of a fine-tuning run.*whole/model, which ecgjax\.load opens"):
         defaults.settings_of_run(whole)
     with pytest.raises(ConfigError, match="is the folder of a fine-tuning run"):
-        begin(read(FineTuningSettings, config(init__source=str(whole))))
+        open_start(read(FineTuningSettings, config(init__source=str(whole))))
 
 
 def test_another_question_or_encoder_in_a_workdir_is_refused(config, whole, tmp_path, dataset):
@@ -329,13 +329,13 @@ def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config
     other = make_simulated_dataset(tmp_path, num_patients=60, rate=100, seconds=4).directory
     remedy = r"--builder=prepared --source=.* --target_rate_hz=50 --seconds=4"
     with pytest.raises(ConfigError, match=rf"has 400 samples at 100 Hz.*trained on 200 at 50 Hz: .*{remedy}"):
-        begin(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
-    beginning = begin(read(FineTuningSettings, config()))
-    recipe = dataclasses.replace(beginning.source.preprocessor.recipe, notch_hz=50.0)
+        open_start(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
+    start = open_start(read(FineTuningSettings, config()))
+    recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=50.0)
     filtered = dataclasses.replace(
-        beginning.source, preprocessor=dataclasses.replace(beginning.source.preprocessor, recipe=recipe)
+        start.source, preprocessor=dataclasses.replace(start.source.preprocessor, recipe=recipe)
     )
     with pytest.raises(
         ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=50.0: build the data set"
     ):
-        check_signals(filtered, beginning.recordings, directory="here")
+        check_signals(filtered, start.recordings, directory="here")
