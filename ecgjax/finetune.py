@@ -46,7 +46,7 @@ from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
 from ecgjax.pretrained.labelled_start import LabelledStart, open_start, source_of
-from ecgjax.pretrained.tuned_model import model_folder, write_tuned_model
+from ecgjax.pretrained.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.settings.sections import leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
@@ -207,6 +207,7 @@ def _finish(
     # Every process takes part in the predictions; the first one does the rest.
     val, test = (run.predict(weights, part.records) for part in (data.val, data.test))
     encoder, head = tuned(run, weights)
+    told = told_of(labelled.source)
     if jax.process_index():
         return
     training = without_paths(tree_of(settings))
@@ -249,6 +250,7 @@ def _finish(
     missing = write_tuned_model(
         model_folder(workdir),
         source=labelled.source,
+        told=told,
         encoder=encoder,
         head=head,
         answering=answering,
