@@ -111,7 +111,7 @@ def computed(workdir):
 
 def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch):
     workdir = tmp_path / "stopped"
-    for stop in (1, 6, 11):
+    for stop in (1, 7):
         with monkeypatch.context() as patch:
             patch.setattr(loop.StopRequest, "requested", lambda self, step, stop=stop: step == stop)
             assert not finetune.finetune(config(**ALL), workdir, progress=False)
@@ -194,7 +194,11 @@ def prepared(settings, *, mesh=None):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"training__head_start": "probe", "training__balance": True}, {"task": "age_years", "seed": 3}]
+    "changes",
+    [
+        {"training__head_start": "probe", "training__balance": True},
+        pytest.param({"task": "age_years", "seed": 3}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
     settings = read(FineTuningSettings, config(**changes))
@@ -230,10 +234,11 @@ def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
     np.testing.assert_allclose(ours, network.scores(signals), rtol=1e-4, atol=1e-4)
 
 
-def test_rows_and_losses_are_the_same_on_any_number_of_devices(config):
+@pytest.mark.parametrize("counts", [(1, 8), pytest.param((1, 2), marks=pytest.mark.slow)])
+def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts):
     settings = read(FineTuningSettings, config(training__metric__weight=1.0))
     found = {}
-    for count in (1, 2, 8):
+    for count in counts:
         mesh = device_mesh.Mesh(np.array(jax.devices()[:count]).reshape(count, 1), device_mesh.AXES)
         run = prepared(settings, mesh=mesh)
         state, losses, rows = first_state(run, progress=False), [], []
@@ -245,10 +250,10 @@ def test_rows_and_losses_are_the_same_on_any_number_of_devices(config):
             losses.append(float(metrics["loss"]))
         stream.close()
         found[count] = rows, losses, run.predict(state.evaluated, run.data.val.records)
-    for rows, losses, outputs in (found[2], found[8]):
-        np.testing.assert_array_equal(rows, found[1][0])
-        np.testing.assert_allclose(losses, found[1][1], rtol=1e-5)
-        np.testing.assert_allclose(outputs, found[1][2], rtol=1e-3, atol=1e-4)
+    (rows, losses, outputs), alone = found[counts[1]], found[1]
+    np.testing.assert_array_equal(rows, alone[0])
+    np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
+    np.testing.assert_allclose(outputs, alone[2], rtol=1e-3, atol=1e-4)
 
 
 def test_a_quantity_from_an_exported_model(config, source, tmp_path):
@@ -266,6 +271,7 @@ def test_a_quantity_from_an_exported_model(config, source, tmp_path):
     assert 20 < values.mean() < 90
 
 
+@pytest.mark.slow
 def test_training_ends_where_validation_no_longer_improves_and_stays_ended(config, tmp_path, monkeypatch):
     looks = iter([0.6, 0.7, 0.65, 0.6])
     kind = type(finetune.kind_of(open_start(read(FineTuningSettings, config())).data.task))
