@@ -21,11 +21,11 @@ from pathlib import Path
 import jax
 import ml_collections
 from absl import flags
+from ml_collections.config_flags import config_flags
 
 from data_pipelines.system.visible_text import visible
-from ecgjax import defaults
+from ecgjax import defaults, processes
 from ecgjax.config import run_config
-from ecgjax.training import device_mesh
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
@@ -130,11 +130,20 @@ def _announce(run: Run, start: int) -> None:
 
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
-    device_mesh.start_processes()
-    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
+    config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
+    with processes.telling_failures():
+        processes.begin(
+            config=config,
+            config_file=config_flags.get_config_filename(flags.FLAGS["config"]),
+            workdir=workdir,
+            given=processes.given_place(),
+            limit_s=flags.FLAGS.start_timeout_s,
+        )
+        finished = pretrain(config, workdir)
     return 0 if finished else run_config.EXIT_STOPPED
 
 
 if __name__ == "__main__":
     run_config.define_flags()
+    processes.define_flags()
     run_config.run(main, leaves=defaults.leaves)
