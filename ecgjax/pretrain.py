@@ -26,6 +26,7 @@ from ml_collections.config_flags import config_flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
 from ecgjax.config import run_config
+from ecgjax.settings.sections import flat
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
@@ -133,7 +134,7 @@ def main(_: list[str]) -> int:
     config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
     with processes.telling_failures():
         processes.begin(
-            config=config,
+            leaves=flat(config.to_dict()),
             config_file=config_flags.get_config_filename(flags.FLAGS["config"]),
             workdir=workdir,
             given=processes.given_place(),

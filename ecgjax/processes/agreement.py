@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 import data_pipelines
 import ecgjax
 from ecgjax.processes.accelerators import installed_plugins
-from ecgjax.settings.sections import flat
+from ecgjax.settings.leaf import Value
 from ecgjax.system.environment import package_versions
 from ecgjax.system.revision import code_revision
 
@@ -41,16 +40,15 @@ _LONGEST = 120
 
 
 def facts(
-    config: ConfigDict | None, environment: Mapping[str, str], *, config_file: str | Path | None = None
+    leaves: Mapping[str, Value], environment: Mapping[str, str], *, config_file: str | Path | None = None
 ) -> dict[str, str]:
     """Returns all that decides the numbers of a run, as texts by name, in the order in which differences are told.
 
     Args:
-        config: Config of the run; None for a command without one.
+        leaves: Every leaf of the resolved config by its path; none for a command without a config.
         environment: Variables of the environment.
         config_file: File of the config, which may define losses and relations of its own.
     """
-    leaves = {} if config is None else flat(config.to_dict())
     told = {
         f"config.{name}": json.dumps(value, sort_keys=True, default=repr)
         for name, value in sorted(leaves.items())

@@ -40,7 +40,7 @@ PROBLEM = "problem"
 _BIND_VARIABLE = "JAX_COORDINATOR_BIND_ADDRESS"
 _MAGIC = "ecgjax roll call 1"
 _LONGEST_LINE = 2**24
-_CONNECT_S, _LAST_WORDS_S, _SLACK_S = 5.0, 5.0, 15.0
+_CONNECT_S, _LAST_WORDS_S, _MOMENT_S, _SLACK_S = 5.0, 10.0, 0.5, 20.0
 _MOST_NAMED = 8
 
 
@@ -226,12 +226,13 @@ def _reason(error: Exception) -> str:
 
 @dataclasses.dataclass
 class _Caller:
-    """A connection to process 0: what has come of a line, lines, and who has said to be there."""
+    """A connection to process 0: what has come of a line, lines, who has said to be there, and whether it was told."""
 
     socket: socket.socket
     buffer: bytes = b""
     greeting: Mapping[str, Any] | None = None
     lines: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
+    told: bool = False
 
 
 class _Chair:
@@ -240,6 +241,7 @@ class _Chair:
     def __init__(self, listener: socket.socket, num_processes: int, limit_s: float, agenda: Sequence[Judge]):
         self._listener, self._number, self._limit_s, self._agenda = listener, num_processes, limit_s, agenda
         self._callers: list[_Caller] = []
+        self._early = True  # Others may still come.
         self._over = threading.Event()
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -259,13 +261,14 @@ class _Chair:
                 members = self._members()
                 if problem is not None:
                     raise ConfigError(problem)
-                self._tell(judge([members[index].lines.pop(0) for index in range(self._number)]))
+                self._early = False
+                self._tell(judge([members[index].lines.pop(0) for index in range(self._number)]), self._callers)
             self._let_them_go()
         except ConfigError as error:
-            self._tell({PROBLEM: str(error)})
-            self._let_them_go()
+            self._refuse(str(error))
         except Exception as error:
-            self._tell({PROBLEM: f"process 0 failed while the run began ({error!r}); its output says more"})
+            told = f"process 0 failed while the run began ({error!r}); its output says more"
+            self._tell({PROBLEM: told}, self._callers)
             raise
         finally:
             for caller in self._callers:
@@ -288,6 +291,7 @@ class _Chair:
                 return None
             left = until - time.monotonic()
             if left <= 0:
+                self._early = False
                 return self._absent(members)
             self._read(min(left, 0.2))
         return "process 0 was stopped while the run began"
@@ -365,13 +369,28 @@ class _Chair:
         caller.socket.close()
         self._callers.remove(caller)
 
-    def _tell(self, answer: Said) -> None:
+    def _tell(self, answer: Said, callers: Sequence[_Caller]) -> None:
         line = json.dumps({"call": _MAGIC, **answer}).encode() + b"\n"
-        for caller in self._callers:
+        for caller in callers:
             with contextlib.suppress(OSError):
                 caller.socket.settimeout(_CONNECT_S)
                 caller.socket.sendall(line)
                 caller.socket.setblocking(False)
+
+    def _refuse(self, problem: str) -> None:
+        """Tells the problem to all who are there, and for a while to those who come: they would wait for nothing."""
+        answer, told = {PROBLEM: problem}, 0
+        until = time.monotonic() + (_LAST_WORDS_S if self._early else _MOMENT_S)
+        while not self._over.is_set():
+            waiting = [each for each in self._callers if each.greeting is not None and not each.told]
+            self._tell(answer, waiting)
+            for each in waiting:
+                each.told = True
+            told += len(waiting)
+            if told >= self._number or time.monotonic() > until:
+                break
+            self._read(0.05)
+        self._let_them_go()
 
     def _let_them_go(self) -> None:
         """Waits for the others to hang up: a port on which this side closes first stays taken for a while."""

@@ -107,7 +107,7 @@ def _name(process_id: int, token: str) -> str:
 
 def _see_and_write(inside: Path, process_id: int, token: str, seconds: float) -> str | None:
     if _missing(inside, {0}, token, seconds):
-        return f"does not see in {seconds:g} s what process 0 has written there"
+        return f"does not see in {seconds:g} s in {inside.parent} what process 0 has written there"
     try:
         _write(inside, process_id, token)
     except OSError as error:
@@ -117,7 +117,7 @@ def _see_and_write(inside: Path, process_id: int, token: str, seconds: float) ->
 
 def _see_all(inside: Path, others: Sequence[int], token: str, seconds: float) -> str | None:
     if left := _missing(inside, set(others), token, seconds):
-        return f"does not see in {seconds:g} s what process {min(left)} has written there"
+        return f"does not see in {seconds:g} s in {inside.parent} what process {min(left)} has written there"
     return None
 
 

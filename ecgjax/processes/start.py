@@ -13,11 +13,12 @@ import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
+from absl import flags
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from data_pipelines.system.visible_text import visible
 from ecgjax.errors import ConfigError
@@ -35,6 +36,7 @@ from ecgjax.processes.accelerators import (
 from ecgjax.processes.detection import CLUSTER_VARIABLE, Given, find_place
 from ecgjax.processes.place import Place
 from ecgjax.processes.roll_call import RollCall, Said
+from ecgjax.settings.leaf import Value
 
 #: Seconds within which all processes must have come, where nothing else is asked for: as long as JAX waits.
 LIMIT_S = 300.0
@@ -43,13 +45,17 @@ LIMIT_S = 300.0
 #: should not show only after JAX's default of 300 s.
 _SHUTDOWN_TIMEOUT_S = 30
 
+#: Flag of Orbax that makes its barriers go through the coordination service, with a limit of 300 s and the numbers of
+#: those who are missing; without it they are collectives, which wait for ever.
+_ORBAX_FLAG = "experimental_orbax_use_distributed_barrier"
+
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 _METADATA_S = 5.0
 
 
 def begin(
     *,
-    config: ConfigDict | None = None,
+    leaves: Mapping[str, Value] = MappingProxyType({}),
     config_file: str | Path | None = None,
     workdir: str | Path | None = None,
     given: Given | None = None,
@@ -63,7 +69,7 @@ def begin(
     come before any other use of JAX.
 
     Args:
-        config: Config of the run; None for a command without one.
+        leaves: Every leaf of the resolved config by its path; none for a command without a config.
         config_file: File of the config, which may define losses and relations of its own.
         workdir: Folder that all processes write to; None for none.
         given: Values of the flags that say the place of this process.
@@ -78,7 +84,7 @@ def begin(
     if place is None:
         _check_devices(_Roll([_host()], [seen], [None], ""), "", limit_s=limit_s)
         return
-    roll = _call_the_roll(place, seen, config, config_file, workdir, limit_s)
+    roll = _call_the_roll(place, seen, leaves, config_file, workdir, limit_s)
     _connect(place, roll, limit_s)
     _check_devices(roll, place.origin, limit_s=limit_s)
     # On CPUs the first collective sets up connections and gives up after 30 s, and processes drift apart by that much
@@ -132,14 +138,14 @@ def _metadata(name: str) -> str | None:
 def _call_the_roll(
     place: Place,
     seen: Accelerators,
-    config: ConfigDict | None,
+    leaves: Mapping[str, Value],
     config_file: str | Path | None,
     workdir: str | Path | None,
     limit_s: float,
 ) -> _Roll:
     """Waits until all processes have come, and compares what they say."""
     greeting = {
-        "facts": agreement.facts(config, os.environ, config_file=config_file),
+        "facts": agreement.facts(leaves, os.environ, config_file=config_file),
         "accelerators": dataclasses.asdict(seen if wants_accelerators(os.environ) else Accelerators()),
         "chosen": bool(_chosen_devices(os.environ)),
         "shares a folder": workdir is not None,
@@ -192,6 +198,8 @@ def _chosen_devices(environment: Mapping[str, str]) -> list[int]:
 
 
 def _connect(place: Place, roll: _Roll, limit_s: float) -> None:
+    if _ORBAX_FLAG in flags.FLAGS:
+        flags.FLAGS[_ORBAX_FLAG].value = True
     jax.distributed.initialize(
         coordinator_address=place.coordinator,
         num_processes=place.num_processes,
