@@ -24,7 +24,7 @@ class Place:
         coordinator: Address that process 0 listens at, `host:port`.
         num_processes: Number of processes of the run.
         process_id: Number of this process, from 0.
-        origin: Where this is known from, in words.
+        origin: Names of what says so: flags, variables or a cluster.
     """
 
     coordinator: str

@@ -260,7 +260,7 @@ def devices_line(hosts: Sequence[str], used: Sequence[int], kind: str, origin: s
         hosts: Name of the host of every process.
         used: Number of devices that every process uses.
         kind: Kind of the devices.
-        origin: Where the places of the processes are known from.
+        origin: Names of what says the places of the processes.
     """
     by_host: Counter[str] = Counter()
     for host, count in zip(hosts, used, strict=True):

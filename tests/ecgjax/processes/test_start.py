@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from ecgjax.processes.accelerators import Accelerators
 
 ROOT = Path(__file__).parents[3]
 
-#: Far below the half minute after which JAX's own limits would end a process.
-SOON_S = 60
+#: What hangs is an error here; how soon each start ends is measured in `test_roll_call.py`, without the imports.
+HANGS_S = 200
 
 
 @pytest.mark.parametrize(
@@ -67,26 +66,25 @@ def test_devices_that_are_no_numbers_are_refused(text):
     assert start._chosen_devices({}) == []
 
 
-def run_all(*processes, environments=None):
-    """Runs `ecgjax.pretrain` as processes with these flags, and returns status and output of each, and the seconds."""
+def run_all(*processes):
+    """Runs `ecgjax.pretrain` as processes with these flags, and returns status and output of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    begin = time.monotonic()
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "ecgjax.pretrain", "--config=tests/support/tiny_config.py",
              f"--coordinator={address}", *flags],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **(environments or [{}] * 9)[number]},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number, flags in enumerate(processes)
+        for flags in processes
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=200)[0] for process in running]
-    return [(process.returncode, out) for process, out in zip(running, outputs, strict=True)], time.monotonic() - begin
+    outputs = [process.communicate(timeout=HANGS_S)[0] for process in running]
+    return [(process.returncode, out) for process, out in zip(running, outputs, strict=True)]
 
 
 def flags(number, of, *more):
@@ -99,7 +97,7 @@ def error_of(output):
 
 def test_processes_with_different_settings_end_with_one_sentence(tmp_path):
     workdir = f"--workdir={tmp_path}/run"
-    done, seconds = run_all(
+    done = run_all(
         flags(0, 2, workdir), flags(1, 2, workdir, "--config.optimizer.learning_rate=.5", "--config.data.dir=elsewhere")
     )
     assert [status for status, _ in done] == [EXIT_USER_ERROR] * 2
@@ -107,7 +105,6 @@ def test_processes_with_different_settings_end_with_one_sentence(tmp_path):
     (line,) = error_of(done[0][1])
     assert "config.optimizer.learning_rate is 0.001 in process 0 (" in line
     assert " and 0.5 in process 1 (" in line
-    assert seconds < SOON_S
     assert not (tmp_path / "run").exists(), "a refused run leaves nothing"
 
 
@@ -115,46 +112,30 @@ def test_processes_with_different_settings_end_with_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("processes", "told"),
     [
-        pytest.param([flags(0, 3), flags(2, 3)], "of 3 processes 1 did not come within 5 s", id="missing"),
-        pytest.param([flags(0, 2), flags(0, 2)], "process 0 of 2 came twice", id="first doubled"),
+        pytest.param([flags(0, 3), flags(2, 3)], "of 3 processes 1 did not come within 20 s", id="missing"),
         pytest.param([flags(0, 3), flags(1, 3), flags(1, 3)], "process 1 of 3 came twice", id="doubled"),
-        pytest.param([flags(0, 2), flags(1, 3)], "is one of 3, but process 0 waits for 2", id="other number"),
-        pytest.param([flags(1, 2)], "found no process 0 at 127.0.0.1:", id="no first"),
     ],
 )
 def test_processes_missing_or_doubled_are_named_by_all(processes, told, tmp_path):
-    more = [f"--workdir={tmp_path}/run", "--start_timeout_s=5"]
-    done, seconds = run_all(*([*each, *more] for each in processes))
+    more = [f"--workdir={tmp_path}/run", "--start_timeout_s=20"]
+    done = run_all(*([*each, *more] for each in processes))
     for status, output in done:
         assert status == EXIT_USER_ERROR, output
         (line,) = error_of(output)
         assert told in line
-    assert seconds < SOON_S
 
 
 @pytest.mark.slow
 def test_workdirs_that_are_not_shared_are_refused(tmp_path):
-    done, seconds = run_all(
-        *(flags(number, 2, f"--workdir={tmp_path}/{number}", "--start_timeout_s=10") for number in range(2))
-    )
+    done = run_all(*(flags(number, 2, f"--workdir={tmp_path}/{number}", "--start_timeout_s=10") for number in range(2)))
     assert [status for status, _ in done] == [EXIT_USER_ERROR] * 2
     assert error_of(done[0][1]) == error_of(done[1][1])
     assert "is no folder that all processes share and can write: process 1 on" in error_of(done[0][1])[0]
-    assert seconds < SOON_S
 
 
 @pytest.mark.slow
 def test_the_error_of_one_process_after_the_start_ends_all(tmp_path):
     # Process 0 alone finds that the workdir belongs to another run.
     (tmp_path / "run" / "checkpoints" / "7").mkdir(parents=True)
-    done, seconds = run_all(*(flags(number, 2, f"--workdir={tmp_path}/run") for number in range(2)))
+    done = run_all(*(flags(number, 2, f"--workdir={tmp_path}/run") for number in range(2)))
     assert [status for status, _ in done] == [EXIT_USER_ERROR] * 2
-    assert seconds < 2 * SOON_S
-
-
-@pytest.mark.slow
-def test_processes_with_other_flags_of_xla_are_refused(tmp_path):
-    flag = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
-    done, _ = run_all(*(flags(number, 2, f"--workdir={tmp_path}/run") for number in range(2)), environments=[{}, flag])
-    assert [status for status, _ in done] == [EXIT_USER_ERROR] * 2
-    assert "XLA_FLAGS --xla_cpu_enable_fast_math is not set in process 0" in error_of(done[0][1])[0]
