@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from jax._src.hardware_utils import num_available_tpu_chips_and_device_id
+
 from ecgjax.errors import ConfigError
 
 #: Packages that let JAX use an accelerator.
@@ -18,7 +20,6 @@ PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 LOCAL_VARIABLE = "JAX_LOCAL_DEVICE_IDS"
 
 _LISTED = re.compile(r"^\s*(GPU|MIG)\s+(.*?)\s*\((?:UUID: )([^)]+)\)\s*$")
-_GOOGLE = "0x1ae0"  # The vendor of a TPU on the PCI bus.
 _SECONDS = 20.0
 
 
@@ -58,6 +59,9 @@ def gpus_of(environment: Mapping[str, str], *, listing: str | None, files: Seque
         numbers = sorted(int(name[6:]) for name in files if re.fullmatch(r"nvidia\d+", name))
         found, parts = [("NVIDIA GPU", f"GPU {number}") for number in numbers], {}
     visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if parts and visible is None:
+        # CUDA shows one part of a divided GPU and nothing else, unless it is told which.
+        found = [("MIG device", next(iter(parts)))]
     chosen = found if visible is None else _visible(visible, found, parts)
     return Accelerators("gpu", tuple(n for n, _ in chosen), tuple(i for _, i in chosen), sure=listing is not None)
 
@@ -91,16 +95,23 @@ def visible_accelerators(environment: Mapping[str, str]) -> Accelerators:
     gpus = gpus_of(environment, listing=_nvidia_smi() if files or Path("/dev/dxg").exists() else None, files=files)
     if gpus.names:
         return gpus
-    vendors = [path for path in Path("/sys/bus/pci/devices").glob("*/vendor") if _text(path) == _GOOGLE]
-    chips = len(vendors) if any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")) else 0
-    return Accelerators("tpu", ("TPU chip",) * chips, tuple(f"TPU {number}" for number in range(chips)))
+    files = [*(path.name for path in Path("/dev").glob("accel*")), *(p.name for p in Path("/dev/vfio").glob("[0-9]*"))]
+    return tpus_of(environment, chips=num_available_tpu_chips_and_device_id()[0] if files else 0, files=files)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+def tpus_of(environment: Mapping[str, str], *, chips: int, files: Sequence[str]) -> Accelerators:
+    """Returns the TPU chips that a process can see.
+
+    Args:
+        environment: Variables of the environment, of which `TPU_VISIBLE_CHIPS` or `TPU_VISIBLE_DEVICES` restricts them.
+        chips: Number of chips on the bus of the machine.
+        files: Names of the device files, of which a container has those of its own chips.
+    """
+    count = min(chips, sum(re.fullmatch(r"accel\d+|\d+", name) is not None for name in files))
+    visible = environment.get("TPU_VISIBLE_CHIPS") or environment.get("TPU_VISIBLE_DEVICES")
+    if visible:
+        count = min(count, len([each for each in visible.split(",") if each.strip()]))
+    return Accelerators("tpu", ("TPU chip",) * count, tuple(f"TPU {number}" for number in range(count)))
 
 
 def _nvidia_smi() -> str | None:

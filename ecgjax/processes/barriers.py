@@ -36,6 +36,10 @@ _POLL_S = 1.0
 _calls: collections.Counter[str] = collections.Counter()
 
 
+class _ToldError(ConfigError):
+    """Another process has failed and has told why."""
+
+
 def gather(topic: str, value: str, *, limit_s: float = LIMIT_S) -> list[str]:
     """Returns a text of every process, in the order of their numbers.
 
@@ -64,7 +68,7 @@ def gather(topic: str, value: str, *, limit_s: float = LIMIT_S) -> list[str]:
             if text is not None:
                 values[number] = text
             elif failed := _failure(client):
-                raise ConfigError(failed)
+                raise _ToldError(failed)
             elif left <= 0:
                 _collect(client, key, values)
                 raise ConfigError(_absent(client, topic, values, limit_s))
@@ -89,6 +93,8 @@ def telling_failures() -> Iterator[None]:
     """Context manager that tells the other processes of a user's error of this one, who wait for it."""
     try:
         yield
+    except _ToldError:
+        raise
     except (ConfigError, DataError, CheckpointError, DivergedError) as error:
         if jax.distributed.is_initialized() and jax.process_count() > 1:
             me = jax.process_index()

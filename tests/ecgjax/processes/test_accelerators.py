@@ -8,6 +8,7 @@ from ecgjax.processes.accelerators import (
     gpus_of,
     idle_sentence,
     local_devices,
+    tpus_of,
     unused_sentence,
     wants_accelerators,
 )
@@ -48,7 +49,7 @@ def test_the_driver_and_a_variable_say_which_gpus_are_seen(visible, expected):
 def test_parts_of_a_gpu_are_seen_by_their_own_names():
     found = gpus_of({"CUDA_VISIBLE_DEVICES": "MIG-7bb"}, listing=MIG, files=[])
     assert found.identities == ("MIG-7bb",)
-    assert gpus_of({}, listing=MIG, files=[]).identities == ("GPU-0aa",)
+    assert gpus_of({}, listing=MIG, files=[]).identities == ("MIG-7bb",)
 
 
 def test_without_the_drivers_program_its_files_count():
@@ -56,6 +57,20 @@ def test_without_the_drivers_program_its_files_count():
     assert len(found.names) == 2
     assert not found.sure
     assert gpus_of({}, listing=None, files=[]) == Accelerators(sure=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "chips", "files", "count"),
+    [
+        ({}, 4, ["accel0", "accel1", "accel2", "accel3"], 4),
+        ({}, 8, ["0", "1", "2", "3"], 4),  # A container with half of them.
+        ({}, 4, ["accel0", "accel_control"], 1),
+        ({"TPU_VISIBLE_CHIPS": "0,1"}, 4, ["accel0", "accel1", "accel2", "accel3"], 2),
+        ({}, 0, ["0", "1"], 0),  # These files are of other devices.
+    ],
+)
+def test_the_bus_its_files_and_a_variable_say_which_tpu_chips_are_seen(environment, chips, files, count):
+    assert len(tpus_of(environment, chips=chips, files=files).identities) == count
 
 
 def shares(hosts, seen, taken=()):

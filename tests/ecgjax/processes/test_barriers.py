@@ -88,6 +88,13 @@ def test_the_error_of_another_process_ends_the_wait_at_once(service):
     assert time.monotonic() - begin < 5
 
 
+def test_what_another_process_has_told_is_not_told_again(service):
+    service.values["ecgjax/failed/2"] = "process 2 (c) has ended: no such data set"
+    with pytest.raises(ConfigError, match="no such data set"), barriers.telling_failures():
+        barriers.wait_for_all("data", limit_s=600)
+    assert "ecgjax/failed/1" not in service.values
+
+
 @pytest.mark.parametrize("error", [ConfigError("a leaf"), DataError("a shard")])
 def test_an_error_of_the_user_is_told_to_the_others(service, error):
     with pytest.raises(type(error)), barriers.telling_failures():

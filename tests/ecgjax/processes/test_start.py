@@ -12,6 +12,7 @@ from data_pipelines.command import EXIT_USER_ERROR
 from ecgjax.errors import ConfigError
 from ecgjax.processes import start
 from ecgjax.processes.accelerators import Accelerators
+from tests.support.fixtures import make_simulated_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,7 +84,11 @@ def run_all(*processes):
         )
         for flags in processes
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=HANGS_S)[0] for process in running]
+    try:
+        outputs = [process.communicate(timeout=HANGS_S)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
     return [(process.returncode, out) for process, out in zip(running, outputs, strict=True)]
 
 
@@ -127,7 +132,7 @@ def test_processes_missing_or_doubled_are_named_by_all(processes, told, tmp_path
 
 @pytest.mark.slow
 def test_workdirs_that_are_not_shared_are_refused(tmp_path):
-    done = run_all(*(flags(number, 2, f"--workdir={tmp_path}/{number}", "--start_timeout_s=10") for number in range(2)))
+    done = run_all(*(flags(number, 2, f"--workdir={tmp_path}/{number}", "--start_timeout_s=20") for number in range(2)))
     assert [status for status, _ in done] == [EXIT_USER_ERROR] * 2
     assert error_of(done[0][1]) == error_of(done[1][1])
     assert "is no folder that all processes share and can write: process 1 on" in error_of(done[0][1])[0]
@@ -135,7 +140,11 @@ def test_workdirs_that_are_not_shared_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_error_of_one_process_after_the_start_ends_all(tmp_path):
-    # Process 0 alone finds that the workdir belongs to another run.
-    (tmp_path / "run" / "checkpoints" / "7").mkdir(parents=True)
-    done = run_all(*(flags(number, 2, f"--workdir={tmp_path}/run") for number in range(2)))
+    data = make_simulated_dataset(tmp_path, num_patients=40, rate=50, seconds=4).directory
+    run = f"--workdir={tmp_path}/run"
+    done = run_all(flags(0, 2, run, f"--config.data.dir={data}"), flags(1, 2, run))
     assert [status for status, _ in done] == [EXIT_USER_ERROR] * 2
+    ((own,), (told,)) = (error_of(output) for _, output in reversed(done))
+    assert "nowhere" in own
+    assert told.startswith("error: process 1 (")
+    assert told.endswith(own.removeprefix("error: "))
