@@ -1,12 +1,15 @@
 """The start of real processes over loopback, and the line that says where a run computes."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+from absl import flags as flag_values
 
 from data_pipelines.command import EXIT_USER_ERROR
 from ecgjax.errors import ConfigError
@@ -57,6 +60,49 @@ def test_the_roll_divides_gpus_and_names_differences():
         start._judge([said(), said(host="b", facts={"jax": "2"})])
     with pytest.raises(ConfigError, match="the same command"):
         start._judge([said(), said(folder=False)])
+
+
+def roll_of(hosts, seen):
+    return start._Roll(hosts, seen, [None] * len(hosts), "")
+
+
+def test_a_run_on_a_cpu_beside_gpus_says_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(start, "visible_accelerators", lambda _: EIGHT)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    start._check_devices(roll_of(["a"], [EIGHT]), "", limit_s=60)
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith("warning: this run computes on the CPU beside what it does not use: 8 × H100. ")
+    assert "pip install 'jax[cuda12]==" in line
+    assert told.out.startswith(f"1 host × {jax.local_device_count()} devices (")
+
+
+def test_a_run_without_accelerators_says_nothing_of_them(monkeypatch, capsys):
+    monkeypatch.setattr(start, "visible_accelerators", lambda _: Accelerators())
+    start._check_devices(roll_of(["a"], [Accelerators()]), "", limit_s=60)
+    assert capsys.readouterr().err == ""
+
+
+def devices(platform="gpu", kind="NVIDIA H100", count=8):
+    return json.dumps({"platform": platform, "kind": kind, "count": count})
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ([devices(), devices(count=1)], "b has 8 GPUs, and the process there uses 1: start one process a GPU"),
+        (
+            [devices(), devices(kind="NVIDIA A100")],
+            r"0 \(a\) computes on NVIDIA H100 \(gpu\) and process 1 \(b\) on NVIDIA",
+        ),
+        ([devices(), devices("cpu", "cpu", 1)], r"process 1 \(b\) on cpu \(cpu\); use machines of one kind"),
+    ],
+    ids=["fewer devices", "another kind", "no plugin on one machine"],
+)
+def test_devices_that_differ_or_lie_idle_are_refused(monkeypatch, others, told):
+    monkeypatch.setattr(start.barriers, "gather", lambda *_, **__: others)
+    with pytest.raises(ConfigError, match=told):
+        start._check_devices(roll_of(["a", "b"], [EIGHT, EIGHT]), "Slurm", limit_s=60)
 
 
 @pytest.mark.parametrize("text", ["a", "0,", "-1", "0;1"])
@@ -148,3 +194,9 @@ def test_the_error_of_one_process_after_the_start_ends_all(tmp_path):
     assert "nowhere" in own
     assert told.startswith("error: process 1 (")
     assert told.endswith(own.removeprefix("error: "))
+
+
+def test_orbax_still_has_the_flag_that_limits_its_barriers():
+    import ecgjax.training.checkpoint  # noqa: F401  # It defines the flags of Orbax.
+
+    assert flag_values.FLAGS[start._ORBAX_FLAG].value is False, "set only where there are several processes"
