@@ -38,6 +38,7 @@ ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door project/test_shared_b
   ecgjax/objectives/losses/test_positives ecgjax/objectives/losses/test_common_offset \
   ecgjax/objectives/test_objective ecgjax/optim/test_optimizers ecgjax/training/test_train_step \
   ecgjax/export/test_all ecgjax/export/onnx/test_primitives \
+  ecgjax/processes/test_agreement ecgjax/processes/test_barriers ecgjax/processes/test_start \
   ecgjax/training/test_checkpoint ecgjax/test_resume data_pipelines/streaming/test_batches \
   data_pipelines/shards/test_dataset_build data_pipelines/readers/test_formats)
 

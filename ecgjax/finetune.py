@@ -31,6 +31,7 @@ from absl import flags
 from jax.experimental import multihost_utils
 
 from data_pipelines.system.visible_text import visible
+from ecgjax import processes
 from ecgjax.config import run_config
 from ecgjax.data.groups import group_columns
 from ecgjax.data.recordings import unit_of
@@ -46,7 +47,7 @@ from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
-from ecgjax.settings.sections import leaves_of, read, tree_of
+from ecgjax.settings.sections import flat, leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
     answering_head,
@@ -59,7 +60,6 @@ from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
-from ecgjax.training import device_mesh
 from ecgjax.training.about import About, about_training, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
@@ -316,8 +316,9 @@ def main(_: list[str]) -> int:
         raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
     if question:
         config.task = question
-    device_mesh.start_processes()
-    return 0 if finetune(config, chosen.workdir) else run_config.EXIT_STOPPED
+    with processes.started(flat(config.to_dict()), workdir=chosen.workdir):
+        finished = finetune(config, chosen.workdir)
+    return 0 if finished else run_config.EXIT_STOPPED
 
 
 def define_flags() -> None:
@@ -325,6 +326,7 @@ def define_flags() -> None:
     flags.DEFINE_string("task", None, "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.")
     flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results and the model.")
     run_config.define_config("finetune", "How it is trained.")
+    processes.define_flags()
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ import ml_collections
 from absl import flags
 
 from data_pipelines.system.visible_text import visible
-from ecgjax import defaults
+from ecgjax import defaults, processes
 from ecgjax.config import run_config
 from ecgjax.pretrained.beginning import Origin, origin_of
-from ecgjax.training import device_mesh
+from ecgjax.settings.sections import flat
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
 from ecgjax.training.loop import train
@@ -155,8 +155,9 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
 
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
-    device_mesh.start_processes()
-    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir, extend=flags.FLAGS.extend)
+    config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
+    with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdir):
+        finished = pretrain(config, workdir, extend=extend)
     return 0 if finished else run_config.EXIT_STOPPED
 
 
@@ -170,4 +171,5 @@ if __name__ == "__main__":
         "same end. Give more to extend it again. A schedule that has come to 0 needs --config.init.schedule.",
         lower_bound=1,
     )
+    processes.define_flags()
     run_config.run(main, leaves=defaults.leaves)

@@ -35,7 +35,7 @@ _PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_
 def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) -> int:
     """Runs `command` as `processes` processes of one JAX run, and waits for them.
 
-    The processes find each other through the `ECGJAX_…` variables that `ecgjax.training.device_mesh.start_processes`
+    The processes find each other through the `ECGJAX_…` variables that `ecgjax.processes.begin`
     reads. When one fails, the others would wait for it in a collective for minutes, so that they are killed after
     `grace_s`.
 
@@ -53,6 +53,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
         "PYTHONUNBUFFERED": "1",
         "ECGJAX_COORDINATOR": coordinator,
         "ECGJAX_NUM_PROCESSES": str(processes),
+        "ECGJAX_CLUSTER": "0",  # This launcher may itself run in a cluster, as one of its processes.
         "JAX_COORDINATOR_BIND_ADDRESS": coordinator,  # By default JAX listens on all interfaces.
     }
     running: list[subprocess.Popen[str]] = []

@@ -38,5 +38,10 @@ def describe_environment() -> dict[str, str]:
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the versions of the packages that can change the numbers of a result, by name."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -1,8 +1,7 @@
-"""Mesh and shardings, which place arrays and rows of the global batch on devices, and the start of processes."""
+"""Mesh and shardings, which place arrays and rows of the global batch on devices."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ecgjax import processes
 from ecgjax.errors import ConfigError, chosen
 
 #: Regex on a parameter's path → its layout on the mesh. The first match counts; without a match it is replicated.
@@ -23,40 +22,6 @@ AXES = ("data", "model")
 
 #: Layouts of parameters by the name that a config gives them.
 SHARDINGS: Mapping[str, Rules] = {"replicated": ()}
-
-#: Seconds for which a process that has ended waits for the others. They end together unless one fails, and an error
-#: should not show only after JAX's default of 300 s.
-_SHUTDOWN_TIMEOUT_S = 30
-
-
-def start_processes() -> None:
-    """Joins the other processes of this run, where the environment says that there are any.
-
-    The launchers set `ECGJAX_COORDINATOR` (host:port), `ECGJAX_NUM_PROCESSES` and `ECGJAX_PROCESS_ID`.
-    `ECGJAX_CLUSTER=1` asks JAX to find its neighbours in a TPU pod, Slurm or Kubernetes by itself. Without either this
-    is a run of one process, and nothing happens. Call this function before any other use of JAX.
-
-    Raises:
-        ConfigError: `ECGJAX_COORDINATOR` is set without the other two.
-    """
-    if coordinator := os.environ.get("ECGJAX_COORDINATOR"):
-        missing = [name for name in ("ECGJAX_NUM_PROCESSES", "ECGJAX_PROCESS_ID") if name not in os.environ]
-        if missing:
-            raise ConfigError(
-                f"ECGJAX_COORDINATOR is set but {' and '.join(missing)} is not; the launcher must set all three"
-            )
-        jax.distributed.initialize(
-            coordinator_address=coordinator,
-            num_processes=int(os.environ["ECGJAX_NUM_PROCESSES"]),
-            process_id=int(os.environ["ECGJAX_PROCESS_ID"]),
-            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
-        )
-    elif os.environ.get("ECGJAX_CLUSTER") == "1":
-        jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S)
-    if jax.distributed.is_initialized():
-        # On CPUs the first collective sets up connections and gives up after 30 s, and processes drift apart by that
-        # much while they compile. Later collectives wait as long as it takes. So the first one is done here.
-        multihost_utils.sync_global_devices("ecgjax start")
 
 
 def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -183,16 +148,14 @@ def check_alike(digest: str, *, what: str) -> None:
     A machine with an old copy of the data would fill its rows with other recordings, and nobody would notice.
 
     Args:
-        digest: Digest of what must be alike, hexadecimal, of an even length that is the same everywhere.
+        digest: Digest of what must be alike.
         what: Description of what must be alike, for the message.
 
     Raises:
-        ConfigError: Processes differ; it is raised on every process, and names those that differ from the first.
+        ConfigError: Processes differ, or did not come in time; every process raises it, and it names them.
     """
-    if jax.process_count() == 1:
-        return
-    digests = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
-    differing = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+    digests = processes.gather(what, digest)
+    differing = [number for number, other in enumerate(digests) if other != digests[0]]
     if differing:
         raise ConfigError(
             f"process {', '.join(map(str, differing))} has other {what} than process 0: put the same data sets on "

@@ -17,6 +17,7 @@ from data_pipelines.storage.store import open_store
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.orders import RecordOrder
 from data_pipelines.streaming.sampler import Sampler
+from ecgjax import processes
 from ecgjax.objectives.losses.nt_xent import nt_xent
 from ecgjax.objectives.pairs.relations import same_record
 from ecgjax.objectives.pairs.tiles import Tiling
@@ -50,7 +51,7 @@ def training(mesh, size):
 
 
 def main(directory, out):
-    device_mesh.start_processes()
+    processes.begin()
     dataset = open_dataset(directory)
     # Devices alternate between the processes, so that neither has a contiguous block of rows.
     devices = sorted(jax.devices(), key=lambda device: (device.id % jax.local_device_count(), -device.process_index))

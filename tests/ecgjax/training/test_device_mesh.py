@@ -64,14 +64,6 @@ def test_first_matching_rule_counts_and_the_rest_is_replicated():
     assert found["step"].spec == PartitionSpec(), "a scalar cannot be cut"
 
 
-def test_a_half_set_environment_is_refused(monkeypatch):
-    monkeypatch.setenv("ECGJAX_COORDINATOR", "127.0.0.1:1234")
-    monkeypatch.delenv("ECGJAX_NUM_PROCESSES", raising=False)
-    monkeypatch.setenv("ECGJAX_PROCESS_ID", "0")
-    with pytest.raises(ValueError, match="ECGJAX_NUM_PROCESSES is not"):
-        device_mesh.start_processes()
-
-
 def test_rules_lay_out_the_first_parameters_that_they_are_found_in():
     mesh = device_mesh.make_mesh(model=2)
     rules = device_mesh.rules_of("replicated", ["head/.*kernel=,model", "kernel=model"])
