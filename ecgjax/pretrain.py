@@ -4,15 +4,18 @@
 
 Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`); `--help` after
 `--config=…` lists them with their meaning, and `=None` leaves one to the method's own default. The same command again
-resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
+resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and leaves with status 75, after Ctrl-C with 130
+(docs/running.md lists all statuses).
 """
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 import contextlib
 from collections.abc import Callable
@@ -25,10 +28,12 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
+from ecgjax.system.processes import Processes
+from ecgjax.system.watchdog import Watchdog
 from ecgjax.training import device_mesh
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
-from ecgjax.training.loop import train
+from ecgjax.training.loop import EVALUATION_DUE, train
 from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
 from ecgjax.training.telemetry import Telemetry
 
@@ -42,7 +47,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         progress: Whether a progress bar is drawn.
 
     Returns:
-        Whether the run came to its end; False after SIGTERM.
+        Whether the run came to its end; False after a signal to stop.
 
     Raises:
         ConfigError: `prepare_run` refuses the settings, or the workdir belongs to another config or data set.
@@ -52,8 +57,12 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     """
     # One process locks and writes for all: they share the folder.
     first = jax.process_index() == 0
-    with run_config.exclusive(workdir) if first else contextlib.nullcontext():
-        settings = defaults.settings_of(config)
+    settings = defaults.settings_of(config)
+    with (
+        Processes(silence_s=settings.watchdog.silence_seconds),
+        run_config.exclusive(workdir) if first else contextlib.nullcontext(),
+        Watchdog(workdir, settings.watchdog) as watchdog,
+    ):
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
         run_config.check_resume(config, workdir, defaults=newer)
 
@@ -63,10 +72,14 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
             if first:
                 run_config.write_resolved(config, workdir)
 
-        return _train(prepare_run(settings), workdir, begin=begin, progress=progress)
+        with watchdog.start():
+            run = prepare_run(settings)
+        return _train(run, workdir, begin=begin, watchdog=watchdog, progress=progress)
 
 
-def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress: bool) -> bool:
+def _train(
+    run: Run, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool
+) -> bool:
     settings = run.settings
     trained_on = records_of(run)
     about = about_run(settings, run.recordings, run.side, run.split, examples_per_epoch=run.sampler.examples_per_epoch)
@@ -78,7 +91,8 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
         "num_steps": run.num_steps,
     }
     with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
-        state = restore_latest(run, checkpoints, metadata)
+        with watchdog.start():
+            state = restore_latest(run, checkpoints, metadata)
         begin()
         if jax.process_index() == 0:
             trained_on.write(workdir)
@@ -105,6 +119,9 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
                 save_every=settings.checkpoint.every,
                 evaluate=make_evaluation(run),
                 eval_every=settings.eval_every,
+                evaluation_due=bool(start and checkpoints.metadata(start).get(EVALUATION_DUE)),
+                nonfinite=settings.nonfinite,
+                watchdog=watchdog,
             )
     if jax.process_index() == 0:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
@@ -129,10 +146,11 @@ def _announce(run: Run, start: int) -> None:
 
 
 def main(_: list[str]) -> int:
-    """Pretrains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
+    """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     device_mesh.start_processes()
+    stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
     finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
-    return 0 if finished else run_config.EXIT_STOPPED
+    return 0 if finished else stop_signals.status()
 
 
 if __name__ == "__main__":
