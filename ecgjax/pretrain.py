@@ -4,8 +4,8 @@
 
 Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`); `--help` after
 `--config=…` lists them with their meaning, and `=None` leaves one to the method's own default. The same command again
-resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and leaves with status 75, after Ctrl-C with 130
-(docs/running.md lists all statuses).
+resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and leaves with status 75, after Ctrl-C with
+130 (docs/running.md lists all statuses).
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         return _train(run, workdir, begin=begin, watchdog=watchdog, progress=progress)
 
 
-def _train(
-    run: Run, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool
-) -> bool:
+def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool) -> bool:
     settings = run.settings
     trained_on = records_of(run)
     about = about_run(settings, run.recordings, run.side, run.split, examples_per_epoch=run.sampler.examples_per_epoch)

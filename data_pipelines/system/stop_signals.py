@@ -52,6 +52,7 @@ class _Ears:
         self.first_at = 0.0
         self.taken = False
         self.raised = False
+        self.told = threading.Event()
         self.counts: Counter[int] = Counter()
         self.hooks: list[Callable[[signal.Signals], None]] = []
         self.pipe: tuple[int, int] | None = None
@@ -60,6 +61,7 @@ class _Ears:
         """Ends the main thread, where no loop takes the signal; it runs in the main thread."""
         if not self.taken and not self.raised:
             self.raised = True
+            self.told.wait(1.0)  # The other thread says what happens; this one might end the process before it.
             raise Stopped(int(status_of(signal.Signals(number))))
 
     def watch(self, pipe: int) -> None:
@@ -82,6 +84,7 @@ class _Ears:
                 say(
                     f"{heard.name}: stopping, before there was anything to save. What is finished stays; {go_on(heard)}"
                 )
+                self.told.set()
                 threading.Thread(target=self.insist, args=(heard,), daemon=True, name="stop").start()
         elif heard == signal.SIGINT and self.counts[heard] >= _IMPATIENT:
             say("SIGINT for the third time: leaving at once; a save under way is dropped, earlier ones stay")
@@ -131,6 +134,7 @@ def ignore() -> None:
     signal.set_wakeup_fd(-1)
     _EARS.previous = {}
     _EARS.first, _EARS.raised = None, False
+    _EARS.told.clear()
     _EARS.counts.clear()
 
 

@@ -39,7 +39,7 @@ SILENCE_S = 30.0
 #: Seconds that process 0, whose end takes the service away, waits for the others to leave before it.
 _LAST_S = 5.0
 
-#: Seconds that a process with an error gets to end by itself, before libraries that wait for lost processes are cut off.
+#: Seconds that a process with an error gets to end by itself; libraries may wait for the others without end.
 _INSIST_S = 20.0
 
 _FINISHED, _STARTING = "finished", "starting"

@@ -18,7 +18,7 @@ import jax
 from data_pipelines.system import stop_signals
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.stop_signals import say
-from ecgjax.settings.bounds import POSITIVE, ZERO_OR_MORE, between
+from ecgjax.settings.bounds import ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf
 from ecgjax.system.processes import SILENCE_S, Processes
 
@@ -81,6 +81,7 @@ class Watchdog:
         self._longest: dict[str, float] = {}
         self._over = threading.Event()
         self._armed = 0.0
+        self._rescuing = False
 
     def __enter__(self) -> Watchdog:
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
@@ -118,6 +119,9 @@ class Watchdog:
     def _activity(
         self, kind: str, what: str, minutes: float, setting: str, rescue: Callable[[], str] | None
     ) -> Iterator[None]:
+        if self._rescuing:  # The rescue is itself at work, and is waited for by its own limit.
+            yield
+            return
         limit_s = max(60 * minutes, _TIMES_LONGEST * self._longest.get(kind, 0.0)) if minutes else float("inf")
         outer, since = self._current, time.monotonic()
         self._current = _Activity(kind, what, since, limit_s, setting, rescue)
@@ -162,9 +166,7 @@ class Watchdog:
 
     def _hung(self, current: _Activity, running: float) -> str:
         """Writes the stacks of all threads, and returns what happened in words."""
-        words = (
-            f"{current.what} has taken {_duration(running)}, longer than config.watchdog.{current.setting} allows"
-        )
+        words = f"{current.what} has taken {_duration(running)}, longer than config.watchdog.{current.setting} allows"
         where = self._dump(words)
         return f"{words}: this process hangs. {where}"
 
@@ -184,6 +186,7 @@ class Watchdog:
         with self._lock:
             if self._current is not current:  # It has ended in this very moment.
                 return
+            self._rescuing = True
             heard = stop_signals.heard()
             saved = self._saved(current)
             again = f"{saved}; {stop_signals.go_on(heard)}"
