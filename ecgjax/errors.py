@@ -30,8 +30,8 @@ class CheckpointError(RuntimeError):
 def status_of(error: BaseException) -> ExitStatus:
     """Returns the exit status of a command that an error has ended."""
     if isinstance(error, SystemExit):
-        known = isinstance(error.code, int) and error.code in set(ExitStatus)
-        return ExitStatus(error.code) if known else ExitStatus.FAULT
+        code = error.code or 0
+        return ExitStatus(code) if isinstance(code, int) and code in set(ExitStatus) else ExitStatus.FAULT
     if isinstance(error, DivergedError):
         return ExitStatus.DIVERGED
     if isinstance(error, ConfigError | DataError | CheckpointError):

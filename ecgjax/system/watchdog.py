@@ -161,7 +161,7 @@ class Watchdog:
                 return
             limit_s = current.limit_s if current is not None else 60 * self._settings.minutes
             if 0 < limit_s < threading.TIMEOUT_MAX - _BACKSTOP_S:
-                faulthandler.dump_traceback_later(limit_s + _BACKSTOP_S, exit=True, file=sys.__stderr__)
+                faulthandler.dump_traceback_later(limit_s + _BACKSTOP_S, exit=True, file=sys.__stderr__ or 2)
                 self._armed = now
 
     def _hung(self, current: _Activity, running: float) -> str:
