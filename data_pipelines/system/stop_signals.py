@@ -119,12 +119,20 @@ def listen(*, interrupts: bool = True) -> bool:
         threading.Thread(target=_EARS.watch, args=(_EARS.pipe[0],), daemon=True, name="stop-signals").start()
         # A child that is forked has the handlers and the pipe too: a signal to the child would be heard here.
         os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)
+        if sys.unraisablehook is sys.__unraisablehook__:
+            sys.unraisablehook = _quieten
     signal.set_wakeup_fd(_EARS.pipe[1], warn_on_full_buffer=False)
     for number in SIGNALS if interrupts or not began else SIGNALS[:2]:
         if began or number in _EARS.previous:
             before = signal.signal(number, _EARS.handle)
             _EARS.previous.setdefault(number, before)
     return began
+
+
+def _quieten(unraisable: Any) -> None:
+    """Leaves out what Python prints where the main thread was in a callback that passes no exception on."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
 
 
 def ignore() -> None:

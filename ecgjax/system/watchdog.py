@@ -102,7 +102,9 @@ class Watchdog:
             yield
 
     @contextlib.contextmanager
-    def activity(self, kind: str, what: str, *, rescue: Callable[[], str] | None = None) -> Iterator[None]:
+    def activity(
+        self, kind: str, what: str, *, rescue: Callable[[], str] | None = None, compiles: bool = False
+    ) -> Iterator[None]:
         """Watches what is done inside.
 
         Args:
@@ -111,8 +113,11 @@ class Watchdog:
             rescue: Function that saves the state, and returns in words what it saved. It is called, in another thread,
                 where the activity hangs or does not end after a signal to stop; the code inside must leave the state
                 alone. The process ends afterwards, and the code after the context is not reached.
+            compiles: Whether the first activity of the kind compiles something, and has the time of a start.
         """
-        with self._activity(kind, what, self._settings.minutes, "minutes", rescue):
+        first = compiles and kind not in self._longest
+        setting = "start_minutes" if first else "minutes"
+        with self._activity(kind, what, getattr(self._settings, setting), setting, rescue):
             yield
 
     @contextlib.contextmanager

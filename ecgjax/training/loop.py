@@ -102,7 +102,7 @@ def train(
     def save(now: int, **more: Any) -> None:
         nonlocal saved
         flush()
-        with telemetry.pause(), watch("save", f"saving step {now}"):
+        with telemetry.pause(), watch("save", f"saving step {now}", compiles=True):
             # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's place.
             check(now, latest)
             checkpoints.save(now, state.parts(), metadata={**metadata(now), **more})
@@ -129,7 +129,7 @@ def train(
                 flush()
                 rescue = (lambda now=now: keep(now, **{EVALUATION_DUE: True})) if alone else None
                 with telemetry.pause():
-                    with watch("evaluation", f"the evaluation of step {now}", rescue=rescue):
+                    with watch("evaluation", f"the evaluation of step {now}", rescue=rescue, compiles=True):
                         values = evaluate(state)
                     telemetry.log(now, values)
             # Every process asks at every step, because all of them agree on the step to stop at.

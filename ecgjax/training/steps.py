@@ -57,7 +57,7 @@ class Skipped(NamedTuple):
     def after(self, finite: Array) -> Skipped:
         """Returns the numbers after one more update, which was finite, `bool[]`, or is left out."""
         in_a_row = jnp.where(finite, 0, self.in_a_row + 1)
-        return Skipped(self.total + ~finite, in_a_row, jnp.maximum(self.longest, in_a_row))
+        return Skipped(self.total + (~finite).astype(jnp.int32), in_a_row, jnp.maximum(self.longest, in_a_row))
 
 
 class TrainState(NamedTuple):

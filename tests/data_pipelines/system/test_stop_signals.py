@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,11 @@ def test_listening_imports_the_standard_library_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = {name for name in eval(done.stdout) if not name.startswith(("_", "sitecustomize", "usercustomize"))}
     assert found == {"data_pipelines"}
+
+
+def test_the_documentation_has_every_status():
+    page = (Path(__file__).parents[3] / "docs" / "running.md").read_text()
+    assert [status for status in ExitStatus if f"\n| {int(status)} | " not in page] == []
 
 
 def test_the_statuses_after_which_launchers_start_again_stand_next_to_each_other():

@@ -15,26 +15,27 @@ from ecgjax.training.settings import NonfiniteSettings
 from ecgjax.training.steps import init_state, train_step
 
 STEPS, BATCH = 12, 16
+OPTIMIZER = optax.sgd(1e-2, momentum=0.9)
 BATCHES = np.random.default_rng(0).normal(size=(STEPS, BATCH, 4)).astype(np.float32)
 PARAMS = {"encoder": {"kernel": jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)), jnp.float32)}}
-STATS = {"encoder": {"mean": jnp.zeros(3), "count": jnp.zeros((), jnp.int32)}}
+STATS = {"encoder": {"mean": jnp.zeros(3)}}
 
 
 def loss(params, stats, batch, step, *, train):
     z = batch["signal"] @ params["encoder"]["kernel"]
     value = jnp.mean(jnp.log(jnp.sum(jnp.exp(z), -1)) ** 2)
     mean = 0.9 * stats["encoder"]["mean"] + 0.1 * z.mean(0)
-    return value, ({"encoder": {"mean": mean, "count": stats["encoder"]["count"] + 1}}, {"loss": value})
+    return value, ({"encoder": {"mean": mean}}, {"loss": value})
 
 
 @functools.cache
 def compiled(ema):
-    return jax.jit(train_step(loss, optax.adamw(1e-2), ema_decay=0.9 if ema else None))
+    return jax.jit(train_step(loss, OPTIMIZER, ema_decay=0.9 if ema else None))
 
 
 def run(batches, *, skip, ema=False, devices=1):
     mesh = device_mesh.make_mesh(devices=jax.devices()[:devices])
-    state = init_state(PARAMS, STATS, optax.adamw(1e-2), ema=ema, skip=skip)
+    state = init_state(PARAMS, STATS, OPTIMIZER, ema=ema, skip=skip)
     state = jax.device_put(state, device_mesh.replicated(mesh))
     history = []
     for signal in batches:
@@ -63,7 +64,6 @@ def test_a_run_in_which_all_is_finite_is_the_same_to_the_bit(ema):
     assert_equal(plain, skipping._replace(skipped=None))
     assert [m["loss"] for m in metrics] == [m["loss"] for m in others]
     assert others[-1]["skipped"] == others[-1]["skipped_in_a_row"] == 0
-    assert plain.stats["encoder"]["count"] == STEPS
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -84,9 +84,9 @@ def test_an_update_that_is_not_finite_is_left_out_and_nothing_of_it_stays(device
 def test_the_counts_go_through_a_checkpoint():
     state, _ = run(spoilt(1, 2), skip=True)
     parts = state.parts()
-    fresh = init_state(PARAMS, STATS, optax.adamw(1e-2), skip=True)
+    fresh = init_state(PARAMS, STATS, OPTIMIZER, skip=True)
     assert fresh.with_parts(parts).skipped == state.skipped
-    assert "skipped" not in init_state(PARAMS, STATS, optax.adamw(1e-2)).parts(), "older checkpoints still fit"
+    assert "skipped" not in init_state(PARAMS, STATS, OPTIMIZER).parts(), "older checkpoints still fit"
 
 
 def test_the_run_ends_by_name_once_the_budget_is_spent():
