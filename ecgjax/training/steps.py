@@ -333,7 +333,8 @@ def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics) -> t
     # Running statistics have no gradient, and infinite ones would spoil every evaluation.
     stats = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.stats)]
     finite = functools.reduce(jnp.logical_and, stats, jnp.isfinite(values).all())
-    kept = jax.tree.map(functools.partial(jnp.where, finite), after, before)
+    # A branch, and no element-wise choice: that would be compiled into the update, and round its sums in another way.
+    kept: TrainState = jax.lax.cond(finite, lambda new, old: new, lambda new, old: old, after, before)
     skipped = before.skipped.after(finite)
     counts = {"skipped": skipped.total, "skipped_in_a_row": skipped.longest}
     metrics |= {name: count.astype(jnp.float32) for name, count in counts.items()}
