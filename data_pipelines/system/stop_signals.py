@@ -141,7 +141,7 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_DFL if before is None else before)
     signal.set_wakeup_fd(-1)
     _EARS.previous = {}
-    _EARS.first, _EARS.raised = None, False
+    _EARS.first, _EARS.raised, _EARS.taken = None, False, False
     _EARS.told.clear()
     _EARS.counts.clear()
 
@@ -158,7 +158,7 @@ def _forget() -> None:
     if _EARS.previous:
         ignore()
     _EARS.hooks.clear()
-    _EARS.pipe, _EARS.taken = None, False
+    _EARS.pipe = None
     _unblock()
 
 

@@ -113,7 +113,8 @@ def run(
         flags_parser: Parser of the command line; by default the one of commands with one config.
         leaves: Function that returns the leaves of the command's config, which `--help` then lists.
     """
-    stop_signals.listen()
+    if argv is None:
+        stop_signals.listen()
     given = arguments = list(sys.argv if argv is None else argv)
     try:
         earlier.check_retired(argument.lstrip("-").partition("=")[0] for argument in given[1:])

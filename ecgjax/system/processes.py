@@ -151,7 +151,8 @@ class Processes:
             return
         if "end" in found:
             end = json.loads(found["end"])
-            self._leave(end["words"], end["status"])
+            asked = stop_signals.heard() is not None and end["status"] == ExitStatus.LOST
+            self._leave(end["words"], stop_signals.status() if asked else end["status"])
         self._agree(found)
         now = time.monotonic()
         for process, (sign, _) in self._seen.items():

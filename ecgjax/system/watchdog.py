@@ -25,6 +25,10 @@ from ecgjax.system.processes import SILENCE_S, Processes
 #: Seconds that an activity goes on after a signal to stop, before the state is saved without waiting for its end.
 PATIENCE_S = 10.0
 
+#: Seconds that a read or a step goes on after a signal to stop where the state cannot be saved without its end: with
+#: several processes, or where a device hangs.
+_HOPELESS_S = 60.0
+
 #: Longest activity of a kind so far, times this, is allowed to the next one, whatever the setting says.
 _TIMES_LONGEST = 20
 
@@ -147,12 +151,19 @@ class Watchdog:
             if running > current.limit_s:
                 self._end(current, self._hung(current, running))
             elif (
-                current.rescue is not None
-                and stop_signals.is_taken_over()
+                stop_signals.is_taken_over()
                 and stop_signals.heard() is not None
-                and min(running, stop_signals.seconds_since()) > PATIENCE_S
+                and min(running, stop_signals.seconds_since()) > self._patience(current)
             ):
                 self._end(current, f"{current.what} goes on for {running:.0f} s", asked=True)
+
+    def _patience(self, current: _Activity) -> float:
+        """Returns the seconds that an activity goes on after a signal to stop."""
+        if current.rescue is not None:
+            return PATIENCE_S
+        # A save is what is waited for, and an evaluation has no usual length.
+        hopeless = max(_HOPELESS_S, 5 * self._longest.get(current.kind, 0.0))
+        return hopeless if current.kind in ("read", "step") else float("inf")
 
     def _arm(self, now: float, current: _Activity | None) -> None:
         """Has the C library dump the stacks and end the process where this thread cannot run any more.
@@ -167,7 +178,9 @@ class Watchdog:
             limit_s = current.limit_s if current is not None else 60 * self._settings.minutes
             if 0 < limit_s < threading.TIMEOUT_MAX - _BACKSTOP_S:
                 faulthandler.dump_traceback_later(limit_s + _BACKSTOP_S, exit=True, file=sys.__stderr__ or 2)
-                self._armed = now
+            else:
+                faulthandler.cancel_dump_traceback_later()
+            self._armed = now
 
     def _hung(self, current: _Activity, running: float) -> str:
         """Writes the stacks of all threads, and returns what happened in words."""

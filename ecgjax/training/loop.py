@@ -15,6 +15,7 @@ together, and go back to their last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from data_pipelines.system import stop_signals
 from data_pipelines.system.stop_signals import say
 from ecgjax.errors import DivergedError
 from ecgjax.system.stop_request import StopRequest
-from ecgjax.system.watchdog import Watchdog
+from ecgjax.system.watchdog import Watchdog, WatchdogSettings
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.settings import NonfiniteSettings
 from ecgjax.training.steps import Batch, Metrics, TrainState
@@ -69,7 +70,7 @@ def train(
         evaluation_due: Whether the state was saved in the middle of its evaluation, as its metadata say under
             `EVALUATION_DUE`.
         nonfinite: Numbers of updates that may be left out because they were not finite; None ends the run at the first.
-        watchdog: Watchdog that looks at reads, steps, evaluations and saves; None for one with the default times.
+        watchdog: Watchdog that looks at reads, steps, evaluations and saves; None for one that waits for ever.
 
     Returns:
         The last state, and whether the run came to its end (False after a signal to stop).
@@ -78,14 +79,6 @@ def train(
         DivergedError: The loss or a parameter is no longer finite, or too many updates were left out because they were
             not; the checkpoints from before stay.
     """
-    if watchdog is None:
-        with Watchdog() as own:
-            return train(
-                state, step=step, batches=batches, num_steps=num_steps, telemetry=telemetry, checkpoints=checkpoints,
-                metadata=metadata, log_every=log_every, save_every=save_every, evaluate=evaluate,
-                eval_every=eval_every, evaluation_due=evaluation_due, nonfinite=nonfinite, watchdog=own,
-            )  # fmt: skip
-    watch = watchdog.activity
     start = saved = int(state.step)
     pending: tuple[int, Metrics] | None = None
     latest: Metrics = {}
@@ -120,7 +113,9 @@ def train(
     # Several processes save together or not at all.
     alone = jax.process_count() == 1
 
-    with StopRequest() as stop:
+    patient = Watchdog(settings=WatchdogSettings(minutes=0, start_minutes=0))
+    with contextlib.nullcontext(watchdog) if watchdog is not None else patient as looking, StopRequest() as stop:
+        watch = looking.activity
         for now in range(start, num_steps + 1):
             last = now == num_steps
             # A run resumed at `start` has evaluated and saved there before it was stopped.
