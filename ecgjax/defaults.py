@@ -62,6 +62,12 @@ def settings_of_run(workdir: str | Path) -> RunSettings:
         ConfigError: The folder holds no run, or its config is damaged.
     """
     config = run_config.load_resolved(workdir)
+    if run_config.kind_of_run(sections.flat(config.to_dict())) == "fine-tuning":
+        raise ConfigError(
+            f"{workdir} is the folder of a fine-tuning run, and one of a pretraining run is needed here. Its model is "
+            f"exported already, in {Path(workdir) / 'model'}, which ecgjax.load opens; what it is worth stands in "
+            f"{Path(workdir) / 'results.json'}"
+        )
     try:
         if lacking := {"data", "encoder", "objective"} - set(config):
             raise ConfigError(f"the config is damaged, it lacks {', '.join(sorted(lacking))}; restore it from a copy")

@@ -6,6 +6,9 @@ Any leaf of the config can be changed on the command line (`--config.objective.t
 `--config=…` lists them with their meaning, and `=None` leaves one to the method's own default. The same command again
 resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and leaves with status 75, after Ctrl-C with
 130 (docs/running.md lists all statuses).
+
+  python -m ecgjax.pretrain --config=… --workdir=… --config.init.source=runs/ptbxl   # begins with that encoder
+  python -m ecgjax.pretrain --config=… --workdir=… --extend=1000                     # 1,000 steps beyond its length
 """
 
 from __future__ import annotations
@@ -28,22 +31,28 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
+from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.system.processes import Processes
 from ecgjax.system.watchdog import Watchdog
 from ecgjax.training import device_mesh
 from ecgjax.training.about import about_run, exposures, write_about
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoint import Checkpoints, latest_saved
 from ecgjax.training.loop import EVALUATION_DUE, train
 from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.telemetry import Telemetry
 
 
-def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
+def pretrain(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, extend: int | None = None, progress: bool = True
+) -> bool:
     """Trains a run to its end, from the last checkpoint where there is one.
 
     Args:
         config: Config of the run, with the leaves of `ecgjax/defaults.py`.
         workdir: Folder of the run for checkpoints, metrics and the resolved config.
+        extend: Number of steps that the run takes beyond the length in its config, the same however often it is given;
+            None for those that were given before.
         progress: Whether a progress bar is drawn.
 
     Returns:
@@ -65,22 +74,36 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     ):
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
         run_config.check_resume(config, workdir, defaults=newer)
+        saved = latest_saved(run_config.checkpoint_dir(workdir))
+        extensions = extensions_after(workdir, extend, settings.init, saved=saved)
+        origin = origin_of(workdir, settings.init, saved=saved)
+        with watchdog.start():
+            run = prepare_run(settings, source=origin.weights, extensions=extensions)
 
         def begin() -> None:
             # The config is written once the run is accepted: a refused run must leave an earlier run's config as it
             # was.
             if first:
                 run_config.write_resolved(config, workdir)
+                write_extensions(workdir, extensions)
 
-        with watchdog.start():
-            run = prepare_run(settings)
-        return _train(run, workdir, begin=begin, watchdog=watchdog, progress=progress)
+        return _train(run, origin, workdir, begin=begin, watchdog=watchdog, progress=progress)
 
 
-def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool) -> bool:
+def _train(
+    run: Run, origin: Origin, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool
+) -> bool:
     settings = run.settings
-    trained_on = records_of(run)
-    about = about_run(settings, run.recordings, run.side, run.split, examples_per_epoch=run.sampler.examples_per_epoch)
+    trained_on = records_of(run, earlier=origin.seen)
+    about = about_run(
+        settings,
+        run.recordings,
+        run.side,
+        run.split,
+        examples_per_epoch=run.sampler.examples_per_epoch,
+        begun_from=origin.said,
+        extensions=run.extensions,
+    )
     metadata = {
         "fingerprint": run.fingerprint,
         "records": trained_on.digest,
@@ -94,9 +117,10 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], watchdog
         begin()
         if jax.process_index() == 0:
             trained_on.write(workdir)
+            origin.write(run.warm_start, workdir, frozen=run.frozen)
             write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
         start = int(state.step)
-        _announce(run, start)
+        _announce(run, origin, start)
         with Telemetry(
             workdir,
             total_steps=run.num_steps,
@@ -126,19 +150,21 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], watchdog
     return finished
 
 
-def _announce(run: Run, start: int) -> None:
+def _announce(run: Run, origin: Origin, start: int) -> None:
     if jax.process_index():
         return
     if run.recordings.simulated:
         print("The recordings are SIMULATED.")
     for shard in run.recordings.store.bad_shards:
         print(f"left out: {visible(str(shard))}")
-    for line in (*run.side.describe(), *describe_positives(run)):
+    begun = origin.describe(run.warm_start, frozen=run.frozen)
+    for line in (*run.side.describe(), *describe_positives(run), *begun):
         print(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     print(
         f"{run.settings.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
-        f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps on {run.mesh.size} × "
+        f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps"
+        f"{describe_extensions(run.extensions, run.num_steps)} on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )
 
@@ -147,10 +173,18 @@ def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     device_mesh.start_processes()
     stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
-    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
+    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir, extend=flags.FLAGS.extend)
     return 0 if finished else stop_signals.status()
 
 
 if __name__ == "__main__":
     run_config.define_flags()
+    flags.DEFINE_integer(
+        "extend",
+        None,
+        "Steps that a run takes beyond the length in its config. They are counted from that length and not from where "
+        "the run stands, and kept in the workdir: the same command again, with the flag or without, goes on to the "
+        "same end. Give more to extend it again. A schedule that has come to 0 needs --config.init.schedule.",
+        lower_bound=1,
+    )
     run_config.run(main, leaves=defaults.leaves)

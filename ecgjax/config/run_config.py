@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,12 +36,15 @@ CONFIG_FILE = "config.json"
 EXIT_STOPPED = ExitStatus.STOPPED
 
 #: Leaves, or beginnings of their paths, that may differ between a run and its resumption: where the data lie, how often
-#: things happen, and how the result is evaluated. Everything else changes the numbers.
+#: things happen, how the result is evaluated, and how an extension goes on, which the workdir keeps. Everything else
+#: changes the numbers.
 MAY_CHANGE = (
     "data.allow_bad_shards",
     "data.dir",
     "data.links",
     "data.store",
+    "init.schedule",
+    "init.share",
     "log_every",
     "checkpoint.",
     "probe.",
@@ -50,6 +53,9 @@ MAY_CHANGE = (
     "nonfinite.most_in_all",
     "watchdog.",
 )
+
+# Leaf that the config of one kind of run has alone → that kind.
+_KINDS = {"objective.name": "pretraining", "training.head_start": "fine-tuning"}
 
 #: Name of the file that is locked while a run writes to its workdir.
 _LOCK_FILE = ".lock"
@@ -325,8 +331,17 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or use another --workdir") from error
 
 
+def kind_of_run(leaves: Collection[str]) -> str:
+    """Returns the kind of run that a config with these leaves is of, in words; empty where it is of none."""
+    return next((words for leaf, words in _KINDS.items() if leaf in leaves), "")
+
+
 def check_resume(
-    config: ml_collections.ConfigDict, workdir: str | Path, *, defaults: Mapping[str, Value] | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    *,
+    defaults: Mapping[str, Value] | None = None,
+    may_change: tuple[str, ...] = (),
 ) -> None:
     """Refuses to resume with another config than the one a workdir was started with.
 
@@ -334,6 +349,7 @@ def check_resume(
         config: Config of the resumption.
         workdir: Folder of the run.
         defaults: Values, by path, of leaves that are newer than the run.
+        may_change: Leaves that may differ beside `MAY_CHANGE`, or beginnings of their paths.
 
     Raises:
         ConfigError: Leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
@@ -348,13 +364,16 @@ def check_resume(
                 "from a copy, or use another --workdir"
             )
         return
-    before = {**(defaults or {}), **flat(load_resolved(workdir).to_dict())}
+    stored = flat(load_resolved(workdir).to_dict())
     # The stored config went through JSON, and both sides must have the same types.
     now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
+    if (kind := kind_of_run(stored)) and kind != kind_of_run(now):
+        raise ConfigError(f"--workdir={workdir} is the folder of a {kind} run; give a folder of its own to this one")
+    before = {**(defaults or {}), **stored}
     differing = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
+        if before.get(name) != now.get(name) and not name.startswith((*MAY_CHANGE, *may_change))
     ]
     if differing:
         raise ConfigError(

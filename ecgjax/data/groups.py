@@ -27,12 +27,13 @@ AGE_BANDS = (40.0, 60.0, 75.0)
 _FEW = 10
 
 
-def check_groups(columns: Sequence[str], recordings: Recordings) -> None:
+def check_groups(columns: Sequence[str], recordings: Recordings, *, leaf: str = "config.probe.groups") -> None:
     """Refuses columns that the recordings lack.
 
     Args:
         columns: Columns of `config.probe.groups`.
         recordings: Recordings to be evaluated.
+        leaf: Leaf that names the columns, for messages.
 
     Raises:
         DataError: There is no such column; the message names it and the existing ones.
@@ -41,12 +42,12 @@ def check_groups(columns: Sequence[str], recordings: Recordings) -> None:
     for column in columns:
         if column == DATASET and len(recordings.datasets) < 2:
             raise DataError(
-                f"config.probe.groups={tuple(columns)} asks for {DATASET!r}, but config.data.dir names one data set: "
+                f"{leaf}={tuple(columns)} asks for {DATASET!r}, but config.data.dir names one data set: "
                 "leave it out, or give several with commas between"
             )
         if column != DATASET and str(column).removeprefix(EACH) not in known:
             raise DataError(
-                f"config.probe.groups={tuple(columns)}: no column {column!r} in this data set; it has "
+                f"{leaf}={tuple(columns)}: no column {column!r} in this data set; it has "
                 f"{', '.join(dict.fromkeys(known))}, and where several are joined {DATASET!r}"
             )
 

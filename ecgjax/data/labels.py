@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -119,6 +119,20 @@ class ProbeData:
     excluded: Mapping[str, int]
     classes: tuple[str, ...] = ()
 
+    def of_columns(self, columns: Sequence[int]) -> ProbeData:
+        """Returns the data with the labels of some classes alone.
+
+        Args:
+            columns: Numbers of the classes of a multi-label task.
+        """
+        kept = list(columns)
+        parts = {
+            name: dataclasses.replace(part, labels=part.labels[:, kept])
+            for name in ("train", "val", "test", "train_available")
+            for part in [getattr(self, name)]
+        }
+        return dataclasses.replace(self, **parts, classes=tuple(self.classes[column] for column in kept))
+
 
 def common_classes(labels: np.ndarray) -> list[int]:
     """Returns the columns of labels `[n, classes]` with at least `MIN_EVENTS` positive and as many negative records."""
@@ -142,14 +156,8 @@ def of_common_classes(data: ProbeData) -> tuple[ProbeData, tuple[str, ...]]:
     if not kept:
         return data, (f"{data.task.title}: every class has {words}, which tell little.",)
     rare = [name for column, name in enumerate(data.classes) if column not in kept]
-    parts = {
-        name: dataclasses.replace(part, labels=part.labels[:, kept])
-        for name in ("train", "val", "test", "train_available")
-        for part in [getattr(data, name)]
-    }
-    classes = tuple(data.classes[column] for column in kept)
     return (
-        dataclasses.replace(data, **parts, classes=classes),
+        data.of_columns(kept),
         (f"{data.task.title}: not asked, for {words}: {', '.join(rare)}.",),
     )
 

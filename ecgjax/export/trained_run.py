@@ -34,12 +34,15 @@ class TrainedRun:
         encoder: Encoder with the statistics that are exported.
         statistics: Kind of these, of `STATISTICS`; `"none"` for an encoder without batch norm.
         about: What the run says of itself.
+        training: What an exported model says of its training, of a run that went on from one; None for a run whose
+            settings are known.
     """
 
     settings: RunSettings
     encoder: Encoder
     statistics: str
     about: About
+    training: Mapping[str, Any] | None = None
 
     @property
     def weights(self) -> str:
@@ -53,8 +56,10 @@ class TrainedRun:
 
     @property
     def simulated(self) -> bool:
-        """Whether any data set of the training was simulated."""
-        return any(dataset["simulated"] for dataset in self.about["data"])
+        """Whether any data set of the training, or of one before it, was simulated."""
+        begun_from = self.about.get("begun_from")
+        earlier = () if begun_from is None else begun_from["data"]
+        return any(dataset["simulated"] for dataset in (*self.about["data"], *earlier))
 
 
 def open_trained_run(

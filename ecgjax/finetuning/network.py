@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from ecgjax.evaluation.features.features import in_batches
-from ecgjax.training.steps import TrainState
+from ecgjax.training.steps import Weights
 
 #: Number of rows that each call on the device predicts.
 _PREDICTED_AT_ONCE = 128
@@ -21,7 +21,7 @@ class Network:
 
     Attributes:
         outputs: Jitted function `(params, stats, int16[batch, time, 8]) → f32[batch, outputs]`.
-        state: Trained parameters and statistics.
+        state: Trained parameters and statistics, or their moving average.
         offset: Numbers that are subtracted from the log odds, `f64[outputs]`, because balanced batches or weights train
             at another prevalence.
         vector: Whether predictions are one number for each record, `[n]`, and not `[n, classes]`.
@@ -31,7 +31,7 @@ class Network:
     """
 
     outputs: Callable[..., Array]
-    state: TrainState
+    state: Weights
     offset: np.ndarray
     vector: bool
     val_metric: float
@@ -51,7 +51,7 @@ class Network:
         return shaped(predict(self.outputs, self.state, signals), self.vector, self.offset)
 
 
-def predict(outputs: Callable[..., Array], state: TrainState, signals: np.ndarray) -> np.ndarray:
+def predict(outputs: Callable[..., Array], state: Weights, signals: np.ndarray) -> np.ndarray:
     """Returns outputs of a network, `f64[n, outputs]`; the last batch is padded, so that the program compiles once.
 
     Args:

@@ -26,17 +26,18 @@ from ecgjax.evaluation.metrics.calibration import prior_shift
 from ecgjax.evaluation.models.fitted import FittedModel
 from ecgjax.evaluation.models.kinds import NO_MODEL, QuestionKind
 from ecgjax.finetuning import metric_term
+from ecgjax.finetuning.looks import Look, Looks
 from ecgjax.finetuning.metric_term import MetricTerm
-from ecgjax.finetuning.network import Network, predict, shaped
+from ecgjax.finetuning.network import Network, predict
+from ecgjax.finetuning.supervision import Supervision
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
 from ecgjax.optim.parameters import parameters
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.settings.probe import FineTuneSettings
-from ecgjax.training.heads import LinearHead, TaskHead
-from ecgjax.training.steps import TrainState, init_state, train_step
+from ecgjax.training.heads import HEADS, LinearHead, TaskHead
+from ecgjax.training.steps import TrainState, Weights, init_state, train_step
 
-HEADS = ("linear", "mlp")
 POSITIVE_WEIGHTS = ("none", "balanced")
 HEAD_STARTS = ("zeros", "probe")
 SELECTIONS = ("metric", "loss")
@@ -65,6 +66,8 @@ class FineTuning:
         num_leads: Number of input leads of the encoder, 12 or 8.
         kind: Kind of the task.
         classes: Names of the classes where a record has several labels.
+        ema_decay: Decay of the moving average of the weights, which looks at validation and predictions then use; None
+            for the weights themselves.
 
     Raises:
         ConfigError: A setting is unknown, or two settings contradict each other.
@@ -79,8 +82,10 @@ class FineTuning:
         num_leads: int,
         kind: QuestionKind,
         classes: Sequence[str] = (),
+        ema_decay: float | None = None,
     ):
         check_settings(settings, kind)
+        self._averages = ema_decay is not None
         self._metric = metric_term.metric_term(settings.metric, kind=kind)
         self._settings, self._kind, self._num_outputs = settings, kind, max(1, len(classes))
         self._feature_dim = encoders.merge(encoder).feature_dim
@@ -102,11 +107,13 @@ class FineTuning:
             of_training, num_steps=settings.steps, batch_size=settings.batch_size, params=params
         )
         network = functools.partial(_network, graph, head.graph, num_leads)
-        self._step = jax.jit(
-            train_step(functools.partial(_loss, network, kind.log_odds, self._metric), self._optimizer, frozen=frozen),
-            donate_argnums=0,
-        )
-        self._outputs = jax.jit(lambda params, stats, signal: network(params, stats, signal, train=False)[0])
+        loss = functools.partial(_loss, network, kind.log_odds, self._metric)
+        #: Function of a step, `(state, batch) → (state, metrics)`, and function `(params, stats, signal) → outputs`; a
+        #: training over several devices compiles them for its mesh.
+        self.update = train_step(loss, self._optimizer, frozen=frozen, ema_decay=ema_decay)
+        self.answer = lambda params, stats, signal: network(params, stats, signal, train=False)[0]
+        self._step = jax.jit(self.update, donate_argnums=0)
+        self._outputs = jax.jit(self.answer)
 
     def train(
         self,
@@ -138,73 +145,156 @@ class FineTuning:
             ValueError: A probe is missing, or is given though the head does not begin at it.
             DataError: Validation has nothing to select by, balanced batches lack a class, or training diverged.
         """
-        settings = self._settings
-        if self.begins_at_probe != (probe is not None):
-            raise ValueError(f"head_start={settings.head_start!r}: a probe is given where the head begins at it")
-        train_records, num_validation = data.train.records, len(data.val.records)
-        val_records, val_labels = self._looked_at(data.val.records, data.val.labels, seed=seed)
-        targets = np.asarray(data.train.labels, np.float32).reshape(len(train_records), -1)
-        head = self._head(seed=seed, targets=targets)
-        weight, offset = self._prior(targets)
-        if probe is not None:
-            head = _at_probe(head, probe, dim=self._feature_dim, offset=offset)
-        state = init_state(
-            # The arrays are copied, because a step donates its state and so destroys it.
-            jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
-            jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
-            self._optimizer,
-        )
+        settings, supervision = self._settings, self.supervision(data, seed=seed)
+        state = self.first_state(encoder, supervision, seed=seed, probe=probe)
+        train_records, targets = data.train.records, supervision.targets
         row = np.arange(settings.batch_size, dtype=np.int32)
-        constant = {"row": row, "seed": np.uint32(seed % 2**32), "positive_weight": weight}
+        constant = {"row": row, "seed": np.uint32(seed % 2**32), "positive_weight": supervision.weight}
         # Codes that are equal where the patients are, whatever the patients are called by.
         patient = np.unique(data.train.patients, return_inverse=True)[1].astype(np.int32)
-        val_signals = read(val_records)
-        vector = np.ndim(val_labels) == 1
+        val_signals, looks = read(supervision.looked_at), Looks()
 
-        def measure(state: TrainState) -> tuple[float, float]:
-            """Returns the primary metric on validation, and the value to be maximised by the choice of the step."""
-            outputs = shaped(predict(self._outputs, state, val_signals), vector, offset)
-            if not np.isfinite(outputs).all():
-                return -np.inf, -np.inf  # A state without finite outputs is never the best; an earlier one stays.
-            metric = self._kind.value(val_labels, outputs, classes=data.classes)
-            if settings.select == "metric":
-                return metric, metric
-            return metric, -self._kind.loss(val_labels, outputs)
+        def look(state: TrainState, *, step: int) -> None:
+            outputs = predict(self._outputs, state.evaluated, val_signals)
+            looks.see(self.measure(supervision, outputs, step=step), state.evaluated)
 
-        looks = _Looks(measure)
         if self.begins_at_probe:
-            looks.look(state, step=0)
-        sampler = self._sampler(targets, seed=seed)
+            look(state, step=0)
+        sampler = self.sampler(supervision, np.arange(len(targets)), seed=seed)
         bar = tqdm(range(settings.steps), desc=title, unit="step", leave=False, disable=None if progress else True)
         for now in bar:
             chosen = sampler.record_numbers(now)
             batch = {"signal": read(train_records[chosen]), "label": targets[chosen], **constant}
-            if self._metric:
+            if self.needs_patients:
                 batch |= {"record": chosen.astype(np.int32), "patient": patient[chosen]}
             state, _ = self._step(state, batch)
             if (now + 1) % settings.eval_every and now + 1 != settings.steps:
                 continue
-            looks.look(state, step=now + 1)
-            if settings.patience and looks.since_best >= settings.patience:
+            look(state, step=now + 1)
+            if looks.exhausted(settings.patience):
                 break
         bar.close()
-        if not looks.trained or looks.best is None:
-            raise DataError(
-                "training with labels diverged: no look at validation gave a number; lower learning_rate",
-                reason=NO_MODEL,
-            )
-        state, metric, step = looks.best
-        by = f"best {self._kind.primary}" if settings.select == "metric" else "lowest loss"
-        on = f"{len(val_records):,} of {num_validation:,}" if len(val_records) < num_validation else "the"
+        best, weights = chosen_look(looks)
         return Network(
             outputs=self._outputs,
-            state=state,
-            offset=offset,
-            vector=vector,
-            val_metric=metric,
-            step=step,
-            selected=f"step {step:,}, {by} on {on} validation records",
+            state=weights,
+            offset=supervision.offset,
+            vector=supervision.vector,
+            val_metric=best.metric,
+            step=best.step,
+            selected=self.selected(supervision, step=best.step),
         )
+
+    @property
+    def needs_patients(self) -> bool:
+        """Whether a batch needs the columns `record` and `patient`."""
+        return self._metric is not None
+
+    def supervision(self, data: ProbeData, *, seed: int) -> Supervision:
+        """Returns what the labels decide of a training.
+
+        Args:
+            data: Labelled records of the task; the test records are not used.
+            seed: Seed of the draw of `eval_records` validation records.
+
+        Raises:
+            DataError: Validation has nothing to select by.
+        """
+        looked_at, look_labels = self._looked_at(data.val.records, data.val.labels, seed=seed)
+        targets = np.asarray(data.train.labels, np.float32).reshape(len(data.train.records), -1)
+        weight, offset = self._prior(targets)
+        return Supervision(
+            targets=targets,
+            weight=weight,
+            offset=offset,
+            looked_at=looked_at,
+            look_labels=look_labels,
+            num_validation=len(data.val.records),
+            classes=tuple(data.classes),
+        )
+
+    def first_state(
+        self,
+        encoder: encoders.Split[encoders.Encoder],
+        supervision: Supervision,
+        *,
+        seed: int,
+        probe: FittedModel | None = None,
+    ) -> TrainState:
+        """Returns the state before the first step; the arrays of the given encoder are copied.
+
+        Args:
+            encoder: Encoder at which training begins.
+            supervision: Labels of the training.
+            seed: Seed of the head's initialisation.
+            probe: Linear probe of the encoder's features, given if and only if `begins_at_probe`.
+
+        Raises:
+            ValueError: A probe is missing, or is given though the head does not begin at it.
+        """
+        if self.begins_at_probe != (probe is not None):
+            raise ValueError(f"head_start={self._settings.head_start!r}: a probe is given where the head begins at it")
+        head = self._head(seed=seed, targets=supervision.targets)
+        if probe is not None:
+            head = _at_probe(head, probe, dim=self._feature_dim, offset=supervision.offset)
+        return self._state(encoder, head)
+
+    def template(self, encoder: encoders.Split[encoders.Encoder], supervision: Supervision, *, seed: int) -> TrainState:
+        """Returns a state of the structure of `first_state`, whose head does not begin at a probe.
+
+        Args:
+            encoder: Encoder of the structure that is trained.
+            supervision: Labels of the training.
+            seed: Seed of the head's initialisation.
+        """
+        return self._state(encoder, self._head(seed=seed, targets=supervision.targets))
+
+    def head_structure(self, supervision: Supervision) -> encoders.Split[TaskHead | LinearHead]:
+        """Returns a head of the training with arrays to be replaced.
+
+        Args:
+            supervision: Labels of the training.
+        """
+        return self._head(seed=0, targets=supervision.targets)
+
+    def _state(
+        self, encoder: encoders.Split[encoders.Encoder], head: encoders.Split[TaskHead | LinearHead]
+    ) -> TrainState:
+        return init_state(
+            # The arrays are copied, because a step donates its state and so destroys it.
+            jax.tree.map(jnp.array, {"encoder": encoder.params, "head": head.params}),
+            jax.tree.map(jnp.array, {"encoder": encoder.stats, "head": head.stats}),
+            self._optimizer,
+            ema=self._averages,
+        )
+
+    def measure(self, supervision: Supervision, outputs: np.ndarray, *, step: int) -> Look:
+        """Evaluates outputs for the validation records by which the step is chosen.
+
+        Args:
+            supervision: Labels of the training.
+            outputs: Outputs of the network for `supervision.looked_at`, `f64[m, outputs]`.
+            step: Number of training steps so far.
+        """
+        scores, labels = supervision.scores(outputs), supervision.look_labels
+        if not np.isfinite(scores).all():
+            # A state without finite outputs is never the best; an earlier one stays.
+            return Look(step, -np.inf, -np.inf, np.inf)
+        metric = float(self._kind.value(labels, scores, classes=supervision.classes))
+        loss = self._kind.loss(labels, scores)
+        return Look(step, metric, metric if self._settings.select == "metric" else -loss, loss)
+
+    def selected(self, supervision: Supervision, *, step: int) -> str:
+        """Returns words on a step and on what it was chosen by.
+
+        Args:
+            supervision: Labels of the training.
+            step: Step that was chosen.
+        """
+        number, every = len(supervision.looked_at), supervision.num_validation
+        by = f"best {self._kind.primary}" if self._settings.select == "metric" else "lowest loss"
+        on = f"{number:,} of {every:,}" if number < every else "the"
+        return f"step {step:,}, {by} on {on} validation records"
 
     def _looked_at(self, records: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the validation records that the step is chosen on, and their labels.
@@ -270,10 +360,20 @@ class FineTuning:
             np.divide(negatives, positives, out=weight, where=both)
         return weight.astype(np.float32), offset
 
-    def _sampler(self, targets: np.ndarray, *, seed: int) -> Sampler:
-        order: Order = RecordOrder(np.arange(len(targets)), seed=seed)
+    def sampler(self, supervision: Supervision, numbers: np.ndarray, *, seed: int) -> Sampler:
+        """Returns the sampler of the training records.
+
+        Args:
+            supervision: Labels of the training.
+            numbers: Numbers that the sampler gives the training records, `int64[n]`.
+            seed: Seed of the order.
+
+        Raises:
+            DataError: Balanced batches lack a class.
+        """
+        order: Order = RecordOrder(numbers, seed=seed)
         if self._settings.balance:
-            parts = [np.flatnonzero(targets[:, 0] == label) for label in (0, 1)]
+            parts = [numbers[supervision.targets[:, 0] == label] for label in (0, 1)]
             if not all(map(len, parts)):
                 raise DataError(
                     "balanced batches need training records of both labels; raise the label fraction", reason=NO_MODEL
@@ -283,36 +383,21 @@ class FineTuning:
         return Sampler(order, batch_size=self._settings.batch_size)
 
 
-class _Looks:
-    """Evaluates states on validation during a training, and keeps a copy of the best state.
+def chosen_look(looks: Looks) -> tuple[Look, Weights]:
+    """Returns the best look of a finished training, and its weights.
 
     Args:
-        measure: Function from a state to its metric and to the value that the best state maximises.
+        looks: Looks of the training.
+
+    Raises:
+        DataError: No look after a step gave a number.
     """
-
-    def __init__(self, measure: Callable[[TrainState], tuple[float, float]]):
-        self._measure = measure
-        self._best_value = -np.inf
-        #: State, metric and step of the best evaluation; None before one gave a number.
-        self.best: tuple[TrainState, float, int] | None = None
-        #: Number of evaluations since the best one.
-        self.since_best = 0
-        #: Whether an evaluation after a training step gave a number. That of the probe, at step 0, does not count.
-        self.trained = False
-
-    def look(self, state: TrainState, *, step: int) -> None:
-        """Evaluates a state, and keeps it if it is better than all before.
-
-        Args:
-            state: Parameters and statistics.
-            step: Number of training steps so far.
-        """
-        metric, value = self._measure(state)
-        self.trained |= step > 0 and value > -np.inf
-        if value > self._best_value:
-            self.best, self._best_value, self.since_best = (jax.tree.map(jnp.copy, state), metric, step), value, 0
-        else:
-            self.since_best += 1
+    if not looks.trained or looks.best is None or looks.weights is None:
+        raise DataError(
+            "training with labels diverged: no look at validation gave a number; lower learning_rate",
+            reason=NO_MODEL,
+        )
+    return looks.best, looks.weights
 
 
 def _at_probe(

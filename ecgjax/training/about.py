@@ -6,9 +6,10 @@ revision of the code. Neither ids nor dates nor paths are part of it, so that it
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from ecgjax import encoders
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.samplers import SampledSide
+from ecgjax.optim import Extension
 from ecgjax.system.files import write_atomically
 from ecgjax.system.revision import code_revision
 from ecgjax.training.settings import PretrainingSettings
@@ -46,6 +48,8 @@ def about_run(
     *,
     examples_per_epoch: int,
     this_code: bool = True,
+    begun_from: Mapping[str, Any] | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> dict[str, Any]:
     """Returns what a run says of itself, but for how far it has come.
 
@@ -56,6 +60,40 @@ def about_run(
         split: Encoder of the run.
         examples_per_epoch: Number of recordings of an epoch of the run's sampler.
         this_code: Whether the run is trained by the code at hand, rather than told of later.
+        begun_from: Statements about the encoder whose weights the run began with; None for random ones.
+        extensions: Steps beyond the length in the run's config.
+    """
+    return about_training(
+        recordings,
+        side.records,
+        split,
+        num_leads=settings.encoder.num_leads,
+        batch_size=settings.batch_size,
+        examples_per_epoch=examples_per_epoch,
+        this_code=this_code,
+    )
+
+
+def about_training(
+    recordings: Recordings,
+    records: np.ndarray,
+    split: encoders.Split[encoders.Encoder],
+    *,
+    num_leads: int,
+    batch_size: int,
+    examples_per_epoch: int,
+    this_code: bool = True,
+) -> dict[str, Any]:
+    """Returns what a training of any kind says of itself, but for how far it has come.
+
+    Args:
+        recordings: Recordings of the training.
+        records: Numbers of the records that it draws from, `int64[n]`, ascending.
+        split: Encoder of the training.
+        num_leads: Number of input leads of the encoder.
+        batch_size: Number of recordings of the global batch.
+        examples_per_epoch: Number of recordings of an epoch of its sampler.
+        this_code: Whether it is trained by the code at hand, rather than told of later.
     """
     encoder, form = encoders.merge(split), recordings.format
     return {
@@ -66,14 +104,16 @@ def about_run(
             "num_samples": form.num_samples,
             "stored_leads": list(STORED_LEADS),
             "stored_unit": "uV",
-            "encoder_leads": list(leads_of(settings.encoder.num_leads)),
+            "encoder_leads": list(leads_of(num_leads)),
             "encoder_unit": "mV",
         },
         "embedding": {"dimension": encoder.embedding_dim, "features": encoder.feature_dim},
-        "batch_size": settings.batch_size,
+        "batch_size": batch_size,
         "examples_per_epoch": examples_per_epoch,
-        "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(side.records)],
+        "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)],
         "code": code() if this_code else unknown_code(),
+        **({} if begun_from is None else {"begun_from": begun_from}),
+        **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),
     }
 
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +178,28 @@ class Checkpoints:
                 )
         return step, {**wanted, **parts}
 
+    def arrays(self, part: str, *, step: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of a part by their names, whatever they are; none where there is no such part.
+
+        Args:
+            part: Name of the part.
+            step: Step of the checkpoint.
+
+        Raises:
+            CheckpointError: There is no such checkpoint, or it is damaged.
+        """
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        stored = self._custom(step)["leaves"].get(part, {})
+        if not stored:  # Orbax reads every part where it is asked for none.
+            return {}
+        template: dict[str, Any] = {}
+        for name, (dtype, shape, _) in stored.items():
+            *above, last = name.split("/")
+            inner = functools.reduce(lambda tree, key: tree.setdefault(key, {}), above, template)
+            inner[last] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=here)
+        _, parts = self.restore({part: template}, step=step)
+        return {name: np.asarray(leaf) for name, leaf in _named_leaves(parts[part])}
+
     def _custom(self, step: int) -> dict[str, Any]:
         with self._reading(step):
             custom = self._orbax.metadata(step).custom_metadata
@@ -217,6 +239,31 @@ class Checkpoints:
 
     def _save_error(self, step: int, cause: object) -> CheckpointError:
         return CheckpointError(f"saving {self._path(step)} failed ({cause}); earlier checkpoints are untouched")
+
+
+class Saved(NamedTuple):
+    """A finished checkpoint.
+
+    Attributes:
+        step: Number of finished updates.
+        metadata: Metadata that `Checkpoints.save` stored with it.
+    """
+
+    step: int
+    metadata: Mapping[str, Any]
+
+
+def latest_saved(directory: str | Path) -> Saved | None:
+    """Returns the latest finished checkpoint of a directory, or None where there is none; nothing is made or removed.
+
+    Raises:
+        CheckpointError: It cannot be read, or ecgjax did not write it.
+    """
+    if not Path(directory).is_dir():
+        return None
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        step = checkpoints.latest_step()
+        return None if step is None else Saved(step, checkpoints.metadata(step))
 
 
 @contextlib.contextmanager

@@ -127,11 +127,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+def local_rows(sharding: NamedSharding, batch_size: int, *, leaf: str = "config.batch_size") -> np.ndarray:
     """Returns the rows of the global batch that this process reads.
 
     They come from the sharding, not from the process number: on a pod the order of devices is not the order of
     processes, and processes may share rows.
+
+    Args:
+        sharding: Sharding of the global batch.
+        batch_size: Number of rows of the global batch.
+        leaf: Leaf of the batch size, for the message.
 
     Returns:
         Row numbers, `int64[local]`, ascending.
@@ -141,7 +146,7 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
     """
     data = sharding.mesh.shape["data"]
     if batch_size % data:
-        raise ConfigError(f"config.batch_size={batch_size} does not divide over the {data} devices of the data axis")
+        raise ConfigError(f"{leaf}={batch_size} does not divide over the {data} devices of the data axis")
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 

@@ -49,6 +49,9 @@ def train(
     save_every: int,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
+    parts: Callable[[TrainState], Mapping[str, Any]] = TrainState.parts,
+    enough: Callable[[], bool] = lambda: False,
+    learning_rate: str = "config.optimizer.learning_rate",
     evaluation_due: bool = False,
     nonfinite: NonfiniteSettings | None = None,
     watchdog: Watchdog | None = None,
@@ -65,8 +68,12 @@ def train(
         metadata: Function from the number of finished updates to the metadata of their checkpoint.
         log_every: Number of steps between metrics.
         save_every: Number of steps between checkpoints; the last step is always saved.
-        evaluate: Function from a state to metrics under their full names; None for no evaluation.
+        evaluate: Function from a state to metrics under their full names, which may be none; None for no evaluation.
         eval_every: Number of steps between evaluations; 0 for none. The last step is always evaluated.
+        parts: Function from a state to the parts of its checkpoint.
+        enough: Function that says after an evaluation whether the run ends there; a run that resumes where it ended
+            asks it again.
+        learning_rate: Leaf of the learning rate, for the message of a run that has diverged.
         evaluation_due: Whether the state was saved in the middle of its evaluation, as its metadata say under
             `EVALUATION_DUE`.
         nonfinite: Numbers of updates that may be left out because they were not finite; None ends the run at the first.
@@ -82,7 +89,7 @@ def train(
     start = saved = int(state.step)
     pending: tuple[int, Metrics] | None = None
     latest: Metrics = {}
-    check = Check(nonfinite)
+    check = Check(nonfinite, learning_rate=learning_rate)
 
     def flush() -> None:
         nonlocal pending
@@ -98,7 +105,7 @@ def train(
         with telemetry.pause(), watch("save", f"saving step {now}", compiles=True):
             # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's place.
             check(now, latest)
-            checkpoints.save(now, state.parts(), metadata={**metadata(now), **more})
+            checkpoints.save(now, parts(state), metadata={**metadata(now), **more})
         saved = now
 
     def keep(now: int, **more: Any) -> str:
@@ -126,7 +133,9 @@ def train(
                 with telemetry.pause():
                     with watch("evaluation", f"the evaluation of step {now}", rescue=rescue, compiles=True):
                         values = evaluate(state)
-                    telemetry.log(now, values)
+                    if values:
+                        telemetry.log(now, values)
+            last = last or enough()
             # Every process asks at every step, because all of them agree on the step to stop at.
             stopping = stop.requested()
             if now > start and (last or stopping or now % save_every == 0):
@@ -167,18 +176,26 @@ class Check:
 
     Args:
         nonfinite: Numbers of updates that may be left out; None where none may be.
+        learning_rate: Leaf of the learning rate, for the message.
     """
 
-    def __init__(self, nonfinite: NonfiniteSettings | None = None):
+    def __init__(
+        self,
+        nonfinite: NonfiniteSettings | None = None,
+        *,
+        learning_rate: str = "config.optimizer.learning_rate",
+    ):
+        self._learning_rate = learning_rate
         self._budget = nonfinite if nonfinite is not None and nonfinite.action == "skip" else None
 
     def __call__(self, step: int, metrics: Metrics) -> None:
         """Raises a `DivergedError` where the metrics of a step are not finite, or too many updates were left out."""
         if self._budget is None:
-            _check_finite(step, metrics)
+            _check_finite(step, metrics, self._learning_rate)
             return
         # What is kept is finite, and the loss of an update that was left out need not be.
-        _check_finite(step, {name: value for name, value in metrics.items() if name == "param_norm"})
+        kept = {name: value for name, value in metrics.items() if name == "param_norm"}
+        _check_finite(step, kept, self._learning_rate)
         for name, leaf, most, words in (
             ("skipped_in_a_row", "most_in_a_row", self._budget.most_in_a_row, "in a row"),
             ("skipped", "most_in_all", self._budget.most_in_all, "in all"),
@@ -187,16 +204,16 @@ class Check:
                 raise DivergedError(
                     f"training has diverged: by step {step}, {count} updates {words} were left out because loss or "
                     f"gradient was not finite, more than config.nonfinite.{leaf}={most}; checkpoints from before stay. "
-                    "Start anew in another --workdir with a lower config.optimizer.learning_rate, or with a "
+                    f"Start anew in another --workdir with a lower {self._learning_rate}, or with a "
                     "config.optimizer.clip_norm"
                 )
 
 
-def _check_finite(step: int, metrics: Metrics) -> None:
+def _check_finite(step: int, metrics: Metrics, learning_rate: str) -> None:
     bad = {name: value for name in ("loss", "param_norm") if not math.isfinite(value := float(metrics.get(name, 0.0)))}
     if bad:
         found = ", ".join(f"train/{name} is {value}" for name, value in bad.items())
         raise DivergedError(
             f"training has diverged: {found} at step {step}; checkpoints from before stay. Start anew in another "
-            "--workdir with a lower config.optimizer.learning_rate, or with a config.optimizer.clip_norm"
+            f"--workdir with a lower {learning_rate}, or with a config.optimizer.clip_norm"
         )

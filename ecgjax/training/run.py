@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,12 +24,14 @@ from ecgjax.data.samplers import SampledSide
 from ecgjax.encoders import cost
 from ecgjax.errors import ConfigError, chosen
 from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
+from ecgjax.optim import Extension
 from ecgjax.training import device_mesh
-from ecgjax.training.assembly import assemble
+from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
+from ecgjax.training.warm_start import SourceWeights, WarmStart, begin_with, check_source
 
 #: Version that is raised when the same config, data and seed no longer give the same batches and views. Since 2, crops
 #: keep to what was recorded. Since 3, augmentations are keyed by name, and Gaussian noise comes from hashed bits.
@@ -56,9 +58,12 @@ class Run:
         fingerprint: Digest of all that decides which rows and views a step gets.
         mesh: Mesh of all devices of the run.
         sampler: Sampler of training records.
-        split: Encoder at initialisation.
+        split: Encoder at initialisation, or with the weights that the run begins with.
+        frozen: Names of the parameters that stay as they are.
         layout: Rows of embeddings that a recording becomes.
-        num_steps: Number of steps of the whole run.
+        num_steps: Number of steps of the whole run, its extensions included.
+        extensions: Steps beyond the length in the config.
+        warm_start: Match of the weights that the run begins with; None where it begins at random, or resumes.
         state: State before the first step, on the mesh.
         step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
         loss: Loss as `steps.pretraining_loss` returns it.
@@ -74,8 +79,11 @@ class Run:
     mesh: Mesh
     sampler: Sampler
     split: encoders.Split[encoders.Encoder]
+    frozen: frozenset[str]
     layout: Layout
     num_steps: int
+    extensions: tuple[Extension, ...]
+    warm_start: WarmStart | None
     state: TrainState
     step: Compiled
     loss: Callable[..., Any]
@@ -132,12 +140,20 @@ class Run:
         return {partners.COLUMN: chosen}
 
 
-def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> Run:
+def prepare_run(
+    settings: PretrainingSettings,
+    *,
+    mesh: Mesh | None = None,
+    source: SourceWeights | None = None,
+    extensions: Sequence[Extension] = (),
+) -> Run:
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
     Args:
         settings: Settings of the run.
         mesh: Mesh of the run; None for one over all devices.
+        source: Weights that the run begins with; None for random ones, and where a checkpoint is resumed.
+        extensions: Steps beyond the length in the settings.
 
     Raises:
         ConfigError: A setting names something that does not exist, or settings do not fit each other or the data.
@@ -148,13 +164,23 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
     side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
     steps = num_steps(settings.duration, batch_size=settings.batch_size, examples_per_epoch=sampler.examples_per_epoch)
+    total = _with_extensions(steps, extensions)
+    if source is not None:
+        check_source(source, settings.encoder, recordings.format)
     columns = row_columns(settings.column_use, recordings, seed=settings.seed)
     fingerprint = _fingerprint(recordings, columns, sampler, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split or sampling")
     model = assemble(settings, recordings=recordings, columns=columns, mesh=mesh)
+    model, warm_start = _begun(model, source, settings)
     if positives_are_other_recordings(settings.method, settings.sampling, model.layout):
         _check_other_recordings(side, settings)
-    optimizer = optim.create(settings.optimizer, num_steps=steps, batch_size=settings.batch_size, params=model.params)
+    optimizer = optim.create(
+        settings.optimizer,
+        num_steps=steps,
+        batch_size=settings.batch_size,
+        params=model.params,
+        extensions=extensions,
+    )
     rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
     ema_decay = settings.optimizer.ema_decay
     skip = settings.nonfinite.action == "skip"
@@ -176,8 +202,11 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
         mesh=mesh,
         sampler=sampler,
         split=model.encoder,
+        frozen=model.frozen,
         layout=model.layout,
-        num_steps=steps,
+        num_steps=total,
+        extensions=tuple(extensions),
+        warm_start=warm_start,
         state=state,
         step=traced.lower().compile(),
         loss=model.loss,
@@ -185,9 +214,39 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
     )
 
 
-def records_of(run: Run) -> PretrainingRecords:
-    """Returns the list of the records that a run may draw, to keep with its checkpoints."""
-    return pretraining_records(run.recordings, run.side.records, run=run.fingerprint)
+def _begun(
+    model: Assembly, source: SourceWeights | None, settings: PretrainingSettings
+) -> tuple[Assembly, WarmStart | None]:
+    """Returns the model with the weights that it begins with, which must be those of every process."""
+    if source is None:
+        return model, None
+    params, stats, warm_start = begin_with(
+        source, settings.init, settings.encoder, params=model.params, stats=model.stats
+    )
+    device_mesh.check_alike(warm_start.digest, what="weights in config.init.source")
+    encoder = model.encoder._replace(params=params["encoder"], stats=stats["encoder"])
+    return model._replace(encoder=encoder, params=params, stats=stats), warm_start
+
+
+def _with_extensions(steps: int, extensions: Sequence[Extension]) -> int:
+    total = steps + (extensions[-1].end if extensions else 0)
+    if total > _MOST_STEPS:
+        raise ConfigError(
+            f"--extend={extensions[-1].end} makes {total:,} steps of {steps:,}, more than the {_MOST_STEPS:,} that a "
+            "run can count"
+        )
+    return total
+
+
+def records_of(run: Run, *, earlier: PretrainingRecords | None = None) -> PretrainingRecords:
+    """Returns the list of the records that a run may draw, to keep with its checkpoints.
+
+    Args:
+        run: Run whose records are listed.
+        earlier: All that the encoder which the run began with had seen; None for a run that began at random.
+    """
+    own = pretraining_records(run.recordings, run.side.records, run=run.fingerprint)
+    return own if earlier is None else own.after(earlier)
 
 
 def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
@@ -214,6 +273,11 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
         raise ConfigError(
             f"{checkpoints.directory} was trained on another data set, split or sampling than "
             f"{run.settings.data.dir} with this config gives; resume on the same data, or use another --workdir"
+        )
+    if latest > run.num_steps:
+        raise ConfigError(
+            f"{checkpoints.directory} has a checkpoint of step {latest:,}, and the run ends at step {run.num_steps:,}: "
+            f"the record of its extension is gone; give --extend={latest - run.num_steps} or more again"
         )
     _, parts = checkpoints.restore(run.state.parts(), step=latest)
     return run.state.with_parts(parts)

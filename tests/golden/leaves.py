@@ -28,7 +28,7 @@ TRAINED: dict[str, tuple[str, ...]] = {
 ONE_SIZE = ("cross_validation", "quickstart", "real_recordings")
 
 #: Configs that train nothing, and modules beside the configs that are none.
-_OTHERS = ("cross_validation",)
+_OTHERS = ("cross_validation", "finetune")
 _NONE = ("__init__", "base", "variants")
 
 
@@ -62,7 +62,7 @@ def leaves() -> dict[str, dict[str, str]]:
         config: {name: own.get(name, "absent") for name in sorted({*own, *first}) if own.get(name) != first.get(name)}
         for config, own in found.items()
     }
-    return differing | {"simclr.py": first, "cross_validation.py": found["cross_validation.py"]}
+    return differing | {"simclr.py": first, **{argument(name): found[argument(name)] for name in _OTHERS}}
 
 
 def _every_config() -> Iterator[str]:

@@ -17,6 +17,7 @@ AT_THE_BORDER = {
     ("ecgjax.config.run_config", "set_none"),
     ("ecgjax.config.run_config", "write_resolved"),
     ("ecgjax.defaults", "settings_of"),
+    ("ecgjax.finetune", "finetune"),
     ("ecgjax.pretrain", "pretrain"),
     ("ecgjax.settings.sections", "read"),
 }

@@ -41,34 +41,11 @@ class Binary(Supplement):
 
         Args and result are those of `Supplement.measure`; the facts are the thresholds of every model and the control.
         """
-        labels, title = data.test.labels, data.task.title
-        used = {name: calibrated(answers, data) for name, answers in models.items()}
-        metrics: dict[Key, Metric] = {}
-        for name, each in used.items():
-            own = each.metrics(labels) | _shares(each, labels, report.prevalence)
-            own["ECE"] = expected_calibration_error(labels, each.probabilities)
-            metrics |= {Key(name, metric, title): function for metric, function in own.items()}
-        resamples = min(report.resamples, RESAMPLES)
-        draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
-        needs = "both classes, not wholly separated, and records on both sides of the threshold"
-        rows = measured(metrics, needs=needs, **draws)
-        # Treating everybody is what a model does that is always certain.
-        probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
-        benefits = {
-            Key(name, benefit_at(threshold), title): net_benefit(labels, values, threshold=threshold)
-            for name, values in probabilities.items()
-            for threshold in report.treat_at
-        }
-        above = {each: pair for name in used for each, pair in minus(benefits, name, [TREAT_ALL]).items()}
-        rows |= measured(benefits, needs="records", differences=above, **draws)
+        rows, thresholds = decisions_of(models, data, report)
         control = shuffle_control(
             embeddings, data, shuffles=report.shuffles, seed=report.seed, progress=report.progress
         )
-        facts = {
-            "thresholds": {name: each.threshold for name, each in used.items()},
-            "shuffled_labels": dataclasses.asdict(control),
-        }
-        return rows, facts
+        return rows, {"thresholds": thresholds, "shuffled_labels": dataclasses.asdict(control)}
 
     def of_group(self, answers: Answers, data: ProbeData, mask: np.ndarray) -> Measured:
         """Measures decisions in a group of patients, at the threshold that was chosen for all patients.
@@ -86,6 +63,42 @@ class Binary(Supplement):
         """Returns an AUROC's interval that is valid for few patients too; see `Supplement.of_few`."""
         probabilities, test = calibrated(models[REFERENCE], data).probabilities, data.test
         return interval_of_few(interval, test.labels[mask], probabilities[mask], patients=test.patients[mask])
+
+
+def decisions_of(
+    models: Mapping[str, Answers], data: ProbeData, report: Report
+) -> tuple[dict[Key, Interval], dict[str, float]]:
+    """Calibrates models on validation, chooses their thresholds there, and measures them on the test records.
+
+    Args:
+        models: Predictions of every model, by its key.
+        data: Labelled records of the task.
+        report: Settings of the report.
+
+    Returns:
+        The results, and the threshold of every model.
+    """
+    labels, title = data.test.labels, data.task.title
+    used = {name: calibrated(answers, data) for name, answers in models.items()}
+    metrics: dict[Key, Metric] = {}
+    for name, each in used.items():
+        own = each.metrics(labels) | _shares(each, labels, report.prevalence)
+        own["ECE"] = expected_calibration_error(labels, each.probabilities)
+        metrics |= {Key(name, metric, title): function for metric, function in own.items()}
+    resamples = min(report.resamples, RESAMPLES)
+    draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
+    needs = "both classes, not wholly separated, and records on both sides of the threshold"
+    rows = measured(metrics, needs=needs, **draws)
+    # Treating everybody is what a model does that is always certain.
+    probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
+    benefits = {
+        Key(name, benefit_at(threshold), title): net_benefit(labels, values, threshold=threshold)
+        for name, values in probabilities.items()
+        for threshold in report.treat_at
+    }
+    above = {each: pair for name in used for each, pair in minus(benefits, name, [TREAT_ALL]).items()}
+    rows |= measured(benefits, needs="records", differences=above, **draws)
+    return rows, {name: each.threshold for name, each in used.items()}
 
 
 def benefit_at(threshold: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 from scipy import special
@@ -62,7 +61,35 @@ class Calibrated:
         }
 
 
-def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Platt:
+    """Calibration of scores: logit p = steepness · (score − middle) / spread + intercept.
+
+    Attributes:
+        middle: Mean of the scores that it was fitted on.
+        spread: Standard deviation of these, or 1 where they are all equal.
+        steepness: Coefficient of the standardised scores, 0 or more.
+        intercept: Log odds at the mean of the scores.
+    """
+
+    middle: float
+    spread: float
+    steepness: float
+    intercept: float
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Returns probabilities, which are above 0 and below 1."""
+        log_odds = self.steepness * (np.asarray(scores, np.float64) - self.middle) / self.spread + self.intercept
+        return np.clip(special.expit(log_odds), _CLOSEST, 1 - _CLOSEST)
+
+    @property
+    def of_scores(self) -> tuple[float, float]:
+        """Slope and intercept of the log odds on the scores as they are."""
+        slope = self.steepness / self.spread
+        return slope, self.intercept - slope * self.middle
+
+
+def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Platt:
     """Fits slope and intercept of the log odds on validation (Platt scaling).
 
     The slope is never below 0: scores that rank no better than chance all become the prevalence.
@@ -70,9 +97,6 @@ def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarra
     Args:
         val_labels: Labels of the validation records, `[n]` of 0 and 1, with both present.
         val_scores: Scores of the validation records, `[n]`.
-
-    Returns:
-        Function from scores to probabilities, which are above 0 and below 1.
 
     References:
         Platt, Probabilistic outputs for support vector machines, Advances in Large Margin Classifiers (1999) 61.
@@ -84,12 +108,7 @@ def platt(val_labels: np.ndarray, val_scores: np.ndarray) -> Callable[[np.ndarra
     slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     if slope < 0:
         slope, intercept = 0.0, float(special.logit(np.mean(val_labels)))
-
-    def probabilities(scores: np.ndarray) -> np.ndarray:
-        log_odds = slope * (np.asarray(scores, np.float64) - middle) / spread + intercept
-        return np.clip(special.expit(log_odds), _CLOSEST, 1 - _CLOSEST)
-
-    return probabilities
+    return Platt(middle=middle, spread=spread, steepness=slope, intercept=intercept)
 
 
 def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray) -> Calibrated:

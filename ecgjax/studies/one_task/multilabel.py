@@ -72,10 +72,7 @@ class MultiLabel(Supplement):
         the CinC 2021 score lacks.
         """
         del embeddings
-        # A class without both labels on validation has no threshold, and models never answer it.
-        chosen = [column for column in range(len(data.classes)) if not undefined_reason(data.val.labels[:, column])]
-        used = {name: {column: calibrated(each, data, column) for column in chosen} for name, each in models.items()}
-        rows = _aurocs(models, data, report) | _decisions(used, data, report)
+        rows, used = decisions_of_classes(models, data, report)
         return rows, {
             "classes": [_counts(column, data, used[REFERENCE].get(column)) for column in range(len(data.classes))],
             "unscored": unscored(data.classes),
@@ -90,6 +87,25 @@ class MultiLabel(Supplement):
         place = np.ix_(records, np.array(columns))
         macro = by_class(labels[place], answers.outputs[place], classes=[data.classes[c] for c in columns]).macro
         return Measured({"macro AUROC": on_rows(macro, records)}, len(columns))
+
+
+def decisions_of_classes(
+    models: Mapping[str, Answers], data: ProbeData, report: Report
+) -> tuple[dict[Key, Interval], dict[str, dict[int, Calibrated]]]:
+    """Measures the AUROC of every class, and decisions that are calibrated on validation.
+
+    Args:
+        models: Predictions of every model, by its key.
+        data: Labelled records of the task.
+        report: Settings of the report.
+
+    Returns:
+        The results, and calibrated probabilities and thresholds by model and number of the class.
+    """
+    # A class without both labels on validation has no threshold, and models never answer it.
+    chosen = [column for column in range(len(data.classes)) if not undefined_reason(data.val.labels[:, column])]
+    used = {name: {column: calibrated(each, data, column) for column in chosen} for name, each in models.items()}
+    return _aurocs(models, data, report) | _decisions(used, data, report), used
 
 
 def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> dict[Key, Interval]:

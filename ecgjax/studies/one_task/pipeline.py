@@ -96,7 +96,7 @@ def measure_task(
     """
     test, supplement = data.test, supplement_of(data)
     of_test = {name: each.test for name, each in embeddings.items()}
-    rows = _metrics(models, data, report)
+    rows = metrics_of(models, data, report)
     further, facts = supplement.measure(models, data, report, embeddings=embeddings[REFERENCE])
     of_groups, groups = supplement.groups(models, data, report)
     labels, patients = test.labels if kind_of(data.task).yes_or_no else None, test.patients
@@ -117,8 +117,14 @@ def measure_task(
     )
 
 
-def _metrics(models: Mapping[str, Answers], data: ProbeData, report: Report) -> dict[Key, Interval]:
-    """Returns the metrics of every model, and the pretrained encoder's differences from all others."""
+def metrics_of(models: Mapping[str, Answers], data: ProbeData, report: Report) -> dict[Key, Interval]:
+    """Returns the metrics of every model, and the pretrained encoder's differences from all others.
+
+    Args:
+        models: Predictions of every model, by its key.
+        data: Labelled records of the task.
+        report: Settings of the report.
+    """
     kind, test = kind_of(data.task), data.test
     outputs = {name: each for name, answers in models.items() if (each := answers.outputs) is not None}
     metrics = {

@@ -1,0 +1,349 @@
+r"""Trains a pretrained encoder on with labels, and writes a model that answers the question.
+
+  python -m ecgjax.finetune --config.init.source=runs/simclr --config.data.dir=data/ptbxl --task=superdiagnostic:NORM \
+      --workdir=runs/norm
+  python -m ecgjax.finetune --config.init.source=models/simclr --config.data.dir=data/lvef --task='lvef<40' \
+      --config.training.head_start=probe --config.training.patience=4 --workdir=runs/lvef
+
+The source is a pretraining run or an exported model. Any leaf can be changed on the command line; `--help` lists them
+with their meaning. The best weights on validation are kept. At the end calibration and threshold are chosen on
+validation, and the test records are scored once: results.json has every number with its interval over patients,
+predictions.npz the answers of every validation and test record, and the folder model is what ecgjax.load opens. The
+same command again resumes from the last checkpoint; after a signal to stop the run saves and leaves with status 75,
+or 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from data_pipelines.system import stop_signals
+from ecgjax.system.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+
+from data_pipelines.system.visible_text import visible
+from ecgjax.config import run_config
+from ecgjax.data.groups import group_columns
+from ecgjax.data.recordings import unit_of
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.export.config_file import without_paths
+from ecgjax.export.evaluations import Evaluation
+from ecgjax.finetuning.looks import Looks
+from ecgjax.finetuning.run import FineTuningRun, first_state, make_look, parts_of, prepare_run, restore_latest, tuned
+from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
+from ecgjax.finetuning.trainer import chosen_look
+from ecgjax.pages.markdown import format_table
+from ecgjax.pages.page import Table
+from ecgjax.pretrained.fine_tuning import Beginning, begin, source_of
+from ecgjax.pretrained.tuned_model import model_folder, write_tuned_model
+from ecgjax.settings.sections import leaves_of, read, tree_of
+from ecgjax.studies.one_task.fine_tuned import (
+    Finetuned,
+    answering_head,
+    counts,
+    measure,
+    results_table,
+    write_predictions,
+)
+from ecgjax.studies.one_task.supplement import Report
+from ecgjax.studies.results import RESULTS_FILE, write_results
+from ecgjax.system.environment import describe_environment
+from ecgjax.system.processes import Processes
+from ecgjax.system.watchdog import Watchdog
+from ecgjax.training import device_mesh
+from ecgjax.training.about import About, about_training, exposures, write_about
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.loop import EVALUATION_DUE, train
+from ecgjax.training.telemetry import Telemetry
+
+
+def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
+    """Trains a run to its end, from the last checkpoint where there is one, and writes results and model.
+
+    Args:
+        config: Config of the run, with the leaves of `FineTuningSettings`.
+        workdir: Folder of the run.
+        progress: Whether progress is printed and drawn.
+
+    Returns:
+        Whether the run came to its end; False after a signal to stop.
+
+    Raises:
+        ConfigError: A setting is not possible, the source is none, or the workdir belongs to another run.
+        DataError: The data set or its labels do not allow the training.
+        CheckpointError: A checkpoint is damaged or cannot be written.
+        DivergedError: The loss or a parameter is no longer finite.
+    """
+    first = jax.process_index() == 0
+    settings = read(FineTuningSettings, config)
+    with (
+        Processes(silence_s=settings.watchdog.silence_seconds),
+        run_config.exclusive(workdir) if first else contextlib.nullcontext(),
+        Watchdog(workdir, settings.watchdog) as watchdog,
+    ):
+        newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
+        run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
+
+        def accept() -> None:
+            # A refused run must leave an earlier run's config as it was.
+            if first:
+                run_config.write_resolved(config, workdir)
+
+        with watchdog.start():
+            beginning = begin(settings)
+            run = prepare_run(
+                settings,
+                recordings=beginning.recordings,
+                data=beginning.data,
+                encoder=beginning.source.encoder,
+                weights_digest=beginning.source.weights_digest,
+            )
+        return _train(run, beginning, Path(workdir), accept=accept, watchdog=watchdog, progress=progress)
+
+
+def _train(
+    run: FineTuningRun,
+    beginning: Beginning,
+    workdir: Path,
+    *,
+    accept: Callable[[], None],
+    watchdog: Watchdog,
+    progress: bool,
+) -> bool:
+    settings, first = run.settings, jax.process_index() == 0
+    about = _about(run, beginning)
+    metadata = {
+        "fingerprint": run.fingerprint,
+        "datasets": list(run.recordings.fingerprints),
+        "batch_size": run.batch_size,
+        "num_steps": run.num_steps,
+    }
+    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
+        restored = restore_latest(run, checkpoints, metadata)
+        accept()
+        start = 0 if restored is None else int(restored[0].step)
+        _announce(run, beginning, start, progress=progress)
+        if first:
+            write_about(about, workdir, step=start, num_steps=run.num_steps)
+        state, looks = restored or (first_state(run, progress=progress), Looks())
+        with Telemetry(
+            workdir,
+            total_steps=run.num_steps,
+            examples_per_step=run.batch_size,
+            flops_per_step=run.flops_per_step,
+            start_step=start,
+            progress=progress,
+        ) as telemetry:
+            stream = run.batches(start_step=start)
+            state, finished = train(
+                state,
+                step=run.step,
+                batches=stream,
+                num_steps=run.num_steps,
+                telemetry=telemetry,
+                checkpoints=checkpoints,
+                metadata=lambda step: {
+                    **metadata, "looks": looks.to_json(), "about": about, "exposures": exposures(about, step),
+                },
+                log_every=settings.log_every,
+                save_every=settings.checkpoint.every,
+                evaluate=make_look(run, looks),
+                eval_every=settings.training.eval_every,
+                parts=lambda state: parts_of(state, looks),
+                enough=lambda: looks.exhausted(settings.training.patience),
+                learning_rate="config.training.learning_rate",
+                evaluation_due=bool(start and checkpoints.metadata(start).get(EVALUATION_DUE)),
+                watchdog=watchdog,
+            )  # fmt: skip
+            # The stream's threads would otherwise read ahead while the results are made.
+            stream.close()
+    if first:
+        write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
+    if finished:
+        _finish(run, beginning, looks, workdir, about=about, progress=progress)
+        if jax.process_count() > 1:
+            # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
+            multihost_utils.sync_global_devices("ecgjax results")
+    return finished
+
+
+def _about(run: FineTuningRun, beginning: Beginning) -> dict[str, Any]:
+    """Returns what the run says of itself: recordings, labels, and the encoder that it began with."""
+    return {
+        **about_training(
+            run.recordings,
+            np.sort(run.data.train.records),
+            run.encoder.split,
+            num_leads=run.encoder.num_leads,
+            batch_size=run.batch_size,
+            examples_per_epoch=run.sampler.examples_per_epoch,
+        ),
+        "simulated": beginning.simulated,
+        "source": source_of(beginning),
+        "labels": {"question": run.data.task.title, "classes": list(run.data.classes), **counts(run.data)},
+    }
+
+
+def _announce(run: FineTuningRun, beginning: Beginning, start: int, *, progress: bool) -> None:
+    if jax.process_index() or not progress:
+        return
+    for caution in beginning.cautions:
+        print(visible(caution))
+    data, source = run.data, beginning.source
+    train, val, test = map(run.kind.counts, (data.train, data.val, data.test))
+    print(visible(f"{data.task.title}: {train} train, {val} validation, {test} test"))
+    params = sum(leaf.size for leaf in jax.tree.leaves(source.encoder.split.params))
+    print(
+        visible(
+            f"{source.settings.name} of {source.title}, step {source.encoder.step:,}: {params:,} parameters; batch "
+            f"{run.batch_size}; at most {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
+            + (f"; resuming from step {start:,}" if start else "")
+        )
+    )
+
+
+def _finish(
+    run: FineTuningRun, beginning: Beginning, looks: Looks, workdir: Path, *, about: About, progress: bool
+) -> None:
+    """Chooses calibration and thresholds on validation, scores the test records, and writes results and model."""
+    data, settings, recordings = run.data, run.settings, run.recordings
+    best, weights = chosen_look(looks)
+    # Every process takes part in the predictions; the first one does the rest.
+    val, test = (run.predict(weights, part.records) for part in (data.val, data.test))
+    encoder, head = tuned(run, weights)
+    if jax.process_index():
+        return
+    training = without_paths(tree_of(settings))
+    answering = answering_head(
+        data,
+        val,
+        offset=run.supervision.offset,
+        selected=run.tuning.selected(run.supervision, step=best.step),
+        unit="" if run.kind.log_odds else unit_of(data.task.title, recordings),
+        folds=settings.data.val_folds,
+        datasets=about["data"],
+        training=training,
+    )
+    answers = Answers(
+        outputs=run.supervision.scores(test),
+        val_outputs=run.supervision.scores(val),
+        val_metric=best.metric,
+        selected=answering.selected,
+        records=len(data.train.records),
+        positives=kind_of(data.task).positives(data.train.labels),
+    )
+    groups = group_columns(settings.groups, recordings, data.test.records)
+    report = Report(resamples=settings.bootstrap, seed=settings.seed, groups=groups, unit=answering.unit)
+    found = measure(answers, data, report, head=answering)
+    write_predictions(
+        workdir, answering, data, val_outputs=val, test_outputs=test, record_ids=recordings.index.record_id.__getitem__
+    )
+    write_results(workdir, found.results, **_told(run, beginning, found, looks, training=training))
+    table = results_table(found, data)
+    evaluation = Evaluation(
+        question=data.task.title,
+        data=recordings.name,
+        simulated=beginning.simulated,
+        records=len(data.test.records),
+        patients=data.test.num_patients,
+        cautions=len(beginning.cautions),
+        same_statistics=True,
+        rows=[("fine-tuned", name, value) for name, value, *_ in table.rows],
+    )
+    missing = write_tuned_model(
+        model_folder(workdir),
+        source=beginning.source,
+        encoder=encoder,
+        head=head,
+        answering=answering,
+        about=about,
+        evaluation=evaluation,
+    )
+    if progress:
+        _print_results(found, table, workdir, missing=missing)
+
+
+def _told(
+    run: FineTuningRun, beginning: Beginning, found: Finetuned, looks: Looks, *, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the description of the run in `results.json`."""
+    best, head = chosen_look(looks)[0], found.head
+    return {
+        "question": run.data.task.title,
+        "kind": run.data.task.kind,
+        "classes": list(run.data.classes),
+        "simulated": beginning.simulated,
+        "cautions": list(beginning.cautions),
+        "selected": head.selected,
+        "validation": {"metric": run.kind.primary, "value": best.metric, "loss": best.loss},
+        "looks": looks.to_json()["history"],
+        "calibration": head.calibration,
+        "threshold_rule": head.threshold_rule,
+        "chosen_on": head.chosen_on,
+        "outputs": [
+            {"name": each.name, "offset": each.offset, "slope": each.slope, "intercept": each.intercept,
+             "threshold": each.threshold}
+            for each in head.outputs
+        ],
+        "unit": head.unit,
+        "label_fraction": run.settings.label_fraction,
+        "splits": counts(run.data),
+        "groups": [group._asdict() for group in found.groups],
+        "source": source_of(beginning),
+        "data": {"name": run.recordings.name, "fingerprints": list(run.recordings.fingerprints)},
+        "settings": dict(training),
+        "environment": describe_environment(),
+    }  # fmt: skip
+
+
+def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tuple[str, ...]) -> None:
+    head = found.head
+    print(f"\n{visible(head.question)}: {visible(head.selected)}")
+    if head.chosen_on:
+        print(visible(f"{head.calibration} and thresholds ({head.threshold_rule}) from {head.chosen_on}"))
+    print(format_table(table.header, table.rows))
+    if missing:
+        print(f"{' and '.join(missing)} not written: pip install 'ecgjax[export]', and the same command again")
+    print(visible(f"results: {workdir / RESULTS_FILE}"))
+    print(visible(f"model: {model_folder(workdir)}"))
+
+
+def main(_: list[str]) -> int:
+    """Trains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
+    chosen = flags.FLAGS
+    if not chosen.workdir:
+        raise ConfigError("--workdir=DIR, the folder of this run, is needed (--help tells more)")
+    config, question = chosen.config, chosen.task
+    if question and config.task not in ("", question):
+        raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
+    if question:
+        config.task = question
+    device_mesh.start_processes()
+    stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
+    return 0 if finetune(config, chosen.workdir) else stop_signals.status()
+
+
+def define_flags() -> None:
+    """Defines the command's flags in a function, because other commands have flags of the same names."""
+    flags.DEFINE_string("task", None, "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years.")
+    flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results and the model.")
+    run_config.define_config("finetune", "How it is trained.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    run_config.run(main, leaves=lambda: leaves_of(FineTuningSettings))

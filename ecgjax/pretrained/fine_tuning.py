@@ -1,0 +1,199 @@
+"""What a fine-tuning run begins with: a pretrained encoder and labelled recordings that fit it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from data_pipelines.signals.recipe import SignalRecipe
+from ecgjax.data.groups import check_groups
+from ecgjax.data.labels import ProbeData, probe_data
+from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.row_metadata import labels_looked_at
+from ecgjax.errors import CheckpointError, ConfigError
+from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.finetuning import trainer
+from ecgjax.finetuning.settings import FineTuningSettings
+from ecgjax.leakage import guard
+from ecgjax.pages.page import SIMULATED
+from ecgjax.pretrained.source import EncoderSource, open_source
+from ecgjax.studies.one_task.fine_tuned import check_trainable
+from ecgjax.studies.questions import asked, check_answerable
+
+#: Fields of a recipe that change what an encoder sees, whatever the rate and length.
+_FILTERS = ("notch_hz", "highpass_hz", "lowpass_hz", "baseline")
+
+#: Sentence on an exported model that came without the list of its pretraining records.
+_NOT_WITH_EXPORT = (
+    "Which records the encoder was pretrained on did not come with the exported model: copies and patients of theirs "
+    "may be among the validation and test records. An export with --with_signatures has the list, and so has the "
+    "workdir of the pretraining."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """A pretrained encoder, and labelled recordings that fit it.
+
+    Attributes:
+        source: Pretrained encoder.
+        recordings: Recordings of the run, opened and divided.
+        data: Labelled records of the task.
+        cautions: Sentences that a reader of the results must know.
+    """
+
+    source: EncoderSource
+    recordings: Recordings
+    data: ProbeData
+    cautions: tuple[str, ...]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any recording of the pretraining or of this run was simulated."""
+        return self.source.simulated or self.recordings.simulated
+
+
+def begin(settings: FineTuningSettings) -> Beginning:
+    """Opens encoder and recordings, and refuses what does not fit together before anything is computed.
+
+    Args:
+        settings: Settings of the run.
+
+    Raises:
+        ConfigError: There is no source or it is damaged, the recordings have another rate, length or filter than those
+            that it was trained on, settings contradict each other or the question, or validation and test records were
+            pretrained on and are to be refused.
+        DataError: The data set or its labels do not allow the training.
+    """
+    if not settings.init.source:
+        raise ConfigError(
+            "--config.init.source=DIR is needed: the workdir of a pretraining run, or a model that python -m "
+            "ecgjax.export wrote"
+        )
+    _check_data_settings(settings)
+    recordings = open_recordings(settings.data)
+    task = asked(settings.task, recordings.index)
+    trainer.check_settings(settings.training, kind_of(task), section="config.training")
+    check_groups(settings.groups, recordings, leaf="config.groups")
+    labelled = functools.partial(probe_data, task=task, label_fraction=settings.label_fraction, seed=settings.seed)
+    data = labelled(recordings.index, recordings.split)
+    check_answerable(data, recordings.index)
+    check_trainable(data, batch_size=settings.training.batch_size)
+    source = open_source(settings.init.source, step=settings.init.step, layer="features")
+    unknown = check_signals(source, recordings, directory=settings.data.dir)
+    judged = np.concatenate([data.val.records, data.test.records])
+    recordings, found = _guarded(settings, source, recordings, judged)
+    # The labels are taken again, because records may have been dropped.
+    data = labelled(recordings.index, recordings.split)
+    few = check_answerable(data, recordings.index)
+    data, left_out = check_trainable(data, batch_size=settings.training.batch_size)
+    simulated = (SIMULATED,) if source.simulated or recordings.simulated else ()
+    cautions = (*simulated, *unknown, *found, *left_out, *few)
+    return Beginning(source=source, recordings=recordings, data=data, cautions=cautions)
+
+
+def _check_data_settings(settings: FineTuningSettings) -> None:
+    data = settings.data
+    if data.weights:
+        raise ConfigError(
+            f"config.data.weights={data.weights}: training with labels draws every labelled record equally often; "
+            "leave the weights out, or balance a yes or no with --config.training.balance"
+        )
+    if data.allow_bad_shards:
+        raise ConfigError(
+            "config.data.allow_bad_shards=True: training with labels needs every recording that has one; bring the "
+            "damaged shards anew (python -m data_pipelines.verify names them), and leave the setting out"
+        )
+
+
+def check_signals(source: EncoderSource, recordings: Recordings, *, directory: str) -> tuple[str, ...]:
+    """Refuses recordings that are not of the form that an encoder was trained on.
+
+    Args:
+        source: Pretrained encoder.
+        recordings: Recordings that it is to see.
+        directory: Value of `config.data.dir`, for messages.
+
+    Returns:
+        A sentence where the form of its recordings is not known, else none.
+
+    Raises:
+        ConfigError: Rate, length or filters differ.
+    """
+    known, own = source.format, recordings.format
+    if known is None or source.preprocessor is None:
+        return (
+            f"Rate, length and filters of the recordings of {source.title} are not known, which is older than what "
+            "runs say of themselves; whether the recordings here are alike is not known either.",
+        )
+    seconds = known.num_samples / known.sampling_rate_hz
+    remedy = "convert the data set with python -m data_pipelines.build --builder=prepared"
+    if known != own:
+        raise ConfigError(
+            f"config.data.dir={directory} has {own.num_samples} samples at {own.sampling_rate_hz} Hz, and the encoder "
+            f"of config.init.source={source.place} was trained on {known.num_samples} at {known.sampling_rate_hz} Hz: "
+            f"{remedy} --source={directory} --target_rate_hz={known.sampling_rate_hz} --seconds={seconds:g} --out=…"
+        )
+    recipe = source.preprocessor.recipe
+    for dataset in recordings.datasets:
+        here = SignalRecipe(name="", version=0).to_json() | dict(dataset.card["recipe"])
+        for field in _FILTERS:
+            if here[field] != (there := recipe.to_json()[field]):
+                raise ConfigError(
+                    f"{dataset.directory} was prepared with {field}={here[field]}, and the recordings of "
+                    f"config.init.source={source.place} with {field}={there}: build the data set again with the recipe "
+                    "of the encoder (python -m data_pipelines.build --recipe=…), so that it sees what it was trained on"
+                )
+    return ()
+
+
+def _guarded(
+    settings: FineTuningSettings, source: EncoderSource, recordings: Recordings, records: np.ndarray
+) -> tuple[Recordings, tuple[str, ...]]:
+    """Refuses, drops or marks validation and test records that the encoder was pretrained on.
+
+    Args:
+        settings: Settings of the run.
+        source: Pretrained encoder.
+        recordings: Recordings of the run.
+        records: Validation and test records, `int64[n]`.
+    """
+    directories = [] if source.run is None else [each.strip() for each in source.run.data.dir.split(",")]
+    found: tuple[str, ...]
+    if source.encoder.trained_on is None:
+        listed = guard.not_listed("the encoder", among="the validation and test records")
+        found = (_NOT_WITH_EXPORT if source.run is None else listed,)
+    else:
+        try:
+            trained_on = source.encoder.trained_on()
+        except CheckpointError as error:
+            if settings.overlaps != "mark":
+                raise
+            found = (f"Whether validation and test records were pretrained on is not known: {error}.",)
+        else:
+            recordings, found = guard.guard(
+                recordings,
+                trained_on,
+                records,
+                overlaps=settings.overlaps,
+                directories=directories,
+                leaf="config.overlaps",
+            )
+    looked_at = () if source.run is None else labels_looked_at(source.run.column_use)
+    return recordings, (*found, *guard.unlinked(recordings), *guard.labelled(looked_at))
+
+
+def source_of(beginning: Beginning) -> dict[str, object]:
+    """Returns what is told of the source of a run, without paths."""
+    source = beginning.source
+    return {
+        "title": source.title,
+        "step": source.encoder.step,
+        "encoder": source.settings.name,
+        "statistics": source.statistics,
+        "weights_digest": source.weights_digest,
+        "is_exported_model": source.run is None,
+        "data": [dict(each) for each in source.data],
+    }

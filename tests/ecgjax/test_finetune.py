@@ -1,0 +1,341 @@
+"""Fine-tuning as a run: stopped and resumed, exported, on several devices, and what it refuses."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import ecgjax
+from data_pipelines.errors import DataError
+from ecgjax import defaults, finetune
+from ecgjax.config import run_config
+from ecgjax.data.recordings import open_recordings
+from ecgjax.errors import ConfigError
+from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.evaluation.models.answers import load_archive
+from ecgjax.export.model_folder import export_run
+from ecgjax.finetuning import run as finetuning_run
+from ecgjax.finetuning.looks import Looks
+from ecgjax.finetuning.run import first_state, make_look, prepare_run
+from ecgjax.finetuning.settings import FineTuningSettings
+from ecgjax.finetuning.trainer import FineTuning
+from ecgjax.pretrain import pretrain
+from ecgjax.pretrained import tuned_model
+from ecgjax.pretrained.fine_tuning import begin, check_signals
+from ecgjax.settings.sections import config_of, read
+from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
+from ecgjax.studies.results import Key, read_results
+from ecgjax.training import device_mesh, loop
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.telemetry import read_metrics
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.written_runs import tiny, write_run
+
+STEPS = 12
+FOLDS = {"data__train_folds": (1, 2, 3, 4, 5), "data__val_folds": (6, 7), "data__test_folds": (8, 9, 10)}
+# Everything that a checkpoint must bring back, in one run.
+ALL = {
+    "training__head_start": "probe", "training__metric__weight": 0.5, "training__balance": True,
+    "training__layer_decay": 0.7, "training__frozen": ("encoder/stem_",), "optimizer__ema_decay": 0.8,
+    "optimizer__clip_norm": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_run_it():
+    """Optimisers mix types, which the other tests forbid; one device compiles faster than eight."""
+    one_device = functools.partial(device_mesh.make_mesh, devices=jax.devices()[:1])
+    with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_mesh, "make_mesh", one_device)
+        # What ONNX and StableHLO files hold is tested where they are written.
+        patch.setattr(tuned_model, "_WRITTEN_WITH", {})
+        patch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=80, rate=50, seconds=4).directory
+
+
+@pytest.fixture(scope="module")
+def source(dataset, tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "source", tiny(dataset, **FOLDS))
+
+
+@pytest.fixture(scope="module")
+def config(dataset, source):
+    """Returns a function that makes the config of a short run, with some leaves changed."""
+
+    def make(**leaves):
+        config = config_of(FineTuningSettings)
+        changes = {
+            "task": "age_years>62", "init__source": str(source), "data__dir": str(dataset), **FOLDS,
+            "training__steps": STEPS, "training__batch_size": 8, "training__eval_every": 3, "bootstrap": 100,
+            "training__learning_rate": 3e-3, "checkpoint__every": 4, "log_every": 1, **leaves,
+        }  # fmt: skip
+        config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    assert finetune.finetune(config(**ALL), workdir, progress=False)
+    return workdir
+
+
+def predictions(workdir):
+    return load_archive(workdir / PREDICTIONS_FILE, lambda words, arrays: arrays)
+
+
+def final(workdir):
+    """Step, metadata and leaves of the last checkpoint, whatever its structure."""
+    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        step = checkpoints.latest_step()
+        return step, checkpoints.metadata(step)["looks"], checkpoints._custom(step)["leaves"]
+
+
+def computed(workdir):
+    return [
+        {name: value for name, value in line.items() if name.startswith(("step", "train/", "eval/"))}
+        for line in read_metrics(workdir)
+    ]
+
+
+def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch):
+    workdir = tmp_path / "stopped"
+    for stop in (1, 6, 11):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.StopRequest, "requested", lambda self, step, stop=stop: step == stop)
+            assert not finetune.finetune(config(**ALL), workdir, progress=False)
+        assert final(workdir)[0] == stop
+        assert not (workdir / "results.json").exists()
+    assert finetune.finetune(config(**ALL), workdir, progress=False)
+    # Of every leaf, that of the optimiser, the average and the best weights too, a checkpoint has the digest.
+    assert final(workdir) == final(whole)
+    assert {"best", "ema_params_encoder", "opt_state"} <= set(final(whole)[2])
+    assert computed(workdir) == computed(whole)
+    for name, values in predictions(whole).items():
+        np.testing.assert_array_equal(predictions(workdir)[name], values, err_msg=name)
+    weights = [(each / "model" / "model.safetensors").read_bytes() for each in (workdir, whole)]
+    assert weights[0] == weights[1]
+    assert read_results(workdir).keys() == read_results(whole).keys()
+
+
+def test_the_same_command_again_trains_no_step_and_tells_the_same(config, whole, monkeypatch):
+    before = (whole / "results.json").read_text()
+    monkeypatch.setattr(finetuning_run, "batches", None)
+    monkeypatch.setattr(finetune, "first_state", None)
+    assert finetune.finetune(config(**ALL), whole, progress=False)
+    assert (whole / "results.json").read_text() == before
+
+
+def test_the_exported_model_answers_what_was_evaluated(config, whole, dataset):
+    model, told = ecgjax.load(whole / "model"), predictions(whole)
+    recordings = open_recordings(defaults.settings_of(tiny(dataset, **FOLDS)).data)
+    ids = recordings.index.record_id[np.arange(recordings.index.num_records)].tolist()
+    for side in ("val", "test"):
+        signals = recordings.store.read(np.array([ids.index(each) for each in told[f"{side}_records"]]))
+        np.testing.assert_allclose(model.predict_prepared(signals), told[f"{side}_answers"], atol=1e-6, rtol=0)
+    assert np.ptp(told["test_answers"]) > 1e-3
+    results = json.loads((whole / "results.json").read_text())
+    assert model.head.question == results["question"] == "age_years>62"
+    assert model.head.outputs[0].threshold == results["outputs"][0]["threshold"]
+    assert model.head.outputs[0].records == results["splits"]["validation"]["records"]
+
+
+def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_prevalence(whole):
+    results = json.loads((whole / "results.json").read_text())
+    share = results["splits"]["train"]["prevalence"]
+    assert results["outputs"][0]["offset"] == pytest.approx(-np.log(share / (1 - share)))
+    auroc = read_results(whole)[Key("finetuned", "AUROC", "age_years>62")]
+    told = predictions(whole)
+    positive, negative = (told["test_answers"][told["test_labels"] == label] for label in (1, 0))
+    pairs = positive[:, None] - negative[None, :]
+    assert auroc.estimate == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)), abs=1e-12)
+    assert auroc.low < auroc.estimate < auroc.high
+    assert results["simulated"]
+    about = json.loads((whole / "about.json").read_text())
+    assert about["simulated"]
+    assert about["source"]["step"] == 12
+    assert about["labels"]["question"] == "age_years>62"
+    assert "/" not in about["source"]["title"]
+
+
+def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, whole):
+    settings = read(FineTuningSettings, config(**ALL))
+    run = prepared(settings)
+    with Checkpoints(run_config.checkpoint_dir(whole), read_only=True) as checkpoints:
+        found = finetuning_run.restore_latest(run, checkpoints, {"fingerprint": run.fingerprint})
+    state, looks = found
+    before = run.encoder.split.params
+    for weights in (state.params, state.ema.params, looks.weights.params):
+        jax.tree.map(np.testing.assert_array_equal, weights["encoder"]["stem_conv"], before["stem_conv"])
+    for weights in (state.params, state.ema.params):
+        moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), weights["encoder"], before)
+        assert max(jax.tree.leaves(moved)) > 0
+    averaged = jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, state.ema.params))
+    assert max(averaged) > 0
+
+
+def prepared(settings, *, mesh=None):
+    beginning = begin(settings)
+    return prepare_run(
+        settings, recordings=beginning.recordings, data=beginning.data, encoder=beginning.source.encoder,
+        weights_digest=beginning.source.weights_digest, mesh=mesh,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes", [{"training__head_start": "probe", "training__balance": True}, {"task": "age_years", "seed": 3}]
+)
+def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
+    settings = read(FineTuningSettings, config(**changes))
+    run = prepared(settings)
+    state, looks = first_state(run, progress=False), Looks()
+    look, stream = make_look(run, looks), run.batches()
+    look(state)
+    for number in range(STEPS):
+        state, _ = run.step(state, next(stream))
+        if (number + 1) % 3 == 0:
+            look(state)
+    stream.close()
+    training, probe, start = run.tuning, None, run.encoder
+    if training.begins_at_probe:
+        from ecgjax.evaluation.models.answers import examples_of
+        from ecgjax.evaluation.models.linear import fit_linear
+
+        records = np.concatenate([part.records for part in (run.data.train, run.data.val, run.data.test)])
+        features = LabelledFeatures(run.recordings, records, seed=settings.seed, progress=False)
+        start = features.recalibrated(dataclasses.replace(start, layer="features"))
+        embedded = features.of(features.embeddings(run.encoder, name="pretrained", settings={}), run.data)
+        probe = fit_linear(examples_of(embedded, run.data))
+    network = FineTuning(
+        settings.training, optimizer=settings.optimizer.shared, encoder=start.split, num_leads=start.num_leads,
+        kind=run.kind,
+    ).train(
+        start.split, run.data, read=run.recordings.store.read, seed=settings.seed, probe=probe, progress=False
+    )  # fmt: skip
+    assert network.step == looks.best.step
+    assert network.val_metric == pytest.approx(looks.best.metric, abs=1e-6)
+    signals = run.recordings.store.read(run.data.test.records)
+    ours = run.scores(looks.weights, run.data.test.records)
+    np.testing.assert_allclose(ours, network.scores(signals), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_and_losses_are_the_same_on_any_number_of_devices(config):
+    settings = read(FineTuningSettings, config(training__metric__weight=1.0))
+    found = {}
+    for count in (1, 2, 8):
+        mesh = device_mesh.Mesh(np.array(jax.devices()[:count]).reshape(count, 1), device_mesh.AXES)
+        run = prepared(settings, mesh=mesh)
+        state, losses, rows = first_state(run, progress=False), [], []
+        stream = run.batches()
+        for _ in range(3):
+            batch = next(stream)
+            rows.append(np.asarray(batch["record"]))
+            state, metrics = run.step(state, batch)
+            losses.append(float(metrics["loss"]))
+        stream.close()
+        found[count] = rows, losses, run.predict(state.evaluated, run.data.val.records)
+    for rows, losses, outputs in (found[2], found[8]):
+        np.testing.assert_array_equal(rows, found[1][0])
+        np.testing.assert_allclose(losses, found[1][1], rtol=1e-5)
+        np.testing.assert_allclose(outputs, found[1][2], rtol=1e-3, atol=1e-4)
+
+
+def test_a_quantity_from_an_exported_model(config, source, tmp_path):
+    exported = export_run(source, tmp_path / "exported", formats=(), statistics="running")
+    workdir = tmp_path / "run"
+    changes = {"task": "age_years", "training__steps": 2, "training__eval_every": 1, "init__source": str(exported)}
+    assert finetune.finetune(config(**changes), workdir, progress=False)
+    model, told = ecgjax.load(workdir / "model"), json.loads((workdir / "results.json").read_text())
+    assert told["source"]["is_exported_model"]
+    assert "pretrained on did not come with the exported model" in " ".join(told["cautions"])
+    assert (model.head.unit, told["threshold_rule"]) == ("years", "")
+    assert model.training["steps"] == 12
+    assert Key("finetuned", "RMSE", "age_years") in read_results(workdir)
+    values = predictions(workdir)["test_answers"]
+    assert 20 < values.mean() < 90
+
+
+def test_training_ends_where_validation_no_longer_improves_and_stays_ended(config, tmp_path, monkeypatch):
+    looks = iter([0.6, 0.7, 0.65, 0.6])
+    kind = type(finetune.kind_of(begin(read(FineTuningSettings, config())).data.task))
+    monkeypatch.setattr(kind, "value", lambda *args, **kwargs: next(looks))
+    changes = {"training__steps": 60, "training__patience": 2}
+    assert finetune.finetune(config(**changes), tmp_path, progress=False)
+    step, stored, _ = final(tmp_path)
+    assert (step, stored["best"], stored["since_best"]) == (12, 6, 2)
+    assert finetune.finetune(config(**changes), tmp_path, progress=False)
+    assert final(tmp_path)[0] == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init__source": None}, r"--config\.init\.source=DIR is needed"),
+        ({"init__source": "nowhere"}, "nowhere"),
+        ({"task": ""}, "--task=QUESTION is needed"),
+        ({"task": "nonsense<3"}, "nonsense"),
+        ({"task": "age_years>200"}, "none of .* positive on the training side"),
+        ({"training__batch_size": 5000}, r"config\.training\.batch_size=5000 is more than the \d+ labelled training"),
+        ({"data__weights": (1.0,)}, r"config\.data\.weights=\(1\.0,\): training with labels"),
+        ({"data__allow_bad_shards": True}, r"config\.data\.allow_bad_shards=True: training with labels"),
+        ({"training__head_start": "probe", "training__head": "mlp"}, r"config\.training: head_start='probe' is for"),
+        ({"groups": ("nonsense",)}, r"config\.groups=\('nonsense',\): no column"),
+        ({"data__val_folds": ()}, "none of the 0 records of the val split"),
+        ({"init__step": 5}, "has no checkpoint of step 5; finished ones: 6, 12"),
+        ({"training__frozen": ("^encoder/",), "training__metric__weight": 1.0}, "all of whose parameters are frozen"),
+        ({"training__frozen": ("backbone",)}, "'backbone' is found in no parameter"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_name(config, changes, message):
+    with pytest.raises((ConfigError, DataError, RuntimeError), match=message):
+        prepared(read(FineTuningSettings, config(**changes)))
+
+
+def test_folders_of_one_kind_of_run_are_refused_by_the_other(config, dataset, source, whole):
+    with pytest.raises(ConfigError, match="is the folder of a pretraining run; give a folder of its own to this one"):
+        finetune.finetune(config(), source, progress=False)
+    with pytest.raises(ConfigError, match="is the folder of a fine-tuning run; give a folder of its own to this one"):
+        pretrain(tiny(dataset, **FOLDS), whole, progress=False)
+    with pytest.raises(ConfigError, match=r"is the folder of a fine-tuning run.*whole/model, which ecgjax\.load opens"):
+        defaults.settings_of_run(whole)
+    with pytest.raises(ConfigError, match="is the folder of a fine-tuning run"):
+        begin(read(FineTuningSettings, config(init__source=str(whole))))
+
+
+def test_another_question_or_encoder_in_a_workdir_is_refused(config, whole, tmp_path, dataset):
+    with pytest.raises(ConfigError, match="task was 'age_years>62' and is 'age_years>50'"):
+        finetune.finetune(config(**ALL, task="age_years>50"), whole, progress=False)
+    moved = write_run(tmp_path / "moved", tiny(dataset, **FOLDS), steps=(12,))
+    run = prepared(read(FineTuningSettings, config(**ALL, init__source=str(moved))))
+    with Checkpoints(run_config.checkpoint_dir(whole), read_only=True) as checkpoints:
+        # The same weights elsewhere go on; other weights do not.
+        assert finetuning_run.restore_latest(run, checkpoints, {"fingerprint": run.fingerprint}) is not None
+        with pytest.raises(ConfigError, match="trained with other recordings, labels or another encoder"):
+            finetuning_run.restore_latest(run, checkpoints, {"fingerprint": "other"})
+
+
+def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config, tmp_path, source):
+    other = make_simulated_dataset(tmp_path, num_patients=60, rate=100, seconds=4).directory
+    remedy = r"--builder=prepared --source=.* --target_rate_hz=50 --seconds=4"
+    with pytest.raises(ConfigError, match=rf"has 400 samples at 100 Hz.*trained on 200 at 50 Hz: .*{remedy}"):
+        begin(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
+    beginning = begin(read(FineTuningSettings, config()))
+    recipe = dataclasses.replace(beginning.source.preprocessor.recipe, notch_hz=50.0)
+    filtered = dataclasses.replace(
+        beginning.source, preprocessor=dataclasses.replace(beginning.source.preprocessor, recipe=recipe)
+    )
+    with pytest.raises(
+        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=50.0: build the data set"
+    ):
+        check_signals(filtered, beginning.recordings, directory="here")
