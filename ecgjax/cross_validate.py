@@ -3,6 +3,8 @@ r"""Cross-validates frozen encoders on a small data set that none of them was pr
   python -m ecgjax.cross_validate --workdir=runs/simclr --workdir=runs/physioclr --dataset=data/ptbxl \
       --task=NORM --task=female --task=superdiagnostic --fractions=.1,.5,1 --seeds=3 --out=runs/cv
 
+  python -m ecgjax.cross_validate --model=models/simclr --dataset=data/ptbxl --task=NORM --out=runs/cv
+
 Every record is tested once a seed, by a model that its patient had no part in: patients are divided into outer folds,
 and in each a probe's strength is chosen by inner folds of the others. Beside every encoder stand the same
 encoder at random initialisation and the models of --baselines: the same encoder trained with labels alone, and models
@@ -40,9 +42,10 @@ from ecgjax.errors import ConfigError
 from ecgjax.leakage import guard
 from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.sections import leaves_of, read
+from ecgjax.studies.batch_norm import STATISTICS
 from ecgjax.studies.cross_validation import Method, Study
 from ecgjax.studies.models import BASELINES, checked_baselines
-from ecgjax.studies.pretrained_runs import keep_apart, open_runs
+from ecgjax.studies.pretrained_runs import keep_apart, open_runs, told_of_batch_norm
 from ecgjax.studies.report.cross_validation_page import write_report
 
 
@@ -80,15 +83,28 @@ def main(argv: list[str]) -> None:
     fractions = run_config.parse_fractions(chosen.fractions)
     method, folder = read(Method, chosen.config), Path(chosen.out)
     baselines = checked_baselines(chosen.baselines)
-    if chosen.encoder and chosen.workdir:
-        raise ConfigError("--encoder is the encoder of a cross-validation without --workdir: give one of the two")
+    if chosen.encoder and (chosen.workdir or chosen.model):
+        flag = "--workdir" if chosen.workdir else "--model"
+        raise ConfigError(f"--encoder is the encoder of a cross-validation without {flag}: give one of the two")
+    for name in ("statistics", "pretraining_data"):
+        if chosen[name].value and not (chosen.workdir or chosen.model):
+            raise ConfigError(f"--{name} is about pretrained encoders: give --workdir or --model too, or leave it out")
     alone = settings_of_encoder(chosen.encoder) if chosen.encoder else RunSettings()
     with run_config.exclusive(folder, flag="--out"):
         recordings = open_whole(chosen.dataset, links=chosen.links)
-        runs = open_runs(chosen.workdir, layer=method.layer, format=recordings.format)
-        recordings, cautions = keep_apart(runs, recordings, overlaps=chosen.overlaps)
-        cautions = (*([SIMULATED] if recordings.simulated else []), *cautions)
-        print(*map(visible, cautions), sep="\n")
+        runs = open_runs(
+            chosen.workdir,
+            layer=method.layer,
+            recordings=recordings,
+            models=chosen.model,
+            statistics=chosen.statistics,
+            pretraining_data=chosen.pretraining_data,
+        )
+        recordings, cautions = keep_apart(
+            runs, recordings, overlaps=chosen.overlaps, pretraining_data=chosen.pretraining_data
+        )
+        cautions = tuple(guard.by_weight((*([SIMULATED] if recordings.simulated else []), *cautions)))
+        print(*map(visible, (*cautions, *told_of_batch_norm(runs))), sep="\n")
         study = Study(
             runs, recordings, tasks=chosen.task, method=method, folder=folder, baselines=baselines, alone=alone
         )
@@ -106,6 +122,15 @@ def define_flags() -> None:
     """Defines the command's flags in a function, because other commands have flags of the same names."""
     words = "Folder of a pretraining run. Repeat for several; without one, the models beside encoders are tested alone."
     flags.DEFINE_multi_string("workdir", [], words)
+    words = "Folder of an exported model (python -m ecgjax.export). Repeat for several, also beside --workdir."
+    flags.DEFINE_multi_string("model", [], words)
+    words = (
+        "What sets batch norm: pretraining does by the training records of a run's pretraining (its default), stored "
+        "keeps the encoder's statistics (the default of a model), evaluation sets them by this data set."
+    )
+    flags.DEFINE_enum("statistics", None, STATISTICS, words)
+    words = "Folder where data sets of the pretrainings lie now, if not where they were. Repeat for several."
+    flags.DEFINE_multi_string("pretraining_data", [], words)
     words = (
         "Config file of the encoder that is tested without --workdir, at random initialisation and with labels alone."
     )

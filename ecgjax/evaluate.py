@@ -4,12 +4,16 @@ r"""Probes a pretrained encoder beside its baselines, and writes the report.
   python -m ecgjax.evaluate --workdir=DIR --task=superdiagnostic:NORM                 (one class)
   python -m ecgjax.evaluate --workdir=DIR --task='superdiagnostic:*'                  (all classes)
   python -m ecgjax.evaluate --workdir=DIR --task=wedge_pressure                       (a quantity)
+  python -m ecgjax.evaluate --model=models/simclr --dataset=data/ptbxl --task=AF --out=DIR   (anywhere)
 
 The configuration is the one the run in DIR was trained with; every leaf can be overridden, `config.probe` holds what
 concerns the probe (`--task` is short for `--config.probe.task`), `config.probe.supervised` the network trained with
 labels alone (its `metric.weight` adds metric learning). The table is printed. DIR/evaluation has a folder for each
 question, with the report as one self-contained page, report.html, and as report.md
 with figures; results.json and the scores of every test record. No choice is made on test records.
+
+An exported model (--model) is evaluated on any data set, where neither its run nor its pretraining recordings are; its
+settings are the defaults.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ if __name__ == "__main__":
 
 import functools
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from data_pipelines.command import output_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.augmentations.geodesic import towards_others
@@ -39,23 +45,35 @@ from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.config import run_config
 from ecgjax.data.groups import check_groups, group_columns
 from ecgjax.data.labels import probe_data
-from ecgjax.data.recordings import Recordings, open_recordings, unit_of
+from ecgjax.data.recordings import Recordings, unit_of
 from ecgjax.data.row_metadata import label_column
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import REPORT_DIR
 from ecgjax.keys import row_keys
 from ecgjax.leads import prepare
+from ecgjax.leakage import guard
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import SIMULATED, Picture, Section, Table
 from ecgjax.pages.write import Written
+from ecgjax.pretrained.fit import check_fits, other_data
+from ecgjax.pretrained.source import EncoderSource, chosen_place, is_export, open_source, settings_of_source
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies import finished_run
-from ecgjax.studies.finished_run import STEP, check_encoder, guarded, parse_flags, with_question
+from ecgjax.studies.batch_norm import batch_norm
+from ecgjax.studies.exported_head import check_unit, head_answers, head_of, seen_by_head
+from ecgjax.studies.finished_run import (
+    check_encoder,
+    check_model_settings,
+    guarded,
+    open_judged,
+    parse_flags,
+    with_flags,
+)
 from ecgjax.studies.models import BESIDE, StudyModels, answerable, check_trainings
 from ecgjax.studies.one_task.pipeline import OneTask, measure_task
 from ecgjax.studies.one_task.supplement import Report
@@ -86,14 +104,26 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    settings: RunSettings, workdir: Path | str, *, step: int | None = None, progress: bool = True
+    settings: RunSettings,
+    place: Path | str,
+    *,
+    step: int | None = None,
+    out: Path | str | None = None,
+    statistics: str | None = None,
+    pretraining_data: Sequence[str] = (),
+    progress: bool = True,
 ) -> Evaluation:
-    """Evaluates a checkpoint and writes its report.
+    """Evaluates a checkpoint or an exported model and writes its report.
 
     Args:
-        settings: Settings of the run from `defaults.settings_of_run`, in which `probe` may be changed.
-        workdir: Folder of the pretraining run.
-        step: Step of the checkpoint; the latest by default.
+        settings: Settings from `pretrained.source.settings_of_source`, in which `data` and `probe` may be changed.
+        place: Folder of the pretraining run, or of the exported model.
+        step: Step of the run's checkpoint; the latest by default.
+        out: Folder of the reports, with one inside for each question; `evaluation` in the run's folder by default. For
+            an exported model it must be given.
+        statistics: What sets batch norm, of `batch_norm.STATISTICS`; by default the training records of the evaluation,
+            and for an exported model what it has stored.
+        pretraining_data: Folders in which data sets of the pretraining may lie, beside those of the run.
         progress: Whether progress is printed and drawn.
 
     Returns:
@@ -101,14 +131,14 @@ def evaluate(
 
     Raises:
         DataError: Data set, folds, task, groups or labels do not allow the evaluation.
-        ConfigError: The workdir holds no run, or one of another encoder; no task is given; or a prevalence is given for
-            a task that is not a yes or no.
-        CheckpointError: The workdir holds no finished checkpoint, or a damaged one.
+        ConfigError: The place holds no run or model, or one of another encoder; no task is given; or a prevalence is
+            given for a task that is not a yes or no.
+        CheckpointError: The run holds no finished checkpoint, or a damaged one.
     """
-    workdir, probe = Path(workdir), settings.probe
-    own = defaults.settings_of_run(workdir)
-    check_encoder(own.encoder, settings.encoder, workdir=str(workdir))
-    recordings = open_recordings(settings.data)
+    place, probe = Path(place), settings.probe
+    own, target = settings_of_source(place), _target(place, out)
+    check_encoder(own.encoder, settings.encoder, workdir=str(place))
+    recordings = open_judged(settings.data, own.data, place)
     task = asked(probe.task, recordings.index)
     kind = kind_of(task)
     if not kind.yes_or_no and probe.prevalence not in (None, own.probe.prevalence):
@@ -123,26 +153,51 @@ def evaluate(
     say = print if progress else lambda message: None
     # A question that cannot be answered is refused before anything is loaded.
     check_answerable(data, recordings.index)
-    pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
+    source = open_source(place, step=step, layer=probe.layer)
+    check_fits(source, recordings)
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = guarded(
-        own, settings.data, recordings, overlaps=probe.overlaps, encoder=pretrained, records=judged
+        source.recorded,
+        settings.data,
+        recordings,
+        overlaps=probe.overlaps,
+        encoder=source.encoder,
+        records=judged,
+        not_listed=source.not_listed("the encoder", among="the validation and test records"),
+        pretraining_data=pretraining_data,
     )
+    if source.run is not None and settings.data.dir == own.data.dir:
+        found = (*found, *other_data(source, recordings))
     data = labelled(recordings.index, recordings.split)
+    if (head := head_of(source, data)) is not None:
+        check_unit(head, data, recordings)
+        found = (*found, *seen_by_head(head, recordings))
     few = check_answerable(data, recordings.index)
-    for caution in (*([SIMULATED] if recordings.simulated else []), *found, *few):
-        say(caution)
+    of_batch_norm = batch_norm(
+        source,
+        statistics,
+        default="evaluation",
+        judged=f"{len(recordings.split.train):,} training records of {recordings.name}, without their labels",
+        pretraining_data=pretraining_data,
+    )
+    for caution in guard.by_weight((*([SIMULATED] if recordings.simulated else []), *found, *few)):
+        say(visible(caution))
     train, val, test = map(kind.counts, (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
+    for words in (of_batch_norm.words, _of_defaults(source, settings)):
+        if words:
+            say(visible(words))
     records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
-    features = LabelledFeatures(recordings, records, seed=probe.seed, progress=progress)
-    models = StudyModels(features, settings=settings, pretrained=pretrained, progress=progress)
+    features = LabelledFeatures(recordings, records, norm=of_batch_norm.norm, seed=probe.seed, progress=progress)
+    models = StudyModels(features, settings=settings, pretrained=of_batch_norm.encoder, progress=progress)
     answers: dict[str, Answers] = {}
     for name in answerable(("pretrained", "nearest", *BESIDE), task):
         if name == "supervised":
             say("training the same encoder with the labels alone …")
-        # The random encoder is the one that pretraining began with.
+        # The random encoder of a run is the one that its pretraining began with.
         answers[name] = models.answers(name, data, seed=settings.seed if name == "random" else probe.seed)
+    if head is not None and source.model is not None:
+        answers["exported_head"] = head_answers(source.model, data, read=recordings.store.read, progress=progress)
     embeddings = {
         "pretrained": features.of(models.embeddings("pretrained", settings.seed), data),
         "random": features.of(models.embeddings("random", settings.seed), data),
@@ -158,37 +213,77 @@ def evaluate(
         progress=progress,
     )
     one = measure_task(answers, data, report, embeddings=embeddings, measurement_failures=features.failures)
+    given = ["" if out is None else f"--out={out}", "" if statistics is None else f"--statistics={statistics}"]
     provenance = Provenance(
         data=recordings.name,
         fingerprint=", ".join(recordings.fingerprints),
         simulated=recordings.simulated,
-        encoder=str(settings.encoder.name),
-        checkpoint_step=pretrained.step,
+        encoder=str(settings.encoder.name) + ("" if source.run is not None else f" of the exported model {place.name}"),
+        checkpoint_step=source.encoder.step,
         config=tree_of(settings),
-        command=_command(own, settings, workdir, step=pretrained.step),
+        command=_command(own, settings, source, [*given, *(f"--pretraining_data={each}" for each in pretraining_data)]),
         cautions=(*found, *few),
+        statistics=of_batch_norm.statistics,
+        remarks=tuple(filter(None, (_pretrained_on(source), of_batch_norm.words, _of_defaults(source, settings)))),
     )
     sections = [
         neighbour_section(recordings, data, one.embeddings["pretrained"], seed=probe.seed),
-        *_training(workdir),
-        _augmentations(settings, recordings),
+        *([] if source.run is None else [*_training(place), _augmentations(settings, recordings)]),
         data_section(recordings.datasets),
     ]
     default = tree_of(RunSettings())
-    written = write_report(one, workdir, provenance=provenance, default_config=default, sections=sections)
+    written = write_report(one, target, provenance=provenance, default_config=default, sections=sections)
     return Evaluation(one, results_table(one), written)
 
 
-def _command(own: RunSettings, settings: RunSettings, workdir: Path, *, step: int) -> str:
-    """Returns the command that repeats this evaluation, with the leaves that differ from the run's own settings."""
+def _target(place: Path, out: Path | str | None) -> Path:
+    """Returns the folder of the reports.
+
+    Raises:
+        ConfigError: None is given for an exported model, or one inside of it.
+        DataError: It cannot be written.
+    """
+    exported = is_export(place)
+    if out is None:
+        if exported:
+            raise ConfigError(f"--out=DIR is needed, the folder of the reports on {place}: a model's stays as it is")
+        return place / REPORT_DIR
+    if exported and Path(out).resolve().is_relative_to(place.resolve()):
+        raise ConfigError(f"--out={out} is inside of the exported model {place}, which stays as it is: name another")
+    return output_folder("out", str(out))
+
+
+def _pretrained_on(source: EncoderSource) -> str:
+    """Returns what the encoder was pretrained on, in a sentence; empty where that was not recorded."""
+    told = [
+        f"{each.get('records', 'unknown numbers of')} records of {each.get('name')}"
+        f"{' (SIMULATED)' if each.get('simulated') else ''}, fingerprint {each.get('fingerprint')}"
+        for each in source.data
+    ]
+    return f"The encoder was pretrained on {' and '.join(told)}." if told else ""
+
+
+def _of_defaults(source: EncoderSource, settings: RunSettings) -> str:
+    if source.run is not None:
+        return ""
+    return (
+        "An exported model brings no settings of an evaluation: these are the defaults but where the command says "
+        f"otherwise. The encoder at random initialisation has seed {settings.seed}, labels, trainings and resamples "
+        f"have seed {settings.probe.seed}."
+    )
+
+
+def _command(own: RunSettings, settings: RunSettings, source: EncoderSource, given: Sequence[str]) -> str:
+    """Returns the command that repeats this evaluation, with the leaves that differ from those that it began with."""
     before = flat(tree_of(own))
     changed = {name: value for name, value in flat(tree_of(settings)).items() if value != before.get(name)}
     question = changed.pop("probe.task", None)
     asked_for = [] if question is None else [f"--task={question}"]
     overrides = [f"--config.{name}={value}" for name, value in changed.items()]
-    return shlex.join(
-        ["python", "-m", "ecgjax.evaluate", f"--workdir={workdir}", f"--step={step}", *asked_for, *overrides]
-    )
+    of = [f"--model={source.place}"]
+    if source.run is not None:
+        of = [f"--workdir={source.place}", f"--step={source.encoder.step}"]
+    return shlex.join(["python", "-m", "ecgjax.evaluate", *of, *asked_for, *filter(None, given), *overrides])
 
 
 def _training(workdir: Path) -> list[Section]:
@@ -245,17 +340,30 @@ def main(argv: list[str]) -> None:
     """Runs the evaluation that the flags ask for and prints its table."""
     del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
-    settings = with_question(defaults.settings_of(chosen.config), chosen.task, workdir=chosen.workdir)
-    found = evaluate(settings, chosen.workdir, step=STEP.value)
+    place = chosen_place(chosen.workdir, chosen.model)
+    own = settings_of_source(place)
+    settings = with_flags(defaults.settings_of(chosen.config), own, task=chosen.task, dataset=chosen.dataset)
+    if chosen.model:
+        check_model_settings(settings, own)
+    found = evaluate(
+        settings,
+        place,
+        step=chosen.step,
+        out=chosen.out,
+        statistics=chosen.statistics,
+        pretraining_data=chosen.pretraining_data,
+    )
     print(f"\n{visible(question(found.task.data))}")
     print(format_table(found.table.header, found.table.rows))
     print(f"\nreport: {found.report.html}")
 
 
 def define_flags() -> None:
-    """Defines the flag `--task`, which other commands define too, and adopts the flags of `finished_run`."""
+    """Defines the flags that other commands define too, and adopts those of `finished_run`."""
     words = "Question: 'lvef<40', superdiagnostic:NORM, 'superdiagnostic:*' or age_years."
     flags.DEFINE_string("task", None, words)
+    words = "Folder of the reports; needed with --model, and WORKDIR/evaluation by default."
+    flags.DEFINE_string("out", None, words)
     flags.adopt_module_key_flags(finished_run)
 
 

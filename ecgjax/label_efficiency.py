@@ -4,6 +4,7 @@ Beside them age and sex, boosted trees on intervals and amplitudes, and a regres
 
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task='lvef<40' --out=runs/simclr/lvef
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task=superdiagnostic --modes=frozen --out=runs/simclr/super
+  python -m ecgjax.label_efficiency --model=models/simclr --dataset=data/ptbxl --task=AF --out=studies/af
 
 Fractions are drawn by patient, each part of every larger one of the same seed. The command can be interrupted, and
 given again with other fractions, seeds or modes: what is there already stays, and report.html, report.md and
@@ -30,8 +31,9 @@ from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
+from ecgjax.pretrained.source import chosen_place, settings_of_source
 from ecgjax.studies import finished_run
-from ecgjax.studies.finished_run import STEP, parse_flags, with_question
+from ecgjax.studies.finished_run import check_model_settings, parse_flags, with_flags
 from ecgjax.studies.label_efficiency import Study
 from ecgjax.studies.report.label_efficiency_page import write_report
 from ecgjax.studies.store import CELL_MODELS, MODES, Cell, read_cells, run_cells
@@ -66,13 +68,25 @@ def main(argv: list[str]) -> None:
     chosen = flags.FLAGS
     if not chosen.out:
         raise ConfigError("--out is needed (--help tells more)")
-    settings = with_question(defaults.settings_of(chosen.config), chosen.task, workdir=chosen.workdir)
+    place = chosen_place(chosen.workdir, chosen.model)
+    own = settings_of_source(place)
+    settings = with_flags(defaults.settings_of(chosen.config), own, task=chosen.task, dataset=chosen.dataset)
+    if chosen.model:
+        check_model_settings(settings, own)
     cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
     folder = Path(chosen.out)
     with run_config.exclusive(folder, flag="--out"):
         question, features = settings.probe.task, Path(chosen.features) if chosen.features else None
-        workdir = Path(chosen.workdir)
-        study = Study(settings, workdir, question=question, folder=folder, step=STEP.value, features=features)
+        study = Study(
+            settings,
+            place,
+            question=question,
+            folder=folder,
+            step=chosen.step,
+            features=features,
+            statistics=chosen.statistics,
+            pretraining_data=chosen.pretraining_data,
+        )
         for caution in study.cautions(chosen.modes):
             print(visible(caution))
         run_cells(cells, folder, study.train)

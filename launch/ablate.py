@@ -260,9 +260,8 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
         trained_on = trained_on.after(open_beginning(init).seen)
     guard.check_overlaps(first.probe.overlaps)
     judged = np.concatenate([recordings.split.val, recordings.split.test])
-    directories = [directory.strip() for directory in first.data.dir.split(",")]
     recordings, found = guard.guard(
-        recordings, trained_on, judged, overlaps=first.probe.overlaps, directories=directories
+        recordings, trained_on, judged, overlaps=first.probe.overlaps, directories=first.data.directories
     )
     of_labels: list[str] = []
     for run in runs:

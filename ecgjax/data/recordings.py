@@ -83,7 +83,7 @@ def open_recordings(data: DataSettings) -> Recordings:
         DataError: A file of a data set is missing, unfinished, damaged or stale, a data set lacks the folds, or data
             sets cannot be joined.
     """
-    directories = [part.strip() for part in data.dir.split(",")]
+    directories = data.directories
     if not all(directories):
         raise ConfigError(
             f"config.data.dir={data.dir!r} names no data set: give what python -m data_pipelines.build --out=DIR made, "

@@ -15,7 +15,7 @@ from data_pipelines.physiology.paired_embeddings import PairedEmbeddings, open_p
 from data_pipelines.physiology.standardise import Pca, Standardizer
 from ecgjax.augmentations import partners
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.settings import ColumnSettings, ColumnUse
+from ecgjax.data.settings import ColumnSettings, ColumnUse, folders_of
 from ecgjax.data.tasks import Task, parse_task
 from ecgjax.errors import ConfigError
 
@@ -100,7 +100,7 @@ def row_columns(use: ColumnUse, recordings: Recordings, *, seed: int) -> Columns
 
 
 def _paired(directories: str, recordings: Recordings) -> tuple[PairedEmbeddings, np.ndarray]:
-    parts = [part.strip() for part in directories.split(",")]
+    parts = folders_of(directories)
     if not all(parts) or len(parts) != len(recordings.datasets):
         raise ConfigError(
             f"config.columns.paired={directories!r} must name a folder of embedding.npy and record_id.npy for each of "

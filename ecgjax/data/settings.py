@@ -9,6 +9,11 @@ from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, ZERO_OR_MORE
 from ecgjax.settings.leaf import Arguments, leaf
 
 
+def folders_of(text: str) -> tuple[str, ...]:
+    """Returns the folders that a setting names, with commas between; a part without a name is an empty text."""
+    return tuple(part.strip() for part in text.split(","))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """`config.data`: the recordings of a run."""
@@ -27,6 +32,11 @@ class DataSettings:
     train_folds: tuple[int, ...] = leaf((1, 2, 3, 4, 5, 6, 7, 8), "Folds that are trained on.")
     val_folds: tuple[int, ...] = leaf((9,), "Folds that choices are made on.")
     test_folds: tuple[int, ...] = leaf((10,), "Folds that results are told for.")
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Folders of the data sets."""
+        return folders_of(self.dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

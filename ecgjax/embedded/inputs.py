@@ -22,13 +22,10 @@ from data_pipelines.statements.declared import Declared
 from data_pipelines.storage.store import Store, open_store
 from data_pipelines.system.workers import map_ordered
 from ecgjax.embedded.rows import Row
-from ecgjax.model.preprocessor import earlier_recipe
+from ecgjax.model.preprocessor import difference, remedy_for
 
 #: Number of recordings that a worker reads at a time.
 CHUNK = 32
-
-#: Fields of two recipes that must be equal for their records to be alike.
-_DECISIVE = ("sampling_rate_hz", "seconds", "notch_hz", "highpass_hz", "lowpass_hz", "baseline", "pad")
 
 
 class Input(Protocol):
@@ -234,20 +231,9 @@ def _opened(directory: Path) -> _Opened:
 
 
 def _check_recipe(directory: Path, stored: dict[str, Any], recipe: SignalRecipe) -> None:
-    own = recipe.to_json()
-    differing = [name for name in _DECISIVE if stored.get(name) != own[name]]
-    earlier = earlier_recipe(stored["name"]), earlier_recipe(recipe.name)
-    if earlier[0] != earlier[1]:
+    if unlike := difference(stored, recipe):
         raise DataError(
-            f"--input={directory}: its records were prepared by the recipe {stored['name']}, and those of the model's "
-            f"training by {recipe.name}; build it in the same steps"
-        )
-    if differing:
-        told = ", ".join(f"{name}={stored.get(name)} (the model's: {own[name]})" for name in differing)
-        raise DataError(
-            f"--input={directory}: its records were prepared with {told}; embed the recordings that it was built from, "
-            f"or convert it: python -m data_pipelines.build --builder=prepared --source={directory} "
-            f"--target_rate_hz={recipe.sampling_rate_hz} --seconds={recipe.seconds:g} --out=DIR"
+            f"--input={directory}: its records were prepared {unlike}; {remedy_for(recipe, str(directory))}"
         )
 
 

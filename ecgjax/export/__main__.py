@@ -40,6 +40,7 @@ def main(_: list[str]) -> None:
         layer=chosen.layer,
         with_signatures=chosen.with_signatures,
         formats=chosen.formats,
+        pretraining_data=chosen.pretraining_data,
     )
     print(visible(f"exported: {out}"))
 
@@ -61,6 +62,8 @@ def define_flags() -> None:
         False,
         "Whether signatures of the records that were trained on leave with the model, by which copies are found.",
     )
+    words = "Folder where data sets of the pretraining lie now, if not where they were. Repeat for several."
+    flags.DEFINE_multi_string("pretraining_data", [], words)
     flags.DEFINE_list("formats", list(FUNCTION_FORMATS), f"Forms to write: {', '.join(FUNCTION_FORMATS)}.")
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.errors import DataError
+from ecgjax.evaluation.results import REPORT_DIR, RESULTS_FILE, Key, Results, read_results
 from ecgjax.export.trained_run import TrainedRun
-from ecgjax.studies.report.report_files import REPORT_DIR
-from ecgjax.studies.results import RESULTS_FILE, Key, Results, read_results
 
 
 class Evaluation(NamedTuple):
@@ -103,7 +102,8 @@ def _recalibrated_alike(provenance: dict[str, Any], run: TrainedRun) -> bool:
     evaluated, settings = provenance["config"], run.settings
     fingerprints = ", ".join(dataset["fingerprint"] for dataset in run.about["data"])
     return (
-        provenance["fingerprint"] == fingerprints
+        provenance.get("statistics", "evaluation") == "evaluation"
+        and provenance["fingerprint"] == fingerprints
         and evaluated["probe"]["seed"] == settings.probe.seed
         and tuple(evaluated["data"]["train_folds"]) == settings.data.train_folds
     )

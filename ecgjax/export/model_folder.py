@@ -48,6 +48,7 @@ def export_run(
     layer: str | None = None,
     with_signatures: bool = False,
     formats: Collection[str] = FUNCTION_FORMATS,
+    pretraining_data: Sequence[str] = (),
 ) -> Path:
     """Writes the encoder of a run as a folder that stands for itself.
 
@@ -59,6 +60,7 @@ def export_run(
         layer: Layer whose activations are the output; that of the run's config by default.
         with_signatures: Whether the signatures of the records that were trained on leave with the model.
         formats: Forms of the encoder's function to write, of `FUNCTION_FORMATS`.
+        pretraining_data: Folders in which the data sets of the pretraining may lie, beside those of its config.
 
     Returns:
         Path of the folder.
@@ -74,7 +76,7 @@ def export_run(
             f"--with_signatures: {Path(workdir) / RECORDS_FILE} does not exist; leave the flag out, or give the "
             "command that pretrained the run once more, which makes it"
         )
-    run = open_trained_run(workdir, step=step, statistics=statistics, layer=layer)
+    run = open_trained_run(workdir, step=step, statistics=statistics, layer=layer, pretraining_data=pretraining_data)
     with _replacing(out) as folder:
         if with_signatures:
             shutil.copyfile(Path(workdir) / RECORDS_FILE, folder / RECORDS_FILE)

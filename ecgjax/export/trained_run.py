@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from data_pipelines.errors import DataError
 from ecgjax import defaults
 from ecgjax.config import run_config
-from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.moved import known_sets, open_where_they_lie
+from ecgjax.data.recordings import Recordings
 from ecgjax.data.samplers import SampledSide
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import CheckpointError, check_known
@@ -23,6 +23,8 @@ from ecgjax.training.checkpoint import Checkpoints
 
 #: Batch-norm statistics that can be exported: those that `evaluate` sets, or those of training.
 STATISTICS = ("recalibrated", "running")
+
+_WHERE = "Say where they lie now with --pretraining_data=DIR"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,12 @@ class TrainedRun:
 
 
 def open_trained_run(
-    workdir: str | Path, *, step: int | None = None, statistics: str = "recalibrated", layer: str | None = None
+    workdir: str | Path,
+    *,
+    step: int | None = None,
+    statistics: str = "recalibrated",
+    layer: str | None = None,
+    pretraining_data: Sequence[str] = (),
 ) -> TrainedRun:
     """Opens a run for its export.
 
@@ -72,6 +79,7 @@ def open_trained_run(
         step: Step of the checkpoint; the latest by default.
         statistics: Batch-norm statistics, of `STATISTICS`; an encoder without batch norm has none of either.
         layer: Layer whose activations are exported; that of the run's config by default.
+        pretraining_data: Folders in which the data sets of the pretraining may lie, beside those of its config.
 
     Raises:
         ConfigError: The folder holds no run, or there are no such statistics.
@@ -88,13 +96,16 @@ def open_trained_run(
     statistics = statistics if jax.tree.leaves(encoder.split.stats) else "none"
     about = metadata.get("about")
     if statistics == "recalibrated":
-        remedy = "put them back, or export the statistics of training with --statistics=running"
-        why = "batch norm is recalibrated on the recordings of training"
-        recordings = _recordings_of(settings, metadata, why=why, remedy=remedy)
+        remedy = f"{_WHERE}, or export the statistics of training with --statistics=running"
+        purpose = "recompute batch-norm statistics as evaluate does"
+        recordings = _recordings_of(settings, metadata, purpose=purpose, remedy=remedy, places=pretraining_data)
         encoder = recalibrated_as_evaluated(encoder, settings, recordings)
     elif about is None:
-        why = f"the checkpoints of {workdir} are older than what they say of themselves, which the recordings tell"
-        recordings = _recordings_of(settings, metadata, why=why, remedy="put them back")
+        purpose = (
+            f"describe them: the checkpoints of {workdir} are older than what checkpoints say of themselves, which the "
+            "recordings tell"
+        )
+        recordings = _recordings_of(settings, metadata, purpose=purpose, remedy=_WHERE, places=pretraining_data)
     if about is None:
         about = _about_older(settings, recordings, encoder)
     return TrainedRun(settings=settings, encoder=encoder, statistics=statistics, about=about)
@@ -121,29 +132,23 @@ def _check_has_checkpoint(workdir: str | Path) -> None:
         )
 
 
-def _recordings_of(settings: RunSettings, metadata: Mapping[str, Any], *, why: str, remedy: str) -> Recordings:
+def _recordings_of(
+    settings: RunSettings, metadata: Mapping[str, Any], *, purpose: str, remedy: str, places: Sequence[str]
+) -> Recordings:
     """Opens the recordings that a checkpoint was trained on.
 
     Args:
         settings: Settings of the run.
         metadata: Metadata of the checkpoint.
-        why: Reason why the recordings are needed, for the message.
+        purpose: Words for what the recordings are needed for, after "are needed to".
         remedy: What can be done without them, for the message.
+        places: Folders in which they may lie too.
 
     Raises:
         DataError: They are not where they were, or others are there.
     """
-    try:
-        recordings = open_recordings(settings.data)
-    except DataError as error:
-        raise DataError(f"{why}, and they are not where they were ({error}): {remedy}") from error
-    known = metadata.get("datasets")
-    if known is not None and list(known) != list(recordings.fingerprints):
-        raise DataError(
-            f"{why}, and config.data.dir={settings.data.dir} now holds others (fingerprints "
-            f"{', '.join(recordings.fingerprints)} in place of {', '.join(known)}): {remedy}"
-        )
-    return recordings
+    known = known_sets((metadata.get("about") or {}).get("data", ()), metadata.get("datasets", ()))
+    return open_where_they_lie(settings.data, known, purpose=purpose, remedy=remedy, places=places)
 
 
 def _about_older(settings: RunSettings, recordings: Recordings, encoder: Encoder) -> About:

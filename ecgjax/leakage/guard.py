@@ -20,6 +20,9 @@ from ecgjax.leakage.trained_on import PretrainingRecords
 #: only computed on request.
 OVERLAPS = ("refuse", "mark", "drop")
 
+#: Beginning of the caution that nothing is known of overlaps, which is printed first.
+UNCHECKED = "Overlap between what was pretrained on and the records judged cannot be checked"
+
 #: Reason for which `drop` leaves a record out of a split.
 DROPPED = "seen_in_pretraining"
 
@@ -109,11 +112,28 @@ def not_listed(encoder: str, *, among: str) -> str:
         encoder: Name of the encoder within a sentence.
         among: Records of the evaluation, in words.
     """
-    return (
-        f"Which records {encoder} was pretrained on is not listed beside its checkpoints, which are older than such "
-        f"lists: copies and patients of theirs may be among {among}. The command that pretrained it, given once more, "
-        "adds the list."
+    return unchecked(
+        f"which records {encoder} was pretrained on is not listed beside its checkpoints, which are older than such "
+        "lists",
+        among=among,
+        remedy="The command that pretrained it, given once more, adds the list",
     )
+
+
+def unchecked(reason: str, *, among: str, remedy: str) -> str:
+    """Returns the caution that nothing is known of overlaps.
+
+    Args:
+        reason: Reason, as a clause.
+        among: Records of the evaluation, in words.
+        remedy: What would make a check possible, as a sentence without a full stop.
+    """
+    return f"{UNCHECKED}: {reason}. Copies and patients of theirs may be among {among}. {remedy}."
+
+
+def by_weight(cautions: Sequence[str]) -> list[str]:
+    """Returns cautions in the order in which they are printed: first that overlaps cannot be checked."""
+    return sorted(cautions, key=lambda caution: not caution.startswith(UNCHECKED))
 
 
 def unlinked(

@@ -24,6 +24,9 @@ AFTER = " after "
 #: Fields of a recipe that the file has under their own names, beside rate and length.
 _STEPS = ("min_seconds", "notch_hz", "highpass_hz", "lowpass_hz", "baseline", "cut", "pad")
 
+#: Fields of two recipes that must be equal for their records to be alike.
+_DECISIVE = ("sampling_rate_hz", "seconds", "notch_hz", "highpass_hz", "lowpass_hz", "baseline", "pad")
+
 #: Recipe of simulated data sets, which states rate and length alone.
 _SIMULATED = "simulated"
 
@@ -61,6 +64,38 @@ def earlier_recipe(name: str) -> str:
     """Returns the recipe that a recipe's name says was applied before; empty for none, or one that only resampled."""
     earlier = name.partition(AFTER)[2]
     return "" if earlier.startswith("plain") and AFTER not in earlier else earlier
+
+
+def difference(stored: Mapping[str, Any], recipe: SignalRecipe) -> str:
+    """Returns how records were prepared otherwise than by a recipe, in words; empty where they are alike.
+
+    Args:
+        stored: Recipe of the records, as the card of their data set has it.
+        recipe: Recipe of a model's training data.
+    """
+    if earlier_recipe(str(stored["name"])) != earlier_recipe(recipe.name):
+        return f"by the recipe {stored['name']}, and those of the model's training by {recipe.name}"
+    own = recipe.to_json()
+    differing = [name for name in _DECISIVE if stored.get(name) != own[name]]
+    return (
+        "with " + ", ".join(f"{name}={stored.get(name)} (the model's: {own[name]})" for name in differing)
+        if differing
+        else ""
+    )
+
+
+def remedy_for(recipe: SignalRecipe, directory: str) -> str:
+    """Returns what to do about a data set that was prepared otherwise.
+
+    Args:
+        recipe: Recipe of a model's training data.
+        directory: Folder of the data set.
+    """
+    return (
+        f"build it from its recordings in the same steps, or convert it: python -m data_pipelines.build "
+        f"--builder=prepared --source={directory} --target_rate_hz={recipe.sampling_rate_hz} "
+        f"--seconds={recipe.seconds:g} --out=DIR"
+    )
 
 
 def read_preprocessor(path: Path, content: Mapping[str, Any]) -> Preprocessor:

@@ -19,9 +19,9 @@ from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.models.answers import Answers, load_archive, save_archive
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
+from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.pages.json_values import plain
 from ecgjax.studies.models import PLAIN, ModelName, StudyModels, short_title, with_float32
-from ecgjax.studies.results import Key, over_seeds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Cross-validation on one data set: pretrained encoders, the same encoders at random initialisation, and baselines.
 
-No recording of the data set influences a pretrained encoder or its random twin, the same encoder at random
-initialisation: the batch-norm statistics of both are computed on the same unaugmented recordings of the pretraining
-(only on real data sets if there were any). The embedding of a tested record therefore does not depend on that data
-set's other records.
+By default no recording of the data set influences the pretrained encoder of a run or its random twin, the same encoder
+at random initialisation: the batch-norm statistics of both are computed on the same unaugmented recordings of the
+pretraining (only on real data sets if there were any). The embedding of a tested record therefore does not depend on
+that data set's other records. An exported model keeps its stored statistics; those of its twin, which has none, are
+computed on the data set.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -39,6 +41,7 @@ from ecgjax.evaluation.models.nested_cross_validation import (
     nested_logistic,
     patient_folds,
 )
+from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.finetuning import trainer
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
@@ -55,7 +58,6 @@ from ecgjax.studies.models import (
 )
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
-from ecgjax.studies.results import Key, over_seeds
 from ecgjax.studies.store import begin_study
 from ecgjax.system.files import replacing
 
@@ -132,7 +134,7 @@ def compared_models(
     share these models.
 
     Args:
-        runs: Finished pretraining runs.
+        runs: Pretrained encoders.
         recordings: Recordings of the data set.
         records: Record numbers to represent, `int64[n]`.
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
@@ -153,7 +155,7 @@ def compared_models(
         return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
 
     def beside(
-        settings: RunSettings, title: str, labels_only: str, norm: NormRecords, digest: str
+        settings: RunSettings, title: str, labels_only: str, norm: NormRecords, digest: str | None
     ) -> list[ComparedModel]:
         """Returns an encoder at random initialisation, and the same encoder trained with labels alone, if new."""
         encoder = {"encoder": tree_of(settings.encoder), "batch_norm_records": digest, "layer": layer}
@@ -177,13 +179,15 @@ def compared_models(
     models = [
         ComparedModel(name, short_title(name, ""), "", "", {name: plain[name]}, lambda: measured) for name in asked
     ]
+    # Without recordings of a pretraining those of the data set set batch norm.
+    here = NormRecords(recordings.store.read, records, title="records of this data set")
     if alone is not None and not runs:
-        norm, title = NormRecords(recordings.store.read, records), str(alone.encoder.name)
-        models += beside(alone, title, short_title("supervised", title), norm, digests.of_arrays(records))
+        title = str(alone.encoder.name)
+        models += beside(alone, title, short_title("supervised", title), here, digests.of_arrays(records))
     titles: dict[str, str] = {}
     encoders = []
     for run in runs:
-        digest = run.norm_digest
+        digest = _norm_digest(run, records)
         settings = json.dumps([tree_of(run.settings.encoder), digest, layer], sort_keys=True, default=str)
         name = str(run.settings.encoder.name)
         if settings not in titles:
@@ -194,12 +198,26 @@ def compared_models(
     for run, title, labels_only in zip(
         runs, encoders, labels_only_titles([run.settings for run in runs], encoders), strict=True
     ):
-        digest = run.norm_digest
-        models += beside(run.settings, title, labels_only, run.norm, digest)
+        digest, norm = _norm_digest(run, records), run.norm or here
+        models += beside(run.settings, title, labels_only, norm, digest)
+        if run.encoder.keeps_statistics:
+            digest = f"stored {digests.of_arrays(*map(np.asarray, jax.tree.leaves(run.encoder.split.stats)))}"
         identity = {"weights": digests.of_weights(run.encoder.split), "batch_norm_records": digest, "layer": layer}
-        of_run = functools.partial(study_models, run.settings, run.norm, run.encoder)
+        of_run = functools.partial(study_models, run.settings, norm, run.encoder)
         models.append(ComparedModel("pretrained", run.title, title, labels_only, identity, of_run))
     return models
+
+
+def _norm_digest(run: PretrainedRun, records: np.ndarray) -> str | None:
+    """Returns a digest of the records that set batch norm of a run's random twin; None for one without batch norm.
+
+    Args:
+        run: Pretrained encoder.
+        records: Numbers of the records of the study, `int64[n]`.
+    """
+    if not run.encoder.has_batch_norm:
+        return None
+    return run.norm_digest or digests.of_arrays(records)
 
 
 class Fitted(NamedTuple):
@@ -269,7 +287,9 @@ class Study:
         }
         begin_study(folder, identity)
         for model in self.models:
-            begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=_upgraded)
+            without = model.identity.get("batch_norm_records", "") is None
+            upgrade = functools.partial(_upgraded, without_batch_norm=without)
+            begin_study(self._of(model), {"title": model.title, **model.identity}, upgrade=upgrade)
 
     def run(self, *, fractions: Sequence[float], seeds: int) -> dict[Fitted, Answers]:
         """Fits the models that the folder does not have yet, and returns the predictions of all.
@@ -401,8 +421,15 @@ class Study:
         return [Question(title=name, problems=(name,), left_out={}) for names in several for name in names]
 
 
-def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
-    """Returns a model's identity as an older version of ecgjax stored it, with encoder leaves that were added since."""
+def _upgraded(identity: dict[str, Any], *, without_batch_norm: bool) -> dict[str, Any]:
+    """Returns a model's identity as an older version of ecgjax stored it, with encoder leaves that were added since.
+
+    Args:
+        identity: Identity that was stored.
+        without_batch_norm: Whether the encoder has no batch norm, which older versions named records for all the same.
+    """
+    if without_batch_norm and "batch_norm_records" in identity:
+        identity = {**identity, "batch_norm_records": None}
     if "encoder" not in identity:
         return identity
     return {**identity, "encoder": json.loads(json.dumps(tree_of(read(EncoderSettings, identity["encoder"]))))}

@@ -1,8 +1,9 @@
-"""Parts shared by the commands that evaluate a finished run: flags, and checks of the records it was trained on."""
+"""Parts shared by the commands that evaluate a pretrained encoder: flags, data, checks of what it was trained on."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
@@ -11,9 +12,11 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from data_pipelines import command
+from data_pipelines.errors import DataError
 from ecgjax import defaults
 from ecgjax.config import run_config
-from ecgjax.data.recordings import Recordings
+from ecgjax.data.moved import if_relative, in_words
+from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.settings import DataSettings
 from ecgjax.defaults import RunSettings
@@ -21,17 +24,40 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
 from ecgjax.leakage import guard
+from ecgjax.pretrained.source import chosen_place, known_sets_of_run, settings_of_source
 from ecgjax.settings.sections import flat, tree_of
+from ecgjax.studies.batch_norm import STATISTICS
 from ecgjax.training.settings import PretrainingSettings
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the pretraining run.")
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the latest by default.")
+MODEL = flags.DEFINE_string("model", None, "Folder of an exported model (python -m ecgjax.export), in place of a run.")
+DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Data set to evaluate on, or several with commas between: short for --config.data.dir. By default that of the run.",
+)
+_WORDS = (
+    "What sets batch norm: stored keeps the encoder's statistics (the default of an exported model), evaluation sets "
+    "them by the training records here (the default of a run), pretraining by those that it was pretrained on."
+)
+STATISTICS_FLAG = flags.DEFINE_enum("statistics", None, STATISTICS, _WORDS)
+PRETRAINING_DATA = flags.DEFINE_multi_string(
+    "pretraining_data",
+    [],
+    "Folder where data sets of the pretraining lie now, if not where they were. Repeat for several.",
+)
 
 NOT_LISTED = guard.not_listed("the encoder", among="the validation and test records")
 
+_LABELS_UNKNOWN = "Whether the encoder was pretrained with labels is not known: the model does not say it."
+
+#: Leaves, or beginnings of their paths, that change an evaluation; others of a run's config are of its pretraining.
+_EVALUATED = ("data.", "probe.", "optimizer.", "seed")
+
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags of a command line; the configuration's flags are defined from the config of the run's workdir.
+    """Parses the flags of a command line; the configuration's flags are defined from the run or the exported model.
 
     Ends the program with a message if a flag is wrong.
 
@@ -45,14 +71,14 @@ def parse_flags(argv: list[str]) -> list[str]:
         leaves = defaults.leaves().items()
         run_config.show_help(argv, {name: leaf for name, leaf in leaves if name.startswith("probe.")})
     command.parse_flags(argv, known_only=True)
-    if not WORKDIR.value:
-        command.fail("--workdir=DIR, the folder of a pretraining run, is needed (--help tells more)")
-    # Defining another flag makes all of them unreadable until they are parsed again.
-    workdir = WORKDIR.value
     try:
-        config = load_config(workdir)
-        known = Path(workdir) / run_config.CONFIG_FILE
-        run_config.check_leaves(argv, config, of=f"this run ({known} has all that it was begun with)")
+        place, exported = chosen_place(WORKDIR.value, MODEL.value), bool(MODEL.value)
+        config = load_config(place)
+        of = "an evaluation (python -m ecgjax.pretrain --help lists all)"
+        if not exported:
+            of = f"this run ({place / run_config.CONFIG_FILE} has all that it was begun with)"
+        # Defining another flag makes all of them unreadable until they are parsed again.
+        run_config.check_leaves(argv, config, of=of)
         given = config_flags.DEFINE_config_dict("config", config, sys_argv=run_config.without_none(argv))
     except ConfigError as error:
         command.fail(str(error))
@@ -61,36 +87,93 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
-    """Reads the config that a run was trained with; leaves newer than the run have their defaults.
+def load_config(place: str | Path) -> ml_collections.ConfigDict:
+    """Returns the config that an evaluation begins with: a run's own, or the defaults around an exported encoder.
+
+    Leaves that are newer than a run have their defaults.
 
     Raises:
-        ConfigError: The folder holds no run, or its config is damaged.
+        ConfigError: The folder holds neither, or is damaged.
     """
     config = defaults.get_config()
-    for leaf, value in flat(tree_of(defaults.settings_of_run(workdir))).items():
+    for leaf, value in flat(tree_of(settings_of_source(place))).items():
         config.update_from_flattened_dict({leaf: value})
     return config
 
 
-def with_question(settings: RunSettings, question: str | None, *, workdir: str | Path) -> RunSettings:
-    """Returns settings whose `probe.task` is the question of `--task`, if that is given.
+def with_flags(settings: RunSettings, own: RunSettings, *, task: str | None, dataset: str | None) -> RunSettings:
+    """Returns settings with the question of `--task` and the data set of `--dataset`, where these are given.
 
     Args:
-        settings: Settings of the run, perhaps changed by the command line.
-        question: Value of `--task`; None where it is not given.
-        workdir: Folder of the run.
+        settings: Settings from the command line.
+        own: Settings that the evaluation began with, of the run or of the exported model.
+        task: Value of `--task`; None where it is not given.
+        dataset: Value of `--dataset`; None where it is not given.
 
     Raises:
-        ConfigError: The command line asks another question by `--config.probe.task`.
+        ConfigError: The command line asks another question by `--config.probe.task`, or names other data by
+            `--config.data.dir`.
     """
-    if not question:
-        return settings
-    if settings.probe.task not in (question, defaults.settings_of_run(workdir).probe.task):
-        raise ConfigError(
-            f"--task={question!r} and --config.probe.task={settings.probe.task!r} are two questions; give one"
-        )
-    return dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, task=question))
+    if task:
+        if settings.probe.task not in (task, own.probe.task):
+            raise ConfigError(
+                f"--task={task!r} and --config.probe.task={settings.probe.task!r} are two questions; give one"
+            )
+        settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, task=task))
+    if dataset:
+        if settings.data.dir not in (dataset, own.data.dir):
+            raise ConfigError(
+                f"--dataset={dataset} and --config.data.dir={settings.data.dir} are two data sets; give one (several "
+                "are joined with commas between)"
+            )
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, dir=dataset))
+    return settings
+
+
+def check_model_settings(settings: RunSettings, own: RunSettings) -> None:
+    """Refuses settings of a pretraining where an exported model is evaluated, since they would change nothing.
+
+    Args:
+        settings: Settings from the command line.
+        own: Settings that the evaluation began with.
+
+    Raises:
+        ConfigError: Such a setting was changed.
+    """
+    before = flat(tree_of(own))
+    for name, value in flat(tree_of(settings)).items():
+        if value != before.get(name) and not name.startswith(_EVALUATED):
+            raise ConfigError(
+                f"config.{name}={value!r} is of a pretraining, and changes nothing where an exported model is "
+                "evaluated: leave it out"
+            )
+
+
+def open_judged(data: DataSettings, own: DataSettings, place: Path) -> Recordings:
+    """Opens the recordings of an evaluation; where those of a run are gone, the message says which they were.
+
+    Args:
+        data: Settings of the evaluation's data.
+        own: Settings that the evaluation began with.
+        place: Folder of the run or of the exported model.
+
+    Raises:
+        ConfigError: No data set is named.
+        DataError: A data set cannot be opened, or is not what the settings need.
+    """
+    if not data.dir:
+        raise ConfigError(f"--dataset=DIR, the data set to evaluate {place} on, is needed (--help tells more)")
+    try:
+        return open_recordings(data)
+    except DataError as error:
+        if data.dir != own.dir or all(Path(each).exists() for each in data.directories):
+            raise
+        raise DataError(
+            f"--workdir={place} is evaluated on the recordings of its pretraining, "
+            f"{in_words(known_sets_of_run(place))}, and they are not where they were: {error}"
+            f"{if_relative(data.directories)}. Say where they lie now with --dataset=DIR, or name there another data "
+            "set to evaluate on"
+        ) from error
 
 
 def check_encoder(own: EncoderSettings, asked: EncoderSettings, *, workdir: str) -> None:
@@ -112,24 +195,28 @@ def check_encoder(own: EncoderSettings, asked: EncoderSettings, *, workdir: str)
 
 
 def guarded(
-    own: PretrainingSettings,
+    own: PretrainingSettings | None,
     data: DataSettings,
     recordings: Recordings,
     *,
     overlaps: str,
     encoder: Encoder,
     records: np.ndarray,
+    not_listed: str = NOT_LISTED,
+    pretraining_data: Sequence[str] = (),
 ) -> tuple[Recordings, tuple[str, ...]]:
     """Finds the records of an evaluation that were seen in pretraining, and drops, marks or refuses them.
 
     Args:
-        own: Settings of the pretraining.
+        own: Settings of the pretraining; None where they are not known.
         data: Settings of the evaluation's data.
         recordings: Recordings of the evaluation.
         overlaps: Treatment of records seen in pretraining, `config.probe.overlaps`: `"drop"` takes them out of the
             split, `"mark"` only reports them, `"refuse"` raises.
         encoder: Pretrained encoder.
         records: Validation and test records, `int64[n]`.
+        not_listed: Caution on an encoder without a list of its pretraining records.
+        pretraining_data: Folders in which the data sets of the pretraining may lie, beside those that it names.
 
     Returns:
         Recordings, without such records in their split if they are to be dropped; and what a reader must know, one
@@ -142,7 +229,7 @@ def guarded(
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
         # Without a list there is no more to compare than data sets and folds.
-        found = (*_seen_folds(own.data, data, recordings, encoder), NOT_LISTED)
+        found = (*_seen_folds(None if own is None else own.data, data, recordings, encoder), not_listed)
     else:
         try:
             trained_on = encoder.trained_on()
@@ -151,19 +238,19 @@ def guarded(
                 raise
             found = (f"Whether validation and test records were pretrained on is not known: {error}.",)
         else:
-            directories = [directory.strip() for directory in own.data.dir.split(",")]
+            directories = [*(own.data.directories if own else ()), *pretraining_data]
             recordings, found = guard.guard(recordings, trained_on, records, overlaps=overlaps, directories=directories)
-    found += (*guard.unlinked(recordings), *guard.labelled(labels_looked_at(own.column_use)))
-    return recordings, found
+    labels = (_LABELS_UNKNOWN,) if own is None else guard.labelled(labels_looked_at(own.column_use))
+    return recordings, (*found, *guard.unlinked(recordings), *labels)
 
 
-def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, encoder: Encoder) -> list[str]:
+def _seen_folds(own: DataSettings | None, data: DataSettings, recordings: Recordings, encoder: Encoder) -> list[str]:
     """Returns sentences on what data sets and folds alone reveal about records seen in pretraining.
 
     Data sets are recognised by their contents, wherever they are stored.
 
     Args:
-        own: Data settings of the pretraining.
+        own: Data settings of the pretraining; None where they are not known.
         data: Data settings of the evaluation.
         recordings: Recordings of the evaluation.
         encoder: Pretrained encoder, with the fingerprints of its data sets.
@@ -177,7 +264,12 @@ def _seen_folds(own: DataSettings, data: DataSettings, recordings: Recordings, e
         found.append(
             f"The encoder was pretrained on {which}: whether it has seen patients or signals of these is not known."
         )
-    seen = sorted({*data.val_folds, *data.test_folds} & {*own.train_folds})
+    if names[True] and own is None:
+        found.append(
+            f"The encoder was pretrained on recordings of {' and '.join(names[True])} itself; of which folds is not "
+            "known."
+        )
+    seen = sorted({*data.val_folds, *data.test_folds} & {*own.train_folds}) if own else []
     if names[True] and seen:
         folds = ", ".join(map(str, seen))
         found.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")

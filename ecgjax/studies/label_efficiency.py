@@ -15,25 +15,28 @@ from data_pipelines.errors import DataError
 from ecgjax import defaults
 from ecgjax.config import earlier
 from ecgjax.data.labels import ProbeData, of_common_classes, probe_data
-from ecgjax.data.recordings import open_recordings
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
-from ecgjax.evaluation.features import digests, frozen_encoder
+from ecgjax.evaluation.features import digests
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, estimate
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
+from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.finetuning import trainer
+from ecgjax.leakage import guard
 from ecgjax.pages.page import SIMULATED
+from ecgjax.pretrained.fit import check_fits, other_data
+from ecgjax.pretrained.source import open_source, settings_of_source
 from ecgjax.settings.leaf import Value
 from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
-from ecgjax.studies.finished_run import check_encoder, guarded
+from ecgjax.studies.batch_norm import batch_norm
+from ecgjax.studies.finished_run import check_encoder, guarded, open_judged
 from ecgjax.studies.models import ModelName, StudyModels, check_trainings, with_float32
 from ecgjax.studies.questions import asked, check_answerable
-from ecgjax.studies.results import Key, over_seeds
 from ecgjax.studies.store import CELL_MODELS, Cell, Mode, TrainedCell, begin_study
 
 #: Leaves of the run that a study's cells depend on, besides those that decided the pretraining.
@@ -56,37 +59,42 @@ class Study:
     """A label-efficiency study: models of one task and one checkpoint.
 
     Args:
-        settings: Settings of the run as `defaults.settings_of_run` reads them; its `probe` section may be changed.
-        workdir: Folder of the run.
+        settings: Settings from `pretrained.source.settings_of_source`; `data` and `probe` may be changed.
+        place: Folder of the run, or of an exported model.
         question: Task in one line, such as `lvef<40`.
         folder: Folder of the study.
         step: Step of the checkpoint; the latest by default.
         features: Folder in which embeddings and measurements are kept, and which studies may share; inside `folder` by
             default.
+        statistics: What sets batch norm, of `batch_norm.STATISTICS`; by default the training records here, and for an
+            exported model what it has stored.
+        pretraining_data: Folders in which data sets of the pretraining may lie, beside those of the run.
         progress: Whether progress bars are drawn.
 
     Raises:
         DataError: The data set, the folds or the labels do not allow the task.
-        ConfigError: The workdir holds no run or a run with another encoder, or the folder holds another study.
+        ConfigError: The place holds no run or model, or one of another encoder, or the folder holds another study.
         CheckpointError: There is no finished checkpoint, or the checkpoint is damaged.
     """
 
     def __init__(
         self,
         settings: RunSettings,
-        workdir: Path,
+        place: Path,
         *,
         question: str,
         folder: Path,
         step: int | None = None,
         features: Path | None = None,
+        statistics: str | None = None,
+        pretraining_data: Sequence[str] = (),
         progress: bool = True,
     ):
-        own, probe = defaults.settings_of_run(workdir), settings.probe
+        own, probe = settings_of_source(place), settings.probe
         if features is not None and features.exists() and not features.is_dir():
             raise ConfigError(f"--features={features} is no folder; name another, or leave the flag out")
-        check_encoder(own.encoder, settings.encoder, workdir=str(workdir))
-        self.recordings = open_recordings(settings.data)
+        check_encoder(own.encoder, settings.encoder, workdir=str(place))
+        self.recordings = open_judged(settings.data, own.data, place)
         task = asked(question, self.recordings.index)
         # Settings are checked before anything is trained and before the folder is claimed for this study.
         check_trainings(settings, [kind_of(task)], names=["supervised", "finetune"])
@@ -97,18 +105,38 @@ class Study:
                     "config.probe.layer=features"
                 )
         self.settings, self.task, self.folder = settings, task, folder
-        self.pretrained = frozen_encoder.load_encoder(workdir, step=step, layer=probe.layer)
+        source = open_source(place, step=step, layer=probe.layer)
+        check_fits(source, self.recordings)
         judged, _ = self._data(1.0, 0)
-        records = np.concatenate([judged.val.records, judged.test.records])
         self.recordings, self._cautions = guarded(
-            own, settings.data, self.recordings, overlaps=probe.overlaps, encoder=self.pretrained, records=records
+            source.recorded,
+            settings.data,
+            self.recordings,
+            overlaps=probe.overlaps,
+            encoder=source.encoder,
+            records=np.concatenate([judged.val.records, judged.test.records]),
+            not_listed=source.not_listed("the encoder", among="the validation and test records"),
+            pretraining_data=pretraining_data,
         )
+        if source.run is not None and settings.data.dir == own.data.dir:
+            self._cautions += other_data(source, self.recordings)
         # The data are made again because the guard may have dropped records.
         self.data, rare = self._data(1.0, 0)
         self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))
+        judged_words = f"{len(self.recordings.split.train):,} training records of {self.recordings.name}"
+        of_batch_norm = batch_norm(
+            source,
+            statistics,
+            default="evaluation",
+            judged=f"{judged_words}, without their labels",
+            pretraining_data=pretraining_data,
+        )
+        self.pretrained, self.batch_norm = of_batch_norm.encoder, of_batch_norm
         parts = (self.data.train_available, self.data.val, self.data.test)
         records, kept = np.concatenate([part.records for part in parts]), features or folder / "features"
-        labelled = LabelledFeatures(self.recordings, records, folder=kept, seed=probe.seed, progress=progress)
+        labelled = LabelledFeatures(
+            self.recordings, records, folder=kept, norm=of_batch_norm.norm, seed=probe.seed, progress=progress
+        )
         self._models = StudyModels(
             labelled, settings=settings, pretrained=self.pretrained, validated=False, progress=progress
         )
@@ -116,13 +144,16 @@ class Study:
             "task": dataclasses.asdict(task),
             "checkpoint_step": self.pretrained.step,
             "weights": digests.of_weights(self.pretrained.split),
-            "pretraining": _pretraining(own),
+            "pretraining": _pretraining(own) if source.run is not None else {},
             "pretrained_on": list(self.pretrained.pretrained_on),
             "data": list(self.recordings.fingerprints),
             # The records that are trained, selected and tested on identify the study.
             "records": [digests.of_arrays(*part.arrays) for part in parts],
             "config": _deciding(flat(tree_of(settings))),
         }
+        if of_batch_norm.statistics not in ("evaluation", "none"):
+            # Studies of the default, which older ones are, say nothing of it.
+            identity["statistics"] = [of_batch_norm.statistics, source.weights_digest]
         begin_study(folder, identity, upgrade=_upgraded)
 
     def cautions(self, modes: Collection[Mode]) -> tuple[str, ...]:
@@ -132,7 +163,8 @@ class Study:
             modes: Modes of the cells that are shown.
         """
         simulated = (SIMULATED,) if self.recordings.simulated else ()
-        return (*simulated, *self._cautions, *(_unlike(self.settings.probe) if "finetuned" in modes else ()))
+        unlike = _unlike(self.settings.probe) if "finetuned" in modes else ()
+        return tuple(guard.by_weight((*simulated, *self._cautions, *unlike)))
 
     def train(self, cell: Cell) -> TrainedCell:
         """Trains the model of one cell on its fraction of the labels, and predicts the test records.
@@ -215,7 +247,8 @@ def _upgraded(identity: dict[str, Any]) -> dict[str, Any]:
 
     Leaves of the pretraining that were added since have their defaults.
     """
-    if "pretraining" not in identity:  # The folder holds a study of another command.
+    # The folder may hold a study of another command, or of an exported model.
+    if not identity.get("pretraining"):
         return identity
     given = {name: value for name, value in identity["pretraining"].items() if value is not None}
     return {**identity, "pretraining": _pretraining(defaults.settings_of(earlier.translated(given)))}

@@ -11,6 +11,7 @@
 | `median_beat` | a linear model on the heart rate and principal components of the median beat |
 | `demographics` | a linear model on age and sex |
 | `mean` | the mean of the training labels, for a quantity |
+| `exported_head` | the head of an exported model, which was trained elsewhere and stays as it is |
 
 Random convolutions are good features: pretraining has to do better than `random`, not merely better than chance.
 """
@@ -47,7 +48,7 @@ from ecgjax.settings.sections import tree_of
 
 ModelName = Literal[
     "pretrained", "nearest", "finetuned", "random", "supervised", "intervals", "boosted", "median_beat",
-    "demographics", "mean",
+    "demographics", "mean", "exported_head",
 ]  # fmt: skip
 
 #: Model whose difference from every other is reported.
@@ -176,6 +177,7 @@ def title_of(name: str, task: Task) -> str:
         "median_beat": f"median beat and heart rate, {linear}",
         "demographics": f"{demographics}, {linear}",
         "mean": "mean of the training labels",
+        "exported_head": "exported head, as it is",
     }
     return titles[name]
 

@@ -1,4 +1,4 @@
-"""Finished pretraining runs whose encoders are evaluated on one data set, and its records that they were trained on."""
+"""Pretrained encoders that are evaluated on one data set, and its records that they were trained on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.records import SignalFormat
-from ecgjax import defaults
-from ecgjax.data.recordings import Recordings, open_recordings
+from ecgjax.data.recordings import Recordings
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import CheckpointError, ConfigError
@@ -19,86 +17,124 @@ from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.labelled_features import NormRecords
 from ecgjax.leakage import guard
 from ecgjax.leakage.overlaps import describe, find_overlaps
+from ecgjax.pretrained.fit import check_fits
+from ecgjax.pretrained.source import EncoderSource, chosen_place, open_source, settings_of_source
+from ecgjax.studies.batch_norm import batch_norm, plain_records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainedRun:
-    """A finished pretraining run.
+    """A pretrained encoder, of a finished run or of an exported model.
 
     Attributes:
-        title: Title of the run, made of the last parts of its path.
-        settings: Settings of the run.
-        encoder: Encoder of the last checkpoint.
-        recordings: Recordings of the data sets that the encoder was pretrained on.
+        title: Title of the encoder, made of the last parts of its path.
+        settings: Settings of the run; of an exported model, those of its encoder and else the defaults.
+        encoder: Encoder, of a run that of its last checkpoint.
+        recordings: Recordings of the pretraining, where they set batch norm; None where they are not needed.
+        source: Encoder with what is known of its training.
+        batch_norm: Sentence on what sets its batch norm; empty for an encoder without it.
     """
 
     title: str
     settings: RunSettings
     encoder: frozen_encoder.Encoder
-    recordings: Recordings
+    recordings: Recordings | None = None
+    source: EncoderSource | None = None
+    batch_norm: str = ""
 
     @property
-    def directories(self) -> list[str]:
-        """Directories of the data sets of the pretraining."""
-        return [directory.strip() for directory in self.settings.data.dir.split(",")]
+    def exported(self) -> bool:
+        """Whether the encoder is an exported model."""
+        return self.source is not None and self.source.run is None
+
+    @property
+    def recorded(self) -> RunSettings | None:
+        """Settings of the pretraining; None for an exported model that does not say them."""
+        return self.source.recorded if self.source is not None else self.settings
 
     @property
     def pretrained_on(self) -> list[tuple[str, int, bool]]:
-        """Name, number of training records, and whether simulated, of every data set of the pretraining."""
-        parts = self.recordings.numbers_by_dataset(self.recordings.split.train)
-        return [(dataset.card["name"], len(own), dataset.simulated) for dataset, own in parts]
+        """Name, number of training records, and whether simulated, of every data set of the pretraining, if known."""
+        if self.recordings is not None:
+            parts = self.recordings.numbers_by_dataset(self.recordings.split.train)
+            return [(dataset.card["name"], len(own), dataset.simulated) for dataset, own in parts]
+        rows = () if self.source is None else self.source.data
+        return [(str(each.get("name")), int(each.get("records", 0)), bool(each.get("simulated"))) for each in rows]
 
     @functools.cached_property
-    def norm(self) -> NormRecords:
-        """Training records on which batch-norm statistics are computed; only those of real data sets, if any."""
-        parts = self.recordings.by_dataset(self.recordings.split.train)
-        real = [own for dataset, own in zip(self.recordings.datasets, parts, strict=True) if not dataset.simulated]
-        records = np.concatenate(real) if any(map(len, real)) else self.recordings.split.train
-        return NormRecords(self.recordings.store.read, records)
+    def norm(self) -> NormRecords | None:
+        """Records of the pretraining that set batch norm; None where records of the tested data set do."""
+        return None if self.recordings is None else plain_records(self.recordings)
 
     @functools.cached_property
-    def norm_digest(self) -> str:
-        """Digest of the contents of the records of `norm`, as hexadecimal text."""
+    def norm_digest(self) -> str | None:
+        """Digest of the contents of the records of `norm`, as hexadecimal text; None where there are none."""
+        if self.recordings is None or self.norm is None:
+            return None
         parts = self.recordings.numbers_by_dataset(self.norm.records)
         return digests.of_arrays(np.concatenate([np.asarray(each.index.content_hash[own]) for each, own in parts]))
 
 
-def open_runs(workdirs: Sequence[str], *, layer: str, format: SignalFormat) -> list[PretrainedRun]:
-    """Opens pretraining runs.
+def open_runs(
+    workdirs: Sequence[str],
+    *,
+    layer: str,
+    recordings: Recordings,
+    models: Sequence[str] = (),
+    statistics: str | None = None,
+    pretraining_data: Sequence[str] = (),
+) -> list[PretrainedRun]:
+    """Opens pretrained encoders.
 
     Args:
-        workdirs: Folders of the runs.
+        workdirs: Folders of runs.
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
-        format: Signal format of the recordings to embed.
+        recordings: Recordings to embed.
+        models: Folders of exported models.
+        statistics: What sets batch norm, of `batch_norm.STATISTICS`; by default the records of a run's pretraining, and
+            what an exported model has stored.
+        pretraining_data: Folders in which data sets of the pretrainings may lie, beside those of the runs.
 
     Returns:
-        The runs, in the order of the folders.
+        The encoders of the runs, then of the models, in the order of the folders.
 
     Raises:
-        ConfigError: A folder holds no run or is given twice, or its recordings have another sampling rate or length.
+        ConfigError: A folder holds no run or no model or is given twice, or the recordings do not fit it.
         CheckpointError: There is no finished checkpoint, or the checkpoint is damaged.
-        DataError: The data of a run's pretraining are not in the folder that its config names.
+        DataError: The data of a run's pretraining are needed, and are not found.
     """
-    if len({Path(workdir).resolve() for workdir in workdirs}) < len(workdirs):
-        raise ConfigError("--workdir names a run twice")
+    for flag, folders in (("--workdir", workdirs), ("--model", models)):
+        if len({Path(folder).resolve() for folder in folders}) < len(folders):
+            raise ConfigError(f"{flag} names {'a run' if flag == '--workdir' else 'a model'} twice")
+    places = [chosen_place(workdir, None) for workdir in workdirs] + [chosen_place(None, model) for model in models]
     runs = []
-    for title, workdir in zip(_titles(workdirs), workdirs, strict=True):
-        settings = defaults.settings_of_run(workdir)
-        recordings = open_recordings(settings.data)
-        if recordings.format != format:
-            raise ConfigError(
-                f"--workdir={workdir} was pretrained on {recordings.format.num_samples} samples at "
-                f"{recordings.format.sampling_rate_hz} Hz, --dataset has {format.num_samples} at "
-                f"{format.sampling_rate_hz} Hz: convert it with python -m data_pipelines.build --builder=prepared"
+    for title, place in zip(_titles(places), places, strict=True):
+        settings = settings_of_source(place)
+        source = open_source(place, layer=layer)
+        check_fits(source, recordings)
+        chosen = batch_norm(
+            source,
+            statistics,
+            default="pretraining",
+            judged=f"records of {recordings.name}, those of the tested fold among them, without their labels",
+            pretraining_data=pretraining_data,
+        )
+        runs.append(
+            PretrainedRun(
+                title=title,
+                settings=settings,
+                encoder=chosen.encoder,
+                recordings=chosen.recordings,
+                source=source,
+                batch_norm=chosen.words,
             )
-        encoder = frozen_encoder.load_encoder(workdir, layer=layer)
-        runs.append(PretrainedRun(title=title, settings=settings, encoder=encoder, recordings=recordings))
+        )
     return runs
 
 
-def _titles(workdirs: Sequence[str]) -> list[str]:
+def _titles(places: Sequence[str | Path]) -> list[str]:
     """Returns for each path its last parts, joined by `/`: as few as make all of them different."""
-    paths = [Path(workdir).resolve().parts[1:] for workdir in workdirs]
+    paths = [Path(place).resolve().parts[1:] for place in places]
     for count in range(1, max(map(len, paths), default=0) + 1):
         titles = ["/".join(parts[-count:]) for parts in paths]
         if len(set(titles)) == len(titles):
@@ -106,8 +142,17 @@ def _titles(workdirs: Sequence[str]) -> list[str]:
     return []
 
 
+def told_of_batch_norm(runs: Sequence[PretrainedRun]) -> list[str]:
+    """Returns what sets the batch norm of each encoder, a sentence for all that share it."""
+    titles: dict[str, list[str]] = {}
+    for run in runs:
+        if run.batch_norm:
+            titles.setdefault(run.batch_norm, []).append(run.title)
+    return [f"{', '.join(names)}: {words}" for words, names in titles.items()]
+
+
 def keep_apart(
-    runs: Sequence[PretrainedRun], recordings: Recordings, *, overlaps: str
+    runs: Sequence[PretrainedRun], recordings: Recordings, *, overlaps: str, pretraining_data: Sequence[str] = ()
 ) -> tuple[Recordings, tuple[str, ...]]:
     """Finds the records that an encoder was pretrained on, or copies of these, and refuses, drops or marks them.
 
@@ -115,6 +160,7 @@ def keep_apart(
         runs: Pretrained runs.
         recordings: Recordings of the data set.
         overlaps: Value of `config.probe.overlaps`, `"refuse"`, `"drop"` or `"mark"` (`guard.py`).
+        pretraining_data: Folders in which data sets of the pretrainings may lie, beside those of the runs.
 
     Returns:
         The recordings, without those that any run was pretrained on if these are to be dropped, so that all models are
@@ -127,7 +173,8 @@ def keep_apart(
     found, seen, compared = [], [np.zeros(0, np.int64)], {}
     for run in runs:
         if run.encoder.trained_on is None:
-            found.append(guard.not_listed(run.title, among="the records here"))
+            not_listed = guard.not_listed if run.source is None else run.source.not_listed
+            found.append(not_listed(run.title, among="the records here"))
             continue
         try:
             trained_on = run.encoder.trained_on()
@@ -140,7 +187,10 @@ def keep_apart(
         if trained_on.digest not in compared:
             # All records stand on this side of the split, since a cross-validation tests each of them.
             compared[trained_on.digest] = find_overlaps(
-                recordings, trained_on, recordings.split.train, directories=run.directories
+                recordings,
+                trained_on,
+                recordings.split.train,
+                directories=[*run.settings.data.directories, *pretraining_data],
             )
         result = compared[trained_on.digest]
         found += [*result.cautions, *guard.earlier_trainings(trained_on, name=run.title)]
@@ -154,9 +204,11 @@ def keep_apart(
             )
         seen.append(result.records)
         found.append(f"{described}{': they are left out for all models' if overlaps == 'drop' else ''}.")
-    found += [
-        caution for run in runs for caution in guard.labelled(labels_looked_at(run.settings.column_use), name=run.title)
-    ]
+    for run in runs:
+        if run.recorded is None:
+            found.append(f"Whether {run.title} was pretrained with labels is not known: the model does not say it.")
+        else:
+            found += guard.labelled(labels_looked_at(run.recorded.column_use), name=run.title)
     found += guard.unlinked(recordings, kept="kept in one fold", flag="--links")
     if overlaps == "drop":
         kept = np.setdiff1d(recordings.split.train, np.concatenate(seen))

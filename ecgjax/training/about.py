@@ -63,7 +63,7 @@ def about_run(
         begun_from: Statements about the encoder whose weights the run began with; None for random ones.
         extensions: Steps beyond the length in the run's config.
     """
-    return about_training(
+    training = about_training(
         recordings,
         side.records,
         split,
@@ -72,6 +72,11 @@ def about_run(
         examples_per_epoch=examples_per_epoch,
         this_code=this_code,
     )
+    return {
+        **training,
+        **({} if begun_from is None else {"begun_from": begun_from}),
+        **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),
+    }
 
 
 def about_training(
@@ -112,8 +117,6 @@ def about_training(
         "examples_per_epoch": examples_per_epoch,
         "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(records)],
         "code": code() if this_code else unknown_code(),
-        **({} if begun_from is None else {"begun_from": begun_from}),
-        **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),
     }
 
 

@@ -157,10 +157,15 @@ class Checkpoints:
         Raises:
             CheckpointError: There is no such checkpoint, it is another model's, or it is damaged.
         """
-        if step is None:
-            step = self.latest_step()
-        if step is None or step not in self.steps():
-            found = ", ".join(map(str, self.steps())) or "none"
+        step = self.latest_step() if step is None else step
+        finished = self.steps()
+        if not finished:
+            raise CheckpointError(
+                f"{self.directory} has no finished checkpoint; give the command that began the run once more, or name "
+                "another run"
+            )
+        if step not in finished:
+            found = ", ".join(map(str, finished))
             raise CheckpointError(f"{self.directory} has no checkpoint of step {step}; finished ones: {found}")
         stored = self._custom(step)["leaves"]
         wanted = {part: jax.tree.map(_abstract, tree) for part, tree in templates.items()}

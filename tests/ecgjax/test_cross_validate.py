@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 import types
 
 import jax
@@ -34,6 +35,9 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import KINDS, NO_MODEL
+from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_results
+from ecgjax.export.model_folder import export_run
+from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pretraining_records
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
@@ -43,9 +47,10 @@ from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.report.cross_validation_page import _untrained, write_report
 from ecgjax.studies.report.seed_tables import entry as text_of
-from ecgjax.studies.results import Key, Rows, lost_seeds, of_seeds, read_results
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
+from tests.support.fixtures import make_simulated_dataset
+from tests.support.written_runs import tiny, write_run
 
 RATE_HZ = 100
 RNG = np.random.default_rng(0)
@@ -428,6 +433,7 @@ class Given:
         defaults = {
             "workdir": [], "encoder": "", "baselines": ["demographics"], "links": "", "task": ["female"],
             "fractions": ["1"], "seeds": 1, "overlaps": "refuse",
+            "model": [], "statistics": None, "pretraining_data": [],
         }  # fmt: skip
         vars(self).update(defaults | given)
 
@@ -481,6 +487,29 @@ def test_without_a_run_the_models_beside_encoders_are_tested_alone(give, monkeyp
     assert "Pretraining runs" not in report
     assert "is set by the recordings of this data set" in report
     assert "age and sex" in capsys.readouterr().out
+
+
+def test_an_exported_model_is_tested_without_its_run_and_its_recordings(give, trained_on_set, tmp_path, capsys):
+    run = write_run(tmp_path / "run", tiny(trained_on_set.directory), steps=(6,))
+    model = export_run(run, tmp_path / "model", formats=())
+    shutil.rmtree(run)
+    stored = give(model=[str(model)])
+    assert stored["models"] == {"age and sex": "demographics", "random resnet18": "random", "model": "pretrained"}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == stored["cautions"][0]
+    assert said[0].startswith(guard.UNCHECKED)
+    (words,) = stored["batch_norm"]
+    assert words.startswith("model: Batch norm of the pretrained encoder has its stored statistics")
+    assert "those of the tested fold among them" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds another study: batch_norm_records differ"):
+        give(model=[str(model)], statistics="evaluation")
+
+
+def test_studies_of_encoders_without_batch_norm_go_on_whatever_records_they_named():
+    before = {"title": "one", "weights": "f00d", "batch_norm_records": "beef", "layer": "features"}
+    now = cross_validation._upgraded(before, without_batch_norm=True)
+    assert now == {**before, "batch_norm_records": None}
+    assert cross_validation._upgraded(before, without_batch_norm=False) == before
 
 
 def test_without_a_run_and_without_a_config_the_encoder_is_the_default_one(give, monkeypatch):
@@ -835,14 +864,15 @@ def test_settings_that_make_no_sense_are_refused(runs, tested_set, tmp_path):
     with pytest.raises(ConfigError, match="must have at least 1 elements"):
         method(strengths=())
     with pytest.raises(ConfigError, match="names a run twice"):
-        pretrained_runs.open_runs(["a", "./a"], layer="features", format=runs[0].recordings.format)
+        pretrained_runs.open_runs(["a", "./a"], layer="features", recordings=runs[0].recordings)
     with pytest.raises(ConfigError, match="is not the folder of a pretraining run"):
-        pretrained_runs.open_runs([str(tmp_path)], layer="features", format=runs[0].recordings.format)
+        pretrained_runs.open_runs([str(tmp_path)], layer="features", recordings=runs[0].recordings)
     assert pretrained_runs._titles(["/x/a/seed0", "/x/b/seed0"]) == ["a/seed0", "b/seed0"]
 
 
-def test_recordings_of_another_rate_are_refused(runs, monkeypatch):
-    monkeypatch.setattr(pretrained_runs.defaults, "settings_of_run", lambda workdir: runs[0].settings)
-    other = dataclasses.replace(runs[0].recordings.format, sampling_rate_hz=200)
-    with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, --dataset has 1000 at 200 Hz"):
-        pretrained_runs.open_runs(["a"], layer="features", format=other)
+def test_recordings_of_another_length_are_refused(trained_on_set, tmp_path):
+    run = write_run(tmp_path / "run", tiny(trained_on_set.directory), steps=(6,))
+    longer = make_simulated_dataset(tmp_path / "other", num_patients=12, rate=RATE_HZ, seconds=4)
+    recordings = entry.open_whole(str(longer.directory), links="")
+    with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, and simulated has 400 at 100 Hz: convert it"):
+        pretrained_runs.open_runs([str(run)], layer="features", recordings=recordings)

@@ -20,13 +20,15 @@ from ecgjax import defaults
 from ecgjax import evaluate as entry
 from ecgjax.data import recordings
 from ecgjax.errors import ConfigError
+from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.results import Key, read_results
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
 from ecgjax.studies import finished_run, models
 from ecgjax.studies.one_task.pipeline import measure_task
 from ecgjax.studies.report import neighbour_section
-from ecgjax.studies.results import Key, read_results
+from tests.support.sources import open_stand_in
 
 RATE_HZ = 100
 
@@ -37,6 +39,7 @@ class _MeanAmplitudes:
     step = 700
     pretrained_on = ("f00d",)
     trained_on = None
+    has_batch_norm, keeps_statistics = True, False
     split = types.SimpleNamespace(params={}, stats={"mean": np.zeros(1)})
 
     def __init__(self, layer="features"):
@@ -133,9 +136,10 @@ def drawn_workdir(cohort, once, monkeypatch, tmp_path):
     monkeypatch.setattr(
         recordings, "open_store", lambda directory, **options: types.SimpleNamespace(read=cohort.signal.__getitem__)
     )
-    monkeypatch.setattr(entry.frozen_encoder, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
-    monkeypatch.setattr(entry.frozen_encoder, "random_encoder", lambda settings, layer, seed: _MeanAmplitudes())
-    monkeypatch.setattr(entry.frozen_encoder, "recalibrate_batch_norm", recalibrate)
+    monkeypatch.setattr(entry, "open_source", open_stand_in)
+    monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: _MeanAmplitudes())
+    monkeypatch.setattr(frozen_encoder, "random_encoder", lambda settings, layer, seed: _MeanAmplitudes())
+    monkeypatch.setattr(frozen_encoder, "recalibrate_batch_norm", recalibrate)
     monkeypatch.setattr(boosted, "_TREES", 5)
     monkeypatch.setattr(models.StudyModels, "answers", once[0])
     monkeypatch.setattr(entry, "measure_task", once[1])
@@ -296,7 +300,7 @@ def test_classes_have_the_whole_report(workdir):
 def test_what_a_report_cannot_be_asked_is_refused_before_anything_is_loaded(
     workdir, monkeypatch, probe, error, message
 ):
-    monkeypatch.setattr(entry.frozen_encoder, "load_encoder", None)
+    monkeypatch.setattr(frozen_encoder, "load_encoder", None)
     with pytest.raises(error, match=message):
         _evaluate(_config(**probe), workdir)
 
@@ -339,6 +343,8 @@ def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
     assert _cautions(about) == [
         "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
         finished_run.NOT_LISTED,
+        "The folders that the encoder was pretrained on held a data set (fingerprint another) and a data set "
+        "(fingerprint f00d) then and hold simulated (fingerprint f00d) now, which are other recordings.",
     ]
 
 
@@ -353,8 +359,8 @@ def test_both_encoders_are_asked_for_the_same_layer(workdir, monkeypatch):
         asked.add(("random", layer))
         return _MeanAmplitudes(layer)
 
-    monkeypatch.setattr(entry.frozen_encoder, "load_encoder", load)
-    monkeypatch.setattr(entry.frozen_encoder, "random_encoder", random)
+    monkeypatch.setattr(frozen_encoder, "load_encoder", load)
+    monkeypatch.setattr(frozen_encoder, "random_encoder", random)
     _evaluate(_config(layer="embedding"), workdir)
     assert asked == {("pretrained", "embedding"), ("random", "embedding")}
 
@@ -374,6 +380,7 @@ def test_what_the_run_left_empty_can_be_set(workdir, monkeypatch):
         del stored.probe[name]
     monkeypatch.setattr(entry.run_config, "load_resolved", lambda workdir: stored)
     monkeypatch.setattr(finished_run, "WORKDIR", types.SimpleNamespace(value=str(workdir)))
+    monkeypatch.setattr(finished_run, "MODEL", types.SimpleNamespace(value=None))
     values = flags.FlagValues()
     monkeypatch.setattr(finished_run.flags, "FLAGS", values)
     monkeypatch.setattr(

@@ -22,6 +22,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key, lost_seeds, of_seeds, read_results, seed_sd, seeds_interval
 from ecgjax.settings.probe import FineTuneSettings, MetricSettings, ProbeSettings
 from ecgjax.studies import label_efficiency, models
 from ecgjax.studies.label_efficiency import measure_cells
@@ -33,7 +34,6 @@ from ecgjax.studies.report.label_efficiency_tables import (
     models_table,
     other_metrics_table,
 )
-from ecgjax.studies.results import Key, lost_seeds, of_seeds, read_results, seed_sd, seeds_interval
 from ecgjax.studies.store import (
     CELL_MODELS,
     CELLS_DIR,
@@ -45,6 +45,7 @@ from ecgjax.studies.store import (
 )
 from tests.support import tiny_config
 from tests.support.resampled import auroc_of_pairs, bounds
+from tests.support.sources import open_stand_in
 
 RNG = np.random.default_rng(0)
 PATIENTS = np.repeat(np.arange(150), 2)
@@ -385,6 +386,7 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     split = create_split(settings_of(study_config).encoder, seed=7)
     pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(label_efficiency, "open_source", open_stand_in)
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(boosted, "_TREES", 3)
     monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
@@ -514,6 +516,7 @@ def test_the_folder_of_another_command_s_study_is_refused(study_config, monkeypa
     split = create_split(settings_of(study_config).encoder, seed=7)
     pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(label_efficiency, "open_source", open_stand_in)
     monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
     of_others = {
         "cross_validate": {"data": ["f00d"], "records": "f00d", "method": {"outer_folds": 3}},
@@ -545,6 +548,7 @@ def test_fine_tuning_begins_at_the_linear_probe_of_the_frozen_cell(study_config,
     split = create_split(settings_of(study_config).encoder, seed=7)
     pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
     monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(label_efficiency, "open_source", open_stand_in)
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
     study_config.probe.finetune.metric.weight = 0.0

@@ -19,9 +19,9 @@ from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.results import Key, read_results
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.models import BASELINES, PLAIN
-from ecgjax.studies.results import Key, read_results
 from launch import ablate
 from launch.arms import arms_of
 from tests.ecgjax.studies.test_ablation import write_as_before

@@ -43,6 +43,8 @@ class Encoder:
             the checkpoint has no list.
         batch_size: Number of rows of one call on the device; the last batch is padded to it, so that one program serves
             all.
+        keeps_statistics: Whether evaluations leave its batch-norm statistics as they are, instead of computing them
+            anew.
     """
 
     split: encoders.Split[encoders.Encoder]
@@ -53,6 +55,7 @@ class Encoder:
     pretrained_on: Sequence[str] = ()
     trained_on: Callable[[], PretrainingRecords] | None = None
     batch_size: int = 128
+    keeps_statistics: bool = False
 
     def __post_init__(self) -> None:
         if self.layer not in ("features", "embedding"):
@@ -70,6 +73,11 @@ class Encoder:
         graph, params, stats = self.split
         embed = functools.partial(_apply, graph, self.num_leads, self.layer, params, stats)
         return in_batches(embed, signals, size=self.batch_size)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the encoder has running statistics."""
+        return bool(jax.tree.leaves(self.split.stats))
 
     def with_stats(self, stats: encoders.Arrays) -> Encoder:
         """Returns a copy of the encoder with other running statistics."""
@@ -152,6 +160,28 @@ def recalibrate_batch_norm(encoder: Encoder, read: Read, *, records: np.ndarray,
         signal = jnp.asarray(read(np.sort(rng.choice(records, size, replace=False))))
         stats = _updated_stats(encoder.split.graph, encoder.num_leads, encoder.split.params, stats, signal)
     return encoder.with_stats(stats)
+
+
+def moved_statistics(before: encoders.Arrays, after: encoders.Arrays) -> str:
+    """Returns in words how far running statistics lie apart: of the channels, by their standard deviations before."""
+    flat = jax.tree_util.tree_flatten_with_path
+    one, other = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in flat(stats)[0]}
+        for stats in (before, after)
+    )
+    names = [name.removesuffix("mean") for name in one if name.endswith("mean") and f"{name[:-4]}var" in one]
+    if not names:
+        return ""
+    tiny = np.finfo(np.float32).tiny
+    shifts, factors = [], []
+    for name in names:
+        mean, var = f"{name}mean", np.maximum(one[f"{name}var"], tiny)
+        shifts.append(np.abs(other[mean] - one[mean]) / np.sqrt(var))
+        factors.append(np.sqrt(np.maximum(other[f"{name}var"], tiny) / var))
+    return (
+        f"means moved by {np.median(np.concatenate(shifts)):.2g} standard deviations, and standard deviations by a "
+        f"factor of {np.median(np.concatenate(factors)):.3g} (medians over channels)"
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.physiology import median_beat
+from data_pipelines.system.visible_text import visible
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import Task
@@ -39,10 +41,14 @@ class NormRecords(NamedTuple):
     Attributes:
         read: Function that reads stored signals by record number.
         records: Record numbers, `int64[n]`.
+        fingerprints: Fingerprints of their data sets; empty where they are among the recordings of the study.
+        title: Words for the records, after "the".
     """
 
     read: Read
     records: np.ndarray
+    fingerprints: tuple[str, ...] = ()
+    title: str = "training records"
 
 
 class LabelledFeatures:
@@ -95,11 +101,30 @@ class LabelledFeatures:
         return rows
 
     def recalibrated(self, encoder: frozen_encoder.Encoder) -> frozen_encoder.Encoder:
-        """Returns an encoder with batch-norm statistics of unaugmented recordings; unchanged without batch norm."""
-        if not jax.tree.leaves(encoder.split.stats):
+        """Returns an encoder with batch-norm statistics of unaugmented recordings.
+
+        An encoder without batch norm, and one that keeps its statistics, is returned as it is.
+        """
+        if encoder.keeps_statistics or not jax.tree.leaves(encoder.split.stats):
             return encoder
-        read, records = self._norm
-        return frozen_encoder.recalibrate_batch_norm(encoder, read, records=records, seed=self._seed)
+        start = time.monotonic()
+        found = frozen_encoder.recalibrate_batch_norm(
+            encoder, self._norm.read, records=self._norm.records, seed=self._seed
+        )
+        # What the statistics of a random encoder were before says nothing.
+        if self._progress and encoder.step:
+            print(self._told(encoder, found, seconds=time.monotonic() - start))
+        return found
+
+    def _told(self, before: frozen_encoder.Encoder, after: frozen_encoder.Encoder, *, seconds: float) -> str:
+        """Returns what a recalibration used, how long it took and what it changed, in a line."""
+        number = len(self._norm.records)
+        drawn = f"{frozen_encoder.RECALIBRATION_BATCHES} batches of {min(before.batch_size, number)}"
+        moved = frozen_encoder.moved_statistics(before.split.stats, after.split.stats)
+        return visible(
+            f"batch norm: statistics computed anew on {drawn} of the {number:,} {self._norm.title}, {seconds:.1f} s"
+            f"{moved and f'; {moved}'}"
+        )
 
     def embeddings(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
         """Returns the embeddings of all labelled records, `f32[n, dim]`.
@@ -123,7 +148,11 @@ class LabelledFeatures:
 
         # The numbers of records tell apart where one array ends and the next begins.
         numbers, batches = [len(self.records), len(self._norm.records)], frozen_encoder.RECALIBRATION_BATCHES
-        recalibrated = {"seed": self._seed, "batches": batches, "records": numbers}
+        recalibrated: dict[str, Any] = {"seed": self._seed, "batches": batches, "records": numbers}
+        if encoder.keeps_statistics:
+            recalibrated = {"kept": True, "records": numbers}
+        elif self._norm.fingerprints:
+            recalibrated["datasets of batch norm"] = list(self._norm.fingerprints)
         decides = {"encoder": dict(settings), "layer": encoder.layer, **recalibrated}
         arrays = (self.records, self._norm.records, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
         return self._kept(name, decides, arrays, make=make)

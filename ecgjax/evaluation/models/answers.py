@@ -42,6 +42,8 @@ class Answers:
         folds: Fold of each test record, `int64[n]`; None outside of a cross-validation.
         chosen: Chosen inverse L2 strength C of each fold; empty for models without one.
         unchosen: Number of folds with too few labels to choose by, which have the strongest regularisation.
+        thresholds: Probabilities from which on the answer is yes, one for each output, of a model that brings its own
+            and whose outputs are calibrated; NaN where it has none. None where both are chosen on validation.
     """
 
     outputs: np.ndarray | None
@@ -54,6 +56,7 @@ class Answers:
     folds: np.ndarray | None = None
     chosen: tuple[float, ...] = ()
     unchosen: int = 0
+    thresholds: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """Writes the predictions of a cross-validation as one NumPy archive, either completely or not at all."""

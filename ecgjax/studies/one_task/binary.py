@@ -18,10 +18,10 @@ from ecgjax.evaluation.metrics.subgroups import decision_metrics, too_few_events
 from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.shuffled_labels import shuffle_control
+from ecgjax.evaluation.results import Key, measured, minus
 from ecgjax.studies.models import REFERENCE
 from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrated
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
-from ecgjax.studies.results import Key, measured, minus
 
 #: Name of treating everybody, which stands beside the models' names.
 TREAT_ALL = "treat_all"

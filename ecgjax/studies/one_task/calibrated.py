@@ -139,6 +139,8 @@ def calibrate(val_labels: np.ndarray, val_scores: np.ndarray, scores: np.ndarray
 def calibrated(answers: Answers, data: ProbeData, column: int | None = None) -> Calibrated:
     """Returns a model's calibrated probabilities of the test records, and thresholds, both chosen on validation.
 
+    A model that brings its own calibration and threshold keeps them; only its threshold of a specificity is chosen.
+
     Args:
         answers: Predictions of a model.
         data: Labelled records of the task.
@@ -151,4 +153,12 @@ def calibrated(answers: Answers, data: ProbeData, column: int | None = None) -> 
     if answers.outputs is None or answers.val_outputs is None:
         raise ValueError("calibration needs answers for the validation and for the test records")
     place = ... if column is None else (slice(None), column)
-    return calibrate(data.val.labels[place], answers.val_outputs[place], answers.outputs[place])
+    if answers.thresholds is None:
+        return calibrate(data.val.labels[place], answers.val_outputs[place], answers.outputs[place])
+    labels, val = data.val.labels[place], special.expit(answers.val_outputs[place])
+    threshold = float(answers.thresholds[column or 0])
+    return Calibrated(
+        probabilities=special.expit(answers.outputs[place]),
+        threshold=best_f1_threshold(labels, val) if np.isnan(threshold) else threshold,
+        strict=threshold_at_specificity(labels, val, specificity=SPECIFICITY),
+    )

@@ -23,10 +23,10 @@ from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import common_is_fewer
+from ecgjax.evaluation.results import Key, measured, minus
 from ecgjax.studies.models import REFERENCE
 from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrated
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
-from ecgjax.studies.results import Key, measured, minus
 
 #: Name under which the score of the CinC 2021 Challenge stands among the metrics.
 CHALLENGE = "CinC 2021 score"

@@ -13,7 +13,7 @@ import numpy as np
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.retrieval import retrieval
 from ecgjax.evaluation.metrics.weighting import mean
-from ecgjax.studies.results import Key, measured
+from ecgjax.evaluation.results import Key, measured
 
 _KS = (1, 5)
 

@@ -15,13 +15,13 @@ from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Key, Results, measured, minus
 from ecgjax.studies.models import REFERENCE
 from ecgjax.studies.one_task.binary import Binary
 from ecgjax.studies.one_task.multilabel import MultiLabel
 from ecgjax.studies.one_task.neighbours import Sought, neighbourhoods
 from ecgjax.studies.one_task.quantity import Quantity
 from ecgjax.studies.one_task.supplement import Group, Report, Supplement
-from ecgjax.studies.results import Key, Results, measured, minus
 
 #: What is measured beyond the metrics of every model, by kind of question; kinds without an entry have their groups.
 SUPPLEMENTS: Mapping[Kind, Supplement] = {"binary": Binary(), "multilabel": MultiLabel(), "quantity": Quantity()}

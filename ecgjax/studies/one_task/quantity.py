@@ -13,8 +13,8 @@ from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.regression import bland_altman
 from ecgjax.evaluation.metrics.weighting import ratio
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
-from ecgjax.studies.results import Key
 
 
 class Quantity(Supplement):

@@ -15,8 +15,8 @@ from ecgjax.evaluation.metrics.subgroups import members
 from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Key, measured
 from ecgjax.studies.models import REFERENCE
-from ecgjax.studies.results import Key, measured
 
 #: What is subtracted from a group's metric.
 REST = "all other records"

@@ -10,12 +10,12 @@ import numpy as np
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Page, Paragraph, Section, Table
 from ecgjax.studies.ablation import ArmRun, described, first_arm, measure_arms
 from ecgjax.studies.models import PLAIN, short_title
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
-from ecgjax.studies.results import Key, Results, Rows
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:

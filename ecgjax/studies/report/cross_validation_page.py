@@ -11,14 +11,14 @@ import numpy as np
 
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.models import PLAIN, short_title
-from ecgjax.studies.pretrained_runs import PretrainedRun
+from ecgjax.studies.pretrained_runs import PretrainedRun, told_of_batch_norm
 from ecgjax.studies.questions import Problem, Question
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
-from ecgjax.studies.results import Key, Results, Rows
 
 _Means = Mapping[tuple[str, str, str], Sequence[Key]]
 
@@ -83,7 +83,7 @@ def write_report(
         sections=[
             *sections,
             Section("Tasks", [_problems_table(questions, study.problems, study.patients), *_left_out(questions)]),
-            *([Section("Pretraining runs", [_runs_table(runs), Paragraph(_NORM)])] if runs else []),
+            *([Section("Pretraining runs", [_runs_table(runs), Paragraph(_norm(runs))])] if runs else []),
             *([Section("Encoder", [Paragraph(_NORM_ALONE)])] if not runs and random else []),
             Section("Selection of the models", [_selection_table(answers), *_untrained(answers)]),
         ],
@@ -103,6 +103,7 @@ def write_report(
         tables=tables,
         method=method,
         models={model.title: model.name for model in study.models},
+        batch_norm=told_of_batch_norm(runs),
         probes=[
             {**fitted._asdict(), **{name: getattr(each, name) for name in described}}
             for fitted, each in answers.items()
@@ -130,9 +131,16 @@ def _table(results: Results, means: _Means, question: Question, minus: Mapping[s
 
 _NORM = (
     "Batch norm of an encoder and of its random twin is set by the same unaugmented recordings of the pretraining, of "
-    "its real data sets alone where it had any: no recording of the tested data set influences these two. A run is "
-    "one pretraining: no interval here includes the variation between pretraining runs."
+    "its real data sets alone where it had any: no recording of the tested data set influences these two."
 )
+_ONE = "A run is one pretraining: no interval here includes the variation between pretraining runs."
+
+
+def _norm(runs: Sequence[PretrainedRun]) -> str:
+    """Returns what sets batch norm, in one sentence where the pretraining does everywhere, and else by encoder."""
+    if all(run.recordings is not None or not run.batch_norm for run in runs):
+        return f"{_NORM} {_ONE}"
+    return " ".join([*told_of_batch_norm(runs), _ONE])
 
 
 _NORM_ALONE = (
@@ -184,11 +192,14 @@ def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
     columns: dict[str, Callable[[PretrainedRun], str]] = {
         "run": lambda run: run.title,
         "encoder": lambda run: str(run.settings.encoder.name),
-        "objective": lambda run: str(run.settings.objective.name),
+        "objective": lambda run: "unknown" if run.recorded is None else str(run.recorded.objective.name),
         "steps": lambda run: f"{run.encoder.step:,}",
-        "batch": lambda run: f"{run.settings.batch_size:,}",
-        "training records": lambda run: "; ".join(
-            f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on
+        "batch": lambda run: "unknown" if run.recorded is None else f"{run.recorded.batch_size:,}",
+        "training records": lambda run: (
+            "; ".join(
+                f"{number:,} of {name}{' (SIMULATED)' if made else ''}" for name, number, made in run.pretrained_on
+            )
+            or "unknown"
         ),
     }
     return Table.of(columns, runs)

@@ -10,6 +10,7 @@ from typing import Any
 from ecgjax.data.recordings import unit_of
 from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Rows
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import configuration_section
 from ecgjax.settings.sections import tree_of
@@ -22,7 +23,6 @@ from ecgjax.studies.report.label_efficiency_tables import (
     other_metrics_table,
 )
 from ecgjax.studies.report.study_page import write_study
-from ecgjax.studies.results import Rows
 from ecgjax.studies.store import TrainedCell
 
 

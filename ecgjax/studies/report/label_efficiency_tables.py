@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ecgjax.data.tasks import Task
+from ecgjax.evaluation.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import title_of
 from ecgjax.studies.report.forest import plain_axes
 from ecgjax.studies.report.seed_tables import seeds_column, spread
-from ecgjax.studies.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
 from ecgjax.studies.store import TrainedCell
 
 #: Number of positive training records below which a cell is marked as having too few.

@@ -19,6 +19,8 @@ class Provenance(NamedTuple):
         config: Complete resolved configuration.
         command: Command that repeats the evaluation.
         cautions: Sentences that a reader must know before believing the table.
+        statistics: What set batch norm, of `batch_norm.STATISTICS`; `"none"` for an encoder without it.
+        remarks: Sentences on the pretraining, on batch norm and on settings.
     """
 
     data: str
@@ -29,3 +31,5 @@ class Provenance(NamedTuple):
     config: Tree
     command: str
     cautions: tuple[str, ...] = ()
+    statistics: str = "evaluation"
+    remarks: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ import numpy as np
 from ecgjax.data.labels import LabelledRecords
 from ecgjax.data.tasks import file_name
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import write_results
 from ecgjax.pages.page import Section
 from ecgjax.pages.write import Written, write_page
 from ecgjax.settings.sections import Tree
@@ -22,21 +23,17 @@ from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.report import Provenance
 from ecgjax.studies.report.report_page import evaluation_page
 from ecgjax.studies.report.report_tables import outputs_of, titles
-from ecgjax.studies.results import write_results
 from ecgjax.system.environment import describe_environment
-
-#: Name of the folder of reports inside a workdir.
-REPORT_DIR = "evaluation"
 
 
 def write_report(
-    one: OneTask, workdir: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
+    one: OneTask, folder: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
 ) -> Written:
-    """Writes the report to the task's folder in `workdir/evaluation`, replacing an earlier one once complete.
+    """Writes the report to the task's folder in a folder of reports, replacing an earlier one once complete.
 
     Args:
         one: Results of the models.
-        workdir: Folder of the run.
+        folder: Folder of the reports.
         provenance: Description of what was evaluated.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training, which stand between the results and their provenance.
@@ -45,8 +42,8 @@ def write_report(
         The paths of the page in HTML and in Markdown.
     """
     page = evaluation_page(one, provenance=provenance, default_config=default_config, sections=sections)
-    target = workdir / REPORT_DIR / file_name(one.data.task.title)
-    target.parent.mkdir(exist_ok=True)
+    target = folder / file_name(one.data.task.title)
+    target.parent.mkdir(parents=True, exist_ok=True)
     # The report is built beside the earlier one, which stays until the new one is whole.
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

@@ -62,6 +62,7 @@ def evaluation_page(
             Section("Nearest neighbours in the embedding space", _near(one, parts)),
             *sections,
             Section("Records", _records(one)),
+            *([Section("Encoder", [Paragraph(" ".join(provenance.remarks))])] if provenance.remarks else []),
             command_section(provenance.command, note=note),
             configuration_section(provenance.config, default=default_config),
             environment_section(),

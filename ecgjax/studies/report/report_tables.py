@@ -8,12 +8,12 @@ import numpy as np
 
 from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Key
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import REFERENCE, title_of
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
 from ecgjax.studies.one_task.pipeline import OneTask, supplement_of
 from ecgjax.studies.one_task.supplement import REST
-from ecgjax.studies.results import Key
 
 #: Title of a column of differences.
 MINUS = "pretrained minus this model"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ecgjax.evaluation.results import Key, Results, lost_seeds, of_seeds, seed_sd
 from ecgjax.pages.page import Table
 from ecgjax.studies.report.forest import Row
-from ecgjax.studies.results import Key, Results, lost_seeds, of_seeds, seed_sd
 
 
 def entry(results: Results, key: Key) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgjax.data.recordings import Recordings
+from ecgjax.evaluation.results import Results, write_results
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Page, Picture, Section, Table
@@ -15,7 +16,6 @@ from ecgjax.pages.provenance import command_section, environment_section
 from ecgjax.pages.write import write_page
 from ecgjax.studies.report.forest import Row, forest
 from ecgjax.studies.report.seed_tables import row_of
-from ecgjax.studies.results import Results, write_results
 
 
 def not_pretrained(twins: Mapping[str, str], labels_only: Mapping[str, str]) -> dict[str, Mapping[str, str]]:

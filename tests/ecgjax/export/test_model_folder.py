@@ -18,12 +18,12 @@ from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
 from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.results import Key, write_results
 from ecgjax.export import model_folder, read_safetensors, read_stablehlo, read_weights
 from ecgjax.export.file_names import CARD_FILE, CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, SAMPLE_FILE, WEIGHTS_FILE
 from ecgjax.export.model_folder import export_run
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.settings.sections import tree_of
-from ecgjax.studies.results import Key, write_results
 from tests.ecgjax.export.onnx.running import session
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
@@ -221,11 +221,14 @@ def test_recordings_that_are_gone_are_needed_for_recalibration_alone(tmp_path):
     dataset = make_simulated_dataset(tmp_path / "data", **SIZE).directory
     run = write_run(tmp_path / "run", tiny(dataset), steps=(6,))
     shutil.rmtree(dataset)
-    with pytest.raises(DataError, match=r"not where they were.*--statistics=running"):
+    with pytest.raises(DataError, match=r"recompute batch-norm.*not where they were.*--statistics=running"):
         export_run(run, tmp_path / "model")
     assert content(export_run(run, tmp_path / "model", statistics="running", formats=()))["data"][0]["records"] > 0
+    moved = make_simulated_dataset(tmp_path / "moved", **SIZE).directory
+    found = export_run(run, tmp_path / "recalibrated", pretraining_data=[str(moved)], formats=())
+    assert content(found)["statistics"] == "recalibrated"
     make_simulated_dataset(tmp_path / "data", **SIZE, seed=1)
-    with pytest.raises(DataError, match=r"holds others.*--statistics=running"):
+    with pytest.raises(DataError, match=r"there are others there.*--statistics=running"):
         export_run(run, tmp_path / "model")
 
 
@@ -243,7 +246,7 @@ def test_of_an_older_run_without_its_recordings_nothing_is_invented(tmp_path):
     dataset = make_simulated_dataset(tmp_path / "data", **SIZE).directory
     older = write_run(tmp_path / "older", tiny(dataset), steps=(6,), told=False)
     shutil.rmtree(dataset)
-    with pytest.raises(DataError, match=r"older than what they say of themselves.*put them back"):
+    with pytest.raises(DataError, match=r"older than what.*--pretraining_data=DIR"):
         export_run(older, tmp_path / "model", statistics="running")
 
 

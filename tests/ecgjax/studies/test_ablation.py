@@ -29,10 +29,10 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
+from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_results, seed_sd
 from ecgjax.studies.ablation import ArmRun, answer_tasks, measure_arms
 from ecgjax.studies.models import BASELINES, StudyModels, checked_baselines, short_title
 from ecgjax.studies.report.ablation_page import _table, facts_table, write_report
-from ecgjax.studies.results import Key, Rows, lost_seeds, of_seeds, read_results, seed_sd
 from tests.support import tiny_config
 
 TASK = "lvef<40"

@@ -16,10 +16,10 @@ from sklearn.metrics import (
 from data_pipelines.errors import DataError
 from ecgjax.data.tasks import earlier_task
 from ecgjax.evaluation.metrics.clustered_auroc import FEW_PATIENTS, clustered_auroc_interval
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.multilabel import BY_CLASS
 from ecgjax.studies.one_task.quantity import one_a_patient
 from ecgjax.studies.questions import check_answerable
-from ecgjax.studies.results import Key
 from tests.ecgjax.studies.report.small_tasks import CLASSES, FINDINGS, NUM, PRESSURE, SPLITS, small_data, small_task
 from tests.support.resampled import bounds
 

@@ -157,8 +157,11 @@ def test_a_failed_save_is_told_at_the_next(tmp_path, monkeypatch):
 
 
 def test_no_checkpoint_is_a_plain_error(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="has no checkpoint of step None"):
-        checkpoints.restore(make_parts())
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(CheckpointError, match="has no finished checkpoint; give the command"):
+            checkpoints.restore(make_parts())
+        with pytest.raises(CheckpointError, match="has no finished checkpoint"):
+            checkpoints.restore(make_parts(), step=7)
     with pytest.raises(CheckpointError, match="no such directory"):
         Checkpoints(tmp_path / "nowhere", read_only=True)
 

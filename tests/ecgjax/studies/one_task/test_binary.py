@@ -15,10 +15,10 @@ from ecgjax.evaluation.metrics.clustered_auroc import clustered_auroc_interval
 from ecgjax.evaluation.metrics.weighting import estimate
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.shuffled_labels import shuffle_control
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.binary import TREAT_ALL, Binary, benefit_at, calibrated
 from ecgjax.studies.one_task.calibrated import RESAMPLES
 from ecgjax.studies.one_task.supplement import REST, Report
-from ecgjax.studies.results import Key
 from tests.support.resampled import bounds
 
 RNG = np.random.default_rng(0)

@@ -16,10 +16,10 @@ from ecgjax.evaluation.metrics.cinc2021 import challenge_score
 from ecgjax.evaluation.metrics.clustered_auroc import clustered_auroc_interval
 from ecgjax.evaluation.metrics.weighting import estimate
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.calibrated import platt
 from ecgjax.studies.one_task.multilabel import BY_CLASS, CHALLENGE, MultiLabel
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.results import Key
 from tests.support.resampled import auroc_of_pairs, bounds
 
 #: Common, rare in test, absent from test, from validation, and present in every test record.

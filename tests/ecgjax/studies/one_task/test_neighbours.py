@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ecgjax.evaluation.metrics.retrieval import retrieval
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT, Sought, neighbourhoods
-from ecgjax.studies.results import Key
 from tests.support.resampled import bounds
 
 RNG = np.random.default_rng(0)

@@ -19,12 +19,12 @@ from ecgjax.evaluation.metrics.clustered_auroc import FEW_PATIENTS, clustered_au
 from ecgjax.evaluation.models import boosted, kinds
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Key
 from ecgjax.studies import models as module
 from ecgjax.studies.models import BESIDE, StudyModels, answerable, title_of
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
 from ecgjax.studies.one_task.pipeline import SUPPLEMENTS, measure_task, supplement_of
 from ecgjax.studies.one_task.supplement import Report, Supplement
-from ecgjax.studies.results import Key
 from tests.support import tiny_config
 from tests.support.resampled import auroc_of_pairs, bounds
 from tests.support.toy_kinds import TOYS, toy_data

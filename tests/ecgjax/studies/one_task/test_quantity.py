@@ -9,9 +9,9 @@ from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.data.tasks import QuantityTask
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.quantity import Quantity, one_a_patient
 from ecgjax.studies.one_task.supplement import REST, Report
-from ecgjax.studies.results import Key
 from tests.support.resampled import bounds
 
 NUM = 120

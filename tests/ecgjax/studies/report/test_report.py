@@ -13,6 +13,7 @@ from ecgjax.data.tasks import MultiLabelTask
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.models import kinds
 from ecgjax.evaluation.models.answers import Answers
+from ecgjax.evaluation.results import read_results
 from ecgjax.pages import write
 from ecgjax.pages.images import Image
 from ecgjax.pages.page import Folded, Paragraph, Picture, Section, Table
@@ -20,7 +21,6 @@ from ecgjax.studies.report.figures import augmented_views, metric_series, traini
 from ecgjax.studies.report.report_files import write_report
 from ecgjax.studies.report.report_page import evaluation_page
 from ecgjax.studies.report.report_tables import results_table, titles
-from ecgjax.studies.results import read_results
 from tests.ecgjax.studies.report.small_tasks import (
     CLASSES,
     PROVENANCE,

@@ -22,7 +22,8 @@ from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.pages.json_values import plain
 from ecgjax.system.files import write_atomically
 
-RESULTS_FILE = "results.json"
+#: Name of the file of a study's results, and of the folder of reports inside a run's.
+RESULTS_FILE, REPORT_DIR = "results.json", "evaluation"
 
 
 class Key(NamedTuple):

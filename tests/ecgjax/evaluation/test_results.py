@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from data_pipelines.errors import DataError
+from ecgjax.evaluation import results as module
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.ranking import RankedScores
 from ecgjax.evaluation.metrics.weighting import mean
-from ecgjax.studies import results as module
-from ecgjax.studies.results import (
+from ecgjax.evaluation.results import (
     RESULTS_FILE,
     Key,
     Rows,
