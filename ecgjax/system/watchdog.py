@@ -123,6 +123,8 @@ class Watchdog:
         setting = "start_minutes" if first else "minutes"
         with self._activity(kind, what, getattr(self._settings, setting), setting, rescue):
             yield
+        if first:
+            self._longest[kind] = 0.0  # What compiling took says nothing of the next ones.
 
     @contextlib.contextmanager
     def _activity(
