@@ -49,7 +49,7 @@ def train(
     save_every: int,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
-    parts: Callable[[TrainState], Mapping[str, Any]] = TrainState.parts,
+    parts: Callable[[TrainState], Mapping[str, Any]] = lambda state: state.parts(),
     enough: Callable[[], bool] = lambda: False,
     learning_rate: str = "config.optimizer.learning_rate",
     evaluation_due: bool = False,
