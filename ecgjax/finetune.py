@@ -40,6 +40,7 @@ from ecgjax.data.recordings import unit_of
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import RESULTS_FILE, write_results
 from ecgjax.export.config_file import without_paths
 from ecgjax.export.evaluations import Evaluation
 from ecgjax.finetuning.looks import Looks
@@ -48,8 +49,6 @@ from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
-from ecgjax.pretrained.fine_tuning import Beginning, begin, source_of
-from ecgjax.pretrained.tuned_model import model_folder, write_tuned_model
 from ecgjax.settings.sections import leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
@@ -60,7 +59,8 @@ from ecgjax.studies.one_task.fine_tuned import (
     write_predictions,
 )
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.results import RESULTS_FILE, write_results
+from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
+from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
 from ecgjax.system.processes import Processes
 from ecgjax.system.watchdog import Watchdog
@@ -103,6 +103,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
             if first:
                 run_config.write_resolved(config, workdir)
 
+<<<<<<< HEAD
         with watchdog.start():
             beginning = begin(settings)
             run = prepare_run(
@@ -123,9 +124,24 @@ def _train(
     accept: Callable[[], None],
     watchdog: Watchdog,
     progress: bool,
+=======
+        labelled = open_start(settings)
+        run = prepare_run(
+            settings,
+            recordings=labelled.recordings,
+            data=labelled.data,
+            encoder=labelled.source.encoder,
+            weights_digest=labelled.source.weights_digest,
+        )
+        return _train(run, labelled, Path(workdir), accept=accept, progress=progress)
+
+
+def _train(
+    run: FineTuningRun, labelled: LabelledStart, workdir: Path, *, accept: Callable[[], None], progress: bool
+>>>>>>> 30a3311d7f0f0135ac8978499d9155a0858d9687
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
-    about = _about(run, beginning)
+    about = _about(run, labelled)
     metadata = {
         "fingerprint": run.fingerprint,
         "datasets": list(run.recordings.fingerprints),
@@ -136,7 +152,7 @@ def _train(
         restored = restore_latest(run, checkpoints, metadata)
         accept()
         start = 0 if restored is None else int(restored[0].step)
-        _announce(run, beginning, start, progress=progress)
+        _announce(run, labelled, start, progress=progress)
         if first:
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         state, looks = restored or (first_state(run, progress=progress), Looks())
@@ -174,14 +190,14 @@ def _train(
     if first:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     if finished:
-        _finish(run, beginning, looks, workdir, about=about, progress=progress)
+        _finish(run, labelled, looks, workdir, about=about, progress=progress)
         if jax.process_count() > 1:
             # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
             multihost_utils.sync_global_devices("ecgjax results")
     return finished
 
 
-def _about(run: FineTuningRun, beginning: Beginning) -> dict[str, Any]:
+def _about(run: FineTuningRun, labelled: LabelledStart) -> dict[str, Any]:
     """Returns what the run says of itself: recordings, labels, and the encoder that it began with."""
     return {
         **about_training(
@@ -192,18 +208,18 @@ def _about(run: FineTuningRun, beginning: Beginning) -> dict[str, Any]:
             batch_size=run.batch_size,
             examples_per_epoch=run.sampler.examples_per_epoch,
         ),
-        "simulated": beginning.simulated,
-        "source": source_of(beginning),
+        "simulated": labelled.simulated,
+        "source": source_of(labelled),
         "labels": {"question": run.data.task.title, "classes": list(run.data.classes), **counts(run.data)},
     }
 
 
-def _announce(run: FineTuningRun, beginning: Beginning, start: int, *, progress: bool) -> None:
+def _announce(run: FineTuningRun, labelled: LabelledStart, start: int, *, progress: bool) -> None:
     if jax.process_index() or not progress:
         return
-    for caution in beginning.cautions:
+    for caution in labelled.cautions:
         print(visible(caution))
-    data, source = run.data, beginning.source
+    data, source = run.data, labelled.source
     train, val, test = map(run.kind.counts, (data.train, data.val, data.test))
     print(visible(f"{data.task.title}: {train} train, {val} validation, {test} test"))
     params = sum(leaf.size for leaf in jax.tree.leaves(source.encoder.split.params))
@@ -217,7 +233,7 @@ def _announce(run: FineTuningRun, beginning: Beginning, start: int, *, progress:
 
 
 def _finish(
-    run: FineTuningRun, beginning: Beginning, looks: Looks, workdir: Path, *, about: About, progress: bool
+    run: FineTuningRun, labelled: LabelledStart, looks: Looks, workdir: Path, *, about: About, progress: bool
 ) -> None:
     """Chooses calibration and thresholds on validation, scores the test records, and writes results and model."""
     data, settings, recordings = run.data, run.settings, run.recordings
@@ -225,6 +241,7 @@ def _finish(
     # Every process takes part in the predictions; the first one does the rest.
     val, test = (run.predict(weights, part.records) for part in (data.val, data.test))
     encoder, head = tuned(run, weights)
+    told = told_of(labelled.source)
     if jax.process_index():
         return
     training = without_paths(tree_of(settings))
@@ -252,21 +269,22 @@ def _finish(
     write_predictions(
         workdir, answering, data, val_outputs=val, test_outputs=test, record_ids=recordings.index.record_id.__getitem__
     )
-    write_results(workdir, found.results, **_told(run, beginning, found, looks, training=training))
+    write_results(workdir, found.results, **_told(run, labelled, found, looks, training=training))
     table = results_table(found, data)
     evaluation = Evaluation(
         question=data.task.title,
         data=recordings.name,
-        simulated=beginning.simulated,
+        simulated=labelled.simulated,
         records=len(data.test.records),
         patients=data.test.num_patients,
-        cautions=len(beginning.cautions),
+        cautions=len(labelled.cautions),
         same_statistics=True,
         rows=[("fine-tuned", name, value) for name, value, *_ in table.rows],
     )
     missing = write_tuned_model(
         model_folder(workdir),
-        source=beginning.source,
+        source=labelled.source,
+        told=told,
         encoder=encoder,
         head=head,
         answering=answering,
@@ -278,7 +296,7 @@ def _finish(
 
 
 def _told(
-    run: FineTuningRun, beginning: Beginning, found: Finetuned, looks: Looks, *, training: Mapping[str, Any]
+    run: FineTuningRun, labelled: LabelledStart, found: Finetuned, looks: Looks, *, training: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the description of the run in `results.json`."""
     best, head = chosen_look(looks)[0], found.head
@@ -286,8 +304,8 @@ def _told(
         "question": run.data.task.title,
         "kind": run.data.task.kind,
         "classes": list(run.data.classes),
-        "simulated": beginning.simulated,
-        "cautions": list(beginning.cautions),
+        "simulated": labelled.simulated,
+        "cautions": list(labelled.cautions),
         "selected": head.selected,
         "validation": {"metric": run.kind.primary, "value": best.metric, "loss": best.loss},
         "looks": looks.to_json()["history"],
@@ -303,7 +321,7 @@ def _told(
         "label_fraction": run.settings.label_fraction,
         "splits": counts(run.data),
         "groups": [group._asdict() for group in found.groups],
-        "source": source_of(beginning),
+        "source": source_of(labelled),
         "data": {"name": run.recordings.name, "fingerprints": list(run.recordings.fingerprints)},
         "settings": dict(training),
         "environment": describe_environment(),

@@ -87,8 +87,8 @@ def main(argv: list[str]) -> None:
             statistics=chosen.statistics,
             pretraining_data=chosen.pretraining_data,
         )
-        for caution in study.cautions(chosen.modes):
-            print(visible(caution))
+        for words in filter(None, (*study.cautions(chosen.modes), study.batch_norm.words)):
+            print(visible(words))
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])
         tables, report = write_report(study, read_cells(folder), command=command)

@@ -63,7 +63,7 @@ def about_run(
         begun_from: Statements about the encoder whose weights the run began with; None for random ones.
         extensions: Steps beyond the length in the run's config.
     """
-    training = about_training(
+    about = about_training(
         recordings,
         side.records,
         split,
@@ -72,11 +72,11 @@ def about_run(
         examples_per_epoch=examples_per_epoch,
         this_code=this_code,
     )
-    return {
-        **training,
-        **({} if begun_from is None else {"begun_from": begun_from}),
-        **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),
-    }
+    if begun_from is not None:
+        about["begun_from"] = begun_from
+    if extensions:
+        about["extensions"] = [dataclasses.asdict(each) for each in extensions]
+    return about
 
 
 def about_training(

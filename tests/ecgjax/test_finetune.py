@@ -17,6 +17,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import load_archive
+from ecgjax.evaluation.results import Key, read_results
 from ecgjax.export.model_folder import export_run
 from ecgjax.finetuning import run as finetuning_run
 from ecgjax.finetuning.looks import Looks
@@ -24,11 +25,10 @@ from ecgjax.finetuning.run import first_state, make_look, prepare_run
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
-from ecgjax.pretrained import tuned_model
-from ecgjax.pretrained.fine_tuning import begin, check_signals
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
-from ecgjax.studies.results import Key, read_results
+from ecgjax.studies.tuned_run import tuned_model
+from ecgjax.studies.tuned_run.labelled_start import check_signals, open_start
 from ecgjax.training import device_mesh, loop
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.telemetry import read_metrics
@@ -111,7 +111,7 @@ def computed(workdir):
 
 def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch):
     workdir = tmp_path / "stopped"
-    for stop in (1, 6, 11):
+    for stop in (1, 7):
         with monkeypatch.context() as patch:
             patch.setattr(loop.StopRequest, "requested", lambda self, step, stop=stop: step == stop)
             assert not finetune.finetune(config(**ALL), workdir, progress=False)
@@ -186,15 +186,19 @@ def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, who
 
 
 def prepared(settings, *, mesh=None):
-    beginning = begin(settings)
+    start = open_start(settings)
     return prepare_run(
-        settings, recordings=beginning.recordings, data=beginning.data, encoder=beginning.source.encoder,
-        weights_digest=beginning.source.weights_digest, mesh=mesh,
+        settings, recordings=start.recordings, data=start.data, encoder=start.source.encoder,
+        weights_digest=start.source.weights_digest, mesh=mesh,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "changes", [{"training__head_start": "probe", "training__balance": True}, {"task": "age_years", "seed": 3}]
+    "changes",
+    [
+        {"training__head_start": "probe", "training__balance": True},
+        pytest.param({"task": "age_years", "seed": 3}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
     settings = read(FineTuningSettings, config(**changes))
@@ -230,10 +234,11 @@ def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
     np.testing.assert_allclose(ours, network.scores(signals), rtol=1e-4, atol=1e-4)
 
 
-def test_rows_and_losses_are_the_same_on_any_number_of_devices(config):
+@pytest.mark.parametrize("counts", [(1, 8), pytest.param((1, 2), marks=pytest.mark.slow)])
+def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts):
     settings = read(FineTuningSettings, config(training__metric__weight=1.0))
     found = {}
-    for count in (1, 2, 8):
+    for count in counts:
         mesh = device_mesh.Mesh(np.array(jax.devices()[:count]).reshape(count, 1), device_mesh.AXES)
         run = prepared(settings, mesh=mesh)
         state, losses, rows = first_state(run, progress=False), [], []
@@ -245,10 +250,10 @@ def test_rows_and_losses_are_the_same_on_any_number_of_devices(config):
             losses.append(float(metrics["loss"]))
         stream.close()
         found[count] = rows, losses, run.predict(state.evaluated, run.data.val.records)
-    for rows, losses, outputs in (found[2], found[8]):
-        np.testing.assert_array_equal(rows, found[1][0])
-        np.testing.assert_allclose(losses, found[1][1], rtol=1e-5)
-        np.testing.assert_allclose(outputs, found[1][2], rtol=1e-3, atol=1e-4)
+    (rows, losses, outputs), alone = found[counts[1]], found[1]
+    np.testing.assert_array_equal(rows, alone[0])
+    np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
+    np.testing.assert_allclose(outputs, alone[2], rtol=1e-3, atol=1e-4)
 
 
 def test_a_quantity_from_an_exported_model(config, source, tmp_path):
@@ -266,9 +271,10 @@ def test_a_quantity_from_an_exported_model(config, source, tmp_path):
     assert 20 < values.mean() < 90
 
 
+@pytest.mark.slow
 def test_training_ends_where_validation_no_longer_improves_and_stays_ended(config, tmp_path, monkeypatch):
     looks = iter([0.6, 0.7, 0.65, 0.6])
-    kind = type(finetune.kind_of(begin(read(FineTuningSettings, config())).data.task))
+    kind = type(finetune.kind_of(open_start(read(FineTuningSettings, config())).data.task))
     monkeypatch.setattr(kind, "value", lambda *args, **kwargs: next(looks))
     changes = {"training__steps": 60, "training__patience": 2}
     assert finetune.finetune(config(**changes), tmp_path, progress=False)
@@ -310,7 +316,7 @@ def test_folders_of_one_kind_of_run_are_refused_by_the_other(config, dataset, so
     with pytest.raises(ConfigError, match=r"is the folder of a fine-tuning run.*whole/model, which ecgjax\.load opens"):
         defaults.settings_of_run(whole)
     with pytest.raises(ConfigError, match="is the folder of a fine-tuning run"):
-        begin(read(FineTuningSettings, config(init__source=str(whole))))
+        open_start(read(FineTuningSettings, config(init__source=str(whole))))
 
 
 def test_another_question_or_encoder_in_a_workdir_is_refused(config, whole, tmp_path, dataset):
@@ -329,13 +335,13 @@ def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config
     other = make_simulated_dataset(tmp_path, num_patients=60, rate=100, seconds=4).directory
     remedy = r"--builder=prepared --source=.* --target_rate_hz=50 --seconds=4"
     with pytest.raises(ConfigError, match=rf"has 400 samples at 100 Hz.*trained on 200 at 50 Hz: .*{remedy}"):
-        begin(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
-    beginning = begin(read(FineTuningSettings, config()))
-    recipe = dataclasses.replace(beginning.source.preprocessor.recipe, notch_hz=50.0)
+        open_start(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
+    start = open_start(read(FineTuningSettings, config()))
+    recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=50.0)
     filtered = dataclasses.replace(
-        beginning.source, preprocessor=dataclasses.replace(beginning.source.preprocessor, recipe=recipe)
+        start.source, preprocessor=dataclasses.replace(start.source.preprocessor, recipe=recipe)
     )
     with pytest.raises(
         ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=50.0: build the data set"
     ):
-        check_signals(filtered, beginning.recordings, directory="here")
+        check_signals(filtered, start.recordings, directory="here")

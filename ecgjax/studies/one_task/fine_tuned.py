@@ -18,6 +18,7 @@ from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.metrics.operating_points import best_f1_threshold
 from ecgjax.evaluation.models.answers import Answers, save_archive
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.evaluation.results import Key, Results
 from ecgjax.finetuning.answering_head import AnsweringHead, HeadOutput
 from ecgjax.pages.page import Table
 from ecgjax.studies.models import REFERENCE
@@ -26,7 +27,6 @@ from ecgjax.studies.one_task.calibrated import platt
 from ecgjax.studies.one_task.multilabel import decisions_of_classes
 from ecgjax.studies.one_task.pipeline import metrics_of, supplement_of
 from ecgjax.studies.one_task.supplement import Group, Report
-from ecgjax.studies.results import Key, Results
 
 #: Name of the network in the table of results.
 MODEL = "finetuned"

@@ -9,6 +9,7 @@ from data_pipelines.errors import DataError
 from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.data.tasks import BinaryTask, MultiLabelTask, QuantityTask
 from ecgjax.evaluation.models.answers import Answers, load_archive
+from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.fine_tuned import (
     PREDICTIONS_FILE,
     answering_head,
@@ -19,7 +20,6 @@ from ecgjax.studies.one_task.fine_tuned import (
     write_predictions,
 )
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.results import Key
 
 RNG = np.random.default_rng(0)
 CLASSES = ("AF", "NORM", "RARE")

@@ -34,7 +34,7 @@ _NOT_WITH_EXPORT = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Beginning:
+class LabelledStart:
     """A pretrained encoder, and labelled recordings that fit it.
 
     Attributes:
@@ -55,7 +55,7 @@ class Beginning:
         return self.source.simulated or self.recordings.simulated
 
 
-def begin(settings: FineTuningSettings) -> Beginning:
+def open_start(settings: FineTuningSettings) -> LabelledStart:
     """Opens encoder and recordings, and refuses what does not fit together before anything is computed.
 
     Args:
@@ -91,7 +91,7 @@ def begin(settings: FineTuningSettings) -> Beginning:
     data, left_out = check_trainable(data, batch_size=settings.training.batch_size)
     simulated = (SIMULATED,) if source.simulated or recordings.simulated else ()
     cautions = (*simulated, *unknown, *found, *left_out, *few)
-    return Beginning(source=source, recordings=recordings, data=data, cautions=cautions)
+    return LabelledStart(source=source, recordings=recordings, data=data, cautions=cautions)
 
 
 def _check_data_settings(settings: FineTuningSettings) -> None:
@@ -185,9 +185,9 @@ def _guarded(
     return recordings, (*found, *guard.unlinked(recordings), *guard.labelled(looked_at))
 
 
-def source_of(beginning: Beginning) -> dict[str, object]:
+def source_of(start: LabelledStart) -> dict[str, object]:
     """Returns what is told of the source of a run, without paths."""
-    source = beginning.source
+    source = start.source
     return {
         "title": source.title,
         "step": source.encoder.step,
