@@ -103,42 +103,26 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
             if first:
                 run_config.write_resolved(config, workdir)
 
-<<<<<<< HEAD
         with watchdog.start():
-            beginning = begin(settings)
+            labelled = open_start(settings)
             run = prepare_run(
                 settings,
-                recordings=beginning.recordings,
-                data=beginning.data,
-                encoder=beginning.source.encoder,
-                weights_digest=beginning.source.weights_digest,
+                recordings=labelled.recordings,
+                data=labelled.data,
+                encoder=labelled.source.encoder,
+                weights_digest=labelled.source.weights_digest,
             )
-        return _train(run, beginning, Path(workdir), accept=accept, watchdog=watchdog, progress=progress)
+        return _train(run, labelled, Path(workdir), accept=accept, watchdog=watchdog, progress=progress)
 
 
 def _train(
     run: FineTuningRun,
-    beginning: Beginning,
+    labelled: LabelledStart,
     workdir: Path,
     *,
     accept: Callable[[], None],
     watchdog: Watchdog,
     progress: bool,
-=======
-        labelled = open_start(settings)
-        run = prepare_run(
-            settings,
-            recordings=labelled.recordings,
-            data=labelled.data,
-            encoder=labelled.source.encoder,
-            weights_digest=labelled.source.weights_digest,
-        )
-        return _train(run, labelled, Path(workdir), accept=accept, progress=progress)
-
-
-def _train(
-    run: FineTuningRun, labelled: LabelledStart, workdir: Path, *, accept: Callable[[], None], progress: bool
->>>>>>> 30a3311d7f0f0135ac8978499d9155a0858d9687
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
     about = _about(run, labelled)
