@@ -66,7 +66,7 @@ class Started:
     def log(self, number=0):
         return self.logs[number].read_text()
 
-    def wait_for(self, text, *, number=0, seconds=240):
+    def wait_for(self, text, *, number=0, seconds=600):
         deadline = time.monotonic() + seconds
         while text not in self.log(number):
             assert self.processes[number].poll() is None, self.log(number)
@@ -85,7 +85,7 @@ class Started:
         self.processes[process].send_signal(number)
         return self
 
-    def finish(self, *, seconds=240):
+    def finish(self, *, seconds=600):
         """Returns the statuses of all processes, and the seconds from now until the last one has ended."""
         begun = time.monotonic()
         try:
