@@ -17,10 +17,12 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
+from data_pipelines.system import stop_signals
+from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.visible_text import visible
 
 #: Exit status after an error in what the user asked for or gave.
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR = ExitStatus.USER_ERROR
 
 #: Largest number of processes that a command accepts: no machine has more cores, and many more would take it down.
 MOST_WORKERS = 1024
@@ -37,10 +39,15 @@ _NOT_GIVEN = re.compile(r"flag --([\w.]+)=None: Flag --\1 must have a value othe
 Value = TypeVar("Value")
 
 
-def fail(message: str) -> NoReturn:
-    """Prints a user's error as one line, in which line ends show as escapes, and ends the process with status 2."""
+def fail(message: str, status: ExitStatus = ExitStatus.USER_ERROR) -> NoReturn:
+    """Prints an error as one line, in which line ends show as escapes, and ends the process.
+
+    Args:
+        message: Error, with what the user can do about it.
+        status: Exit status; by default that of an error in what the user asked for or gave.
+    """
     print(f"error: {visible(message)}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(int(status))
 
 
 def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
@@ -211,5 +218,6 @@ def run(main: Callable[[list[str]], int | None], *, required: Sequence[str] = ()
         required: Names of the flags that must be given. They are not marked where the flags are defined, since that
             would hold for every program that imports the command's module.
     """
+    stop_signals.listen()
     flags.mark_flags_as_required(required)
     app.run(main, flags_parser=parse_flags)

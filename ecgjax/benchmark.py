@@ -20,10 +20,12 @@ time of those that are run. `embed` times the encoder of a config from stored si
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 import os
 import tempfile

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
+from data_pipelines.errors import DataError
+from data_pipelines.system.exit_status import ExitStatus
+
 T = TypeVar("T")
 
 
@@ -22,6 +25,18 @@ class DivergedError(RuntimeError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, is damaged, or belongs to another model; the message says what to do."""
+
+
+def status_of(error: BaseException) -> ExitStatus:
+    """Returns the exit status of a command that an error has ended."""
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+        return ExitStatus(code) if isinstance(code, int) and code in set(ExitStatus) else ExitStatus.FAULT
+    if isinstance(error, DivergedError):
+        return ExitStatus.DIVERGED
+    if isinstance(error, ConfigError | DataError | CheckpointError):
+        return ExitStatus.USER_ERROR
+    return ExitStatus.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitStatus.FAULT
 
 
 def check_known(value: object, known: Collection[str], *, setting: str) -> None:

@@ -9,15 +9,18 @@ The source is a pretraining run or an exported model. Any leaf can be changed on
 with their meaning. The best weights on validation are kept. At the end calibration and threshold are chosen on
 validation, and the test records are scored once: results.json has every number with its interval over patients,
 predictions.npz the answers of every validation and test record, and the folder model is what ecgjax.load opens. The
-same command again resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
+same command again resumes from the last checkpoint; after a signal to stop the run saves and leaves with status 75,
+or 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -60,9 +63,11 @@ from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
+from ecgjax.system.processes import Processes
+from ecgjax.system.watchdog import Watchdog
 from ecgjax.training.about import About, about_training, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
-from ecgjax.training.loop import train
+from ecgjax.training.loop import EVALUATION_DUE, train
 from ecgjax.training.telemetry import Telemetry
 
 
@@ -75,7 +80,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         progress: Whether progress is printed and drawn.
 
     Returns:
-        Whether the run came to its end; False after SIGTERM.
+        Whether the run came to its end; False after a signal to stop.
 
     Raises:
         ConfigError: A setting is not possible, the source is none, or the workdir belongs to another run.
@@ -84,8 +89,12 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         DivergedError: The loss or a parameter is no longer finite.
     """
     first = jax.process_index() == 0
-    with run_config.exclusive(workdir) if first else contextlib.nullcontext():
-        settings = read(FineTuningSettings, config)
+    settings = read(FineTuningSettings, config)
+    with (
+        Processes(silence_s=settings.watchdog.silence_seconds),
+        run_config.exclusive(workdir) if first else contextlib.nullcontext(),
+        Watchdog(workdir, settings.watchdog) as watchdog,
+    ):
         newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
         run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
 
@@ -94,19 +103,26 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
             if first:
                 run_config.write_resolved(config, workdir)
 
-        labelled = open_start(settings)
-        run = prepare_run(
-            settings,
-            recordings=labelled.recordings,
-            data=labelled.data,
-            encoder=labelled.source.encoder,
-            weights_digest=labelled.source.weights_digest,
-        )
-        return _train(run, labelled, Path(workdir), accept=accept, progress=progress)
+        with watchdog.start():
+            labelled = open_start(settings)
+            run = prepare_run(
+                settings,
+                recordings=labelled.recordings,
+                data=labelled.data,
+                encoder=labelled.source.encoder,
+                weights_digest=labelled.source.weights_digest,
+            )
+        return _train(run, labelled, Path(workdir), accept=accept, watchdog=watchdog, progress=progress)
 
 
 def _train(
-    run: FineTuningRun, labelled: LabelledStart, workdir: Path, *, accept: Callable[[], None], progress: bool
+    run: FineTuningRun,
+    labelled: LabelledStart,
+    workdir: Path,
+    *,
+    accept: Callable[[], None],
+    watchdog: Watchdog,
+    progress: bool,
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
     about = _about(run, labelled)
@@ -150,6 +166,8 @@ def _train(
                 parts=lambda state: parts_of(state, looks),
                 enough=lambda: looks.exhausted(settings.training.patience),
                 learning_rate="config.training.learning_rate",
+                evaluation_due=bool(start and checkpoints.metadata(start).get(EVALUATION_DUE)),
+                watchdog=watchdog,
             )  # fmt: skip
             # The stream's threads would otherwise read ahead while the results are made.
             stream.close()
@@ -307,7 +325,7 @@ def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tu
 
 
 def main(_: list[str]) -> int:
-    """Trains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
+    """Trains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     chosen = flags.FLAGS
     if not chosen.workdir:
         raise ConfigError("--workdir=DIR, the folder of this run, is needed (--help tells more)")
@@ -317,8 +335,9 @@ def main(_: list[str]) -> int:
     if question:
         config.task = question
     with processes.started(flat(config.to_dict()), workdir=chosen.workdir):
+        stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
         finished = finetune(config, chosen.workdir)
-    return 0 if finished else run_config.EXIT_STOPPED
+    return 0 if finished else stop_signals.status()
 
 
 def define_flags() -> None:

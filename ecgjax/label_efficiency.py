@@ -14,10 +14,12 @@ results.json in --out show all of it. `--config.probe.supervised.…` (random) a
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 import shlex
 import sys

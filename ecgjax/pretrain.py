@@ -4,7 +4,8 @@
 
 Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`); `--help` after
 `--config=…` lists them with their meaning, and `=None` leaves one to the method's own default. The same command again
-resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
+resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and leaves with status 75, after Ctrl-C with
+130 (docs/running.md lists all statuses).
 
   python -m ecgjax.pretrain --config=… --workdir=… --config.init.source=runs/ptbxl   # begins with that encoder
   python -m ecgjax.pretrain --config=… --workdir=… --extend=1000                     # 1,000 steps beyond its length
@@ -12,10 +13,12 @@ resumes from the last checkpoint; after SIGTERM the run saves and leaves with st
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 import contextlib
 from collections.abc import Callable
@@ -30,9 +33,11 @@ from ecgjax import defaults, processes
 from ecgjax.config import run_config
 from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.settings.sections import flat
+from ecgjax.system.processes import Processes
+from ecgjax.system.watchdog import Watchdog
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
-from ecgjax.training.loop import train
+from ecgjax.training.loop import EVALUATION_DUE, train
 from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
 from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.telemetry import Telemetry
@@ -51,7 +56,7 @@ def pretrain(
         progress: Whether a progress bar is drawn.
 
     Returns:
-        Whether the run came to its end; False after SIGTERM.
+        Whether the run came to its end; False after a signal to stop.
 
     Raises:
         ConfigError: `prepare_run` refuses the settings, or the workdir belongs to another config or data set.
@@ -61,14 +66,19 @@ def pretrain(
     """
     # One process locks and writes for all: they share the folder.
     first = jax.process_index() == 0
-    with run_config.exclusive(workdir) if first else contextlib.nullcontext():
-        settings = defaults.settings_of(config)
+    settings = defaults.settings_of(config)
+    with (
+        Processes(silence_s=settings.watchdog.silence_seconds),
+        run_config.exclusive(workdir) if first else contextlib.nullcontext(),
+        Watchdog(workdir, settings.watchdog) as watchdog,
+    ):
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
         run_config.check_resume(config, workdir, defaults=newer)
         saved = latest_saved(run_config.checkpoint_dir(workdir))
         extensions = extensions_after(workdir, extend, settings.init, saved=saved)
         origin = origin_of(workdir, settings.init, saved=saved)
-        run = prepare_run(settings, source=origin.weights, extensions=extensions)
+        with watchdog.start():
+            run = prepare_run(settings, source=origin.weights, extensions=extensions)
 
         def begin() -> None:
             # The config is written once the run is accepted: a refused run must leave an earlier run's config as it
@@ -77,10 +87,12 @@ def pretrain(
                 run_config.write_resolved(config, workdir)
                 write_extensions(workdir, extensions)
 
-        return _train(run, origin, workdir, begin=begin, progress=progress)
+        return _train(run, origin, workdir, begin=begin, watchdog=watchdog, progress=progress)
 
 
-def _train(run: Run, origin: Origin, workdir: str | Path, *, begin: Callable[[], None], progress: bool) -> bool:
+def _train(
+    run: Run, origin: Origin, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool
+) -> bool:
     settings = run.settings
     trained_on = records_of(run, earlier=origin.seen)
     about = about_run(
@@ -100,7 +112,8 @@ def _train(run: Run, origin: Origin, workdir: str | Path, *, begin: Callable[[],
         "num_steps": run.num_steps,
     }
     with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
-        state = restore_latest(run, checkpoints, metadata)
+        with watchdog.start():
+            state = restore_latest(run, checkpoints, metadata)
         begin()
         if jax.process_index() == 0:
             trained_on.write(workdir)
@@ -128,6 +141,9 @@ def _train(run: Run, origin: Origin, workdir: str | Path, *, begin: Callable[[],
                 save_every=settings.checkpoint.every,
                 evaluate=make_evaluation(run),
                 eval_every=settings.eval_every,
+                evaluation_due=bool(start and checkpoints.metadata(start).get(EVALUATION_DUE)),
+                nonfinite=settings.nonfinite,
+                watchdog=watchdog,
             )
     if jax.process_index() == 0:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
@@ -154,11 +170,12 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
 
 
 def main(_: list[str]) -> int:
-    """Pretrains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
+    """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
     with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdir):
+        stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
         finished = pretrain(config, workdir, extend=extend)
-    return 0 if finished else run_config.EXIT_STOPPED
+    return 0 if finished else stop_signals.status()
 
 
 if __name__ == "__main__":

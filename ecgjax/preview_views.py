@@ -10,10 +10,12 @@ moved towards another recording goes towards --partner, whatever its label.
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -17,10 +17,13 @@ results.json in --out, with intervals over test patients.
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
+from data_pipelines.system.exit_status import RESTARTABLE, ExitStatus
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 import functools
 import hashlib
@@ -380,9 +383,9 @@ def ablate(asked: Asked) -> int | None:
             except (DataError, CheckpointError) as error:
                 failed[run.name] = str(error)
                 continue
-            if status == run_config.EXIT_STOPPED or status < 0:
+            if status in RESTARTABLE or status == ExitStatus.INTERRUPTED or status < 0:
                 print(f"{run.name} was stopped; the same command goes on", file=sys.stderr)
-                return run_config.EXIT_STOPPED
+                return status if status > 0 else ExitStatus.STOPPED
             if status:
                 failed[run.name] = f"pretraining ended with status {status}"
     found = [(run, _result_path(out, run)) for run in runs]

@@ -4,7 +4,7 @@
 
 What a pod does, in small: to rehearse a run of several processes, and what the tests start. On a CPU every process has
 one device, or as many as `JAX_NUM_CPU_DEVICES` says; every line of output starts with the number of its process.
-SIGTERM and SIGINT reach all processes, so that they save and leave together.
+SIGTERM, SIGUSR1 and SIGINT reach all processes, so that they save and leave together.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from typing import IO
 from absl import flags
 
 from data_pipelines.command import MOST_WORKERS, fail, run
+from data_pipelines.system import stop_signals
 
-#: Seconds that the others get to end by themselves after one process failed: most often they fail of the same cause.
-GRACE_S = 10.0
+#: Seconds that the others get to end by themselves after one process failed: they notice the loss within 30 s, and
+#: say which process it was.
+GRACE_S = 60.0
 _POLL_S = 0.05
 
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Number of processes.", lower_bound=1, upper_bound=MOST_WORKERS)
@@ -57,14 +59,16 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
         "JAX_COORDINATOR_BIND_ADDRESS": coordinator,  # By default JAX listens on all interfaces.
     }
     running: list[subprocess.Popen[str]] = []
+    asked: list[signal.Signals] = []
 
     def forward(number: int, _: FrameType | None) -> None:
+        asked.append(signal.Signals(number))
         for process in running:
             if process.poll() is None:
                 process.send_signal(number)
 
     # The handlers are set before the first process starts, so that no signal is missed.
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, forward) for number in stop_signals.SIGNALS}
     readers: list[threading.Thread] = []
     try:
         for index in range(processes):
@@ -80,7 +84,9 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
             running.append(process)
             readers.append(threading.Thread(target=_relay, args=(index, process.stdout), daemon=True))
             readers[-1].start()
-        return _wait(running, grace_s)
+        status = _wait(running, grace_s)
+        # A process may be ended by the signal itself, before the first line of its command.
+        return int(stop_signals.status_of(asked[0])) if asked and status == 128 + asked[0] else status
     finally:
         for process in running:
             if process.poll() is None:

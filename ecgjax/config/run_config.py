@@ -20,10 +20,12 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from data_pipelines import command
 from data_pipelines.errors import DataError
+from data_pipelines.system import stop_signals
+from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.near_names import meant
 from ecgjax.config import earlier, recipes
 from ecgjax.config.help import describe_leaves
-from ecgjax.errors import CheckpointError, ConfigError, DivergedError, UnknownSettingError
+from ecgjax.errors import CheckpointError, ConfigError, DivergedError, UnknownSettingError, status_of
 from ecgjax.settings.leaf import Leaf, Value
 from ecgjax.settings.sections import flat
 from ecgjax.system.files import write_atomically
@@ -31,7 +33,7 @@ from ecgjax.system.files import write_atomically
 CONFIG_FILE = "config.json"
 
 #: Exit status of a run that was told to stop (SIGTERM), saved its state and ended; the same command resumes it.
-EXIT_STOPPED = 75
+EXIT_STOPPED = ExitStatus.STOPPED
 
 #: Leaves, or beginnings of their paths, that may differ between a run and its resumption: where the data lie, how often
 #: things happen, how the result is evaluated, and how an extension goes on, which the workdir keeps. Everything else
@@ -47,6 +49,9 @@ MAY_CHANGE = (
     "checkpoint.",
     "probe.",
     "mesh.",
+    "nonfinite.most_in_a_row",
+    "nonfinite.most_in_all",
+    "watchdog.",
 )
 
 # Leaf that the config of one kind of run has alone → that kind.
@@ -114,6 +119,8 @@ def run(
         flags_parser: Parser of the command line; by default the one of commands with one config.
         leaves: Function that returns the leaves of the command's config, which `--help` then lists.
     """
+    if argv is None:
+        stop_signals.listen()
     given = arguments = list(sys.argv if argv is None else argv)
     try:
         earlier.check_retired(argument.lstrip("-").partition("=")[0] for argument in given[1:])
@@ -139,7 +146,7 @@ def run(
                 else str(error)
             )
         except (ConfigError, DataError, CheckpointError, DivergedError) as error:
-            command.fail(str(error))
+            command.fail(str(error), status_of(error))
         except OSError as error:
             if error.errno not in _MACHINE_ERRORS:
                 raise

@@ -11,10 +11,12 @@ leaves with it, but names of data sets do. A folder that an earlier export wrote
 
 from __future__ import annotations
 
+from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
+    stop_signals.listen()
 
 from absl import flags
 

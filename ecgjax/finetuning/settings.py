@@ -9,6 +9,7 @@ from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, PROBABILITY, SEED, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
+from ecgjax.system.watchdog import WatchdogSettings
 from ecgjax.training.settings import CheckpointSettings, MeshSettings
 
 
@@ -64,6 +65,7 @@ class FineTuningSettings:
     mesh: MeshSettings = section(MeshSettings)
     log_every: int = leaf(10, "Steps between lines of metrics.", bound=ONE_OR_MORE)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
+    watchdog: WatchdogSettings = section(WatchdogSettings)
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=between(100, 10**6))
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of test patients: any scalar or class of the data set too, "=site", or "dataset".'

@@ -7,54 +7,33 @@ and would not log them again.
 Finished updates decide what is due, so that a run that stops after s updates and one that resumes there see the same
 evaluations and saves. Metrics stay on the device until the next interval is logged, so that reading them never waits
 for the step that has just been dispatched.
+
+While a batch is read, and while the state is evaluated, the state is whole and nothing changes it. Where one of them
+fails, hangs, or does not end after a signal to stop, the state is saved first, with one process; several can only save
+together, and go back to their last checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
+from data_pipelines.system import stop_signals
+from data_pipelines.system.stop_signals import say
 from ecgjax.errors import DivergedError
+from ecgjax.system.stop_request import StopRequest
+from ecgjax.system.watchdog import Watchdog, WatchdogSettings
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.settings import NonfiniteSettings
 from ecgjax.training.steps import Batch, Metrics, TrainState
 from ecgjax.training.telemetry import Telemetry
 
-
-class StopRequest:
-    """Context manager that turns SIGTERM (a cluster taking the machine back) into a request to save and end.
-
-    With several processes JAX's own preemption service makes all of them stop at the same step.
-    """
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._previous: Any = None
-
-    def __enter__(self) -> StopRequest:
-        # Several processes have to stop at the same step: JAX takes their SIGTERM and agrees on one.
-        if jax.process_count() == 1:
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
-        self._event.set()
-
-    def requested(self, step: int) -> bool:
-        """Returns whether the run is to stop before `step`; every process gets the same answer."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._event.is_set()
+#: Name, in a checkpoint's metadata, of whether the evaluation of its step is still to be done.
+EVALUATION_DUE = "evaluation_due"
 
 
 def train(
@@ -70,9 +49,12 @@ def train(
     save_every: int,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
-    parts: Callable[[TrainState], Mapping[str, Any]] = TrainState.parts,
+    parts: Callable[[TrainState], Mapping[str, Any]] = lambda state: state.parts(),
     enough: Callable[[], bool] = lambda: False,
     learning_rate: str = "config.optimizer.learning_rate",
+    evaluation_due: bool = False,
+    nonfinite: NonfiniteSettings | None = None,
+    watchdog: Watchdog | None = None,
 ) -> tuple[TrainState, bool]:
     """Trains from `state.step` to `num_steps`.
 
@@ -92,50 +74,88 @@ def train(
         enough: Function that says after an evaluation whether the run ends there; a run that resumes where it ended
             asks it again.
         learning_rate: Leaf of the learning rate, for the message of a run that has diverged.
+        evaluation_due: Whether the state was saved in the middle of its evaluation, as its metadata say under
+            `EVALUATION_DUE`.
+        nonfinite: Numbers of updates that may be left out because they were not finite; None ends the run at the first.
+        watchdog: Watchdog that looks at reads, steps, evaluations and saves; None for one that waits for ever.
 
     Returns:
-        The last state, and whether the run came to its end (False after SIGTERM).
+        The last state, and whether the run came to its end (False after a signal to stop).
 
     Raises:
-        DivergedError: The loss or a parameter is no longer finite; the checkpoints from before stay.
+        DivergedError: The loss or a parameter is no longer finite, or too many updates were left out because they were
+            not; the checkpoints from before stay.
     """
-    start = int(state.step)
+    start = saved = int(state.step)
     pending: tuple[int, Metrics] | None = None
     latest: Metrics = {}
+    check = Check(nonfinite, learning_rate=learning_rate)
 
     def flush() -> None:
         nonlocal pending
         if pending is not None:
             (step_done, metrics_done), pending = pending, None
-            telemetry.log(step_done, {f"train/{name}": value for name, value in metrics_done.items()})
-            _check_finite(step_done, metrics_done, learning_rate)
+            with watch("step", f"step {step_done}"):
+                telemetry.log(step_done, {f"train/{name}": value for name, value in metrics_done.items()})
+                check(step_done, metrics_done)
 
-    with StopRequest() as stop:
+    def save(now: int, **more: Any) -> None:
+        nonlocal saved
+        flush()
+        with telemetry.pause(), watch("save", f"saving step {now}", compiles=True):
+            # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's place.
+            check(now, latest)
+            checkpoints.save(now, parts(state), metadata={**metadata(now), **more})
+        saved = now
+
+    def keep(now: int, **more: Any) -> str:
+        """Saves the state if it is not saved yet, waits for it, and returns what is saved in words."""
+        if now > saved:
+            save(now, **more)
+        with watch("save", f"saving step {now}"):
+            checkpoints.wait()
+        telemetry.flush()
+        return _what_is_saved(saved, checkpoints, new=now > start)
+
+    # Several processes save together or not at all.
+    alone = jax.process_count() == 1
+
+    patient = Watchdog(settings=WatchdogSettings(minutes=0, start_minutes=0))
+    with contextlib.nullcontext(watchdog) if watchdog is not None else patient as looking, StopRequest() as stop:
+        watch = looking.activity
         for now in range(start, num_steps + 1):
             last = now == num_steps
             # A run resumed at `start` has evaluated and saved there before it was stopped.
-            fresh = now > start or start == 0
+            fresh = now > start or start == 0 or evaluation_due
             if evaluate is not None and eval_every and fresh and (last or now % eval_every == 0):
                 flush()
+                rescue = (lambda now=now: keep(now, **{EVALUATION_DUE: True})) if alone else None
                 with telemetry.pause():
-                    if evaluated := evaluate(state):
-                        telemetry.log(now, evaluated)
+                    with watch("evaluation", f"the evaluation of step {now}", rescue=rescue, compiles=True):
+                        values = evaluate(state)
+                    if values:
+                        telemetry.log(now, values)
             last = last or enough()
-            # Every process asks at every step, because JAX agrees with all of them on the step to stop at.
-            stopping = stop.requested(now)
+            # Every process asks at every step, because all of them agree on the step to stop at.
+            stopping = stop.requested()
             if now > start and (last or stopping or now % save_every == 0):
-                flush()
-                # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's
-                # place.
-                _check_finite(now, latest, learning_rate)
-                with telemetry.pause():
-                    checkpoints.save(now, parts(state), metadata=metadata(now))
+                save(now)
             if last or stopping:
-                checkpoints.wait()
+                words = keep(now)
+                if not last and jax.process_index() == 0:
+                    heard = stop_signals.heard()
+                    say(f"stopped by {heard.name if heard else 'a signal'}: {words}; {stop_signals.go_on(heard)}")
                 return state, last
-            with telemetry.input_wait():
-                batch = next(batches)
-            state, latest = step(state, batch)
+            rescue = (lambda now=now: keep(now)) if alone else None
+            try:
+                with telemetry.input_wait(), watch("read", f"reading the batch of step {now + 1}", rescue=rescue):
+                    batch = next(batches)
+            except Exception:
+                if alone:
+                    say(f"reading the batch of step {now + 1} failed: {keep(now)}")
+                raise
+            with watch("step", f"step {now + 1}"):
+                state, latest = step(state, batch)
             telemetry.step()
             if (now + 1) % log_every == 0 or now + 1 == num_steps:
                 flush()
@@ -143,6 +163,50 @@ def train(
                 # just dispatched.
                 pending = (now + 1, latest)
     raise AssertionError("unreachable: the last step returns")
+
+
+def _what_is_saved(step: int, checkpoints: Checkpoints, *, new: bool) -> str:
+    if not step:
+        return "no step was finished, so there is nothing to save"
+    return f"step {step} {'is saved in' if new else 'is the last one and was saved before, in'} {checkpoints.directory}"
+
+
+class Check:
+    """Raises an error where training has diverged.
+
+    Args:
+        nonfinite: Numbers of updates that may be left out; None where none may be.
+        learning_rate: Leaf of the learning rate, for the message.
+    """
+
+    def __init__(
+        self,
+        nonfinite: NonfiniteSettings | None = None,
+        *,
+        learning_rate: str = "config.optimizer.learning_rate",
+    ):
+        self._learning_rate = learning_rate
+        self._budget = nonfinite if nonfinite is not None and nonfinite.action == "skip" else None
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        """Raises a `DivergedError` where the metrics of a step are not finite, or too many updates were left out."""
+        if self._budget is None:
+            _check_finite(step, metrics, self._learning_rate)
+            return
+        # What is kept is finite, and the loss of an update that was left out need not be.
+        kept = {name: value for name, value in metrics.items() if name == "param_norm"}
+        _check_finite(step, kept, self._learning_rate)
+        for name, leaf, most, words in (
+            ("skipped_in_a_row", "most_in_a_row", self._budget.most_in_a_row, "in a row"),
+            ("skipped", "most_in_all", self._budget.most_in_all, "in all"),
+        ):
+            if (count := int(metrics.get(name, 0))) > most:
+                raise DivergedError(
+                    f"training has diverged: by step {step}, {count} updates {words} were left out because loss or "
+                    f"gradient was not finite, more than config.nonfinite.{leaf}={most}; checkpoints from before stay. "
+                    f"Start anew in another --workdir with a lower {self._learning_rate}, or with a "
+                    "config.optimizer.clip_norm"
+                )
 
 
 def _check_finite(step: int, metrics: Metrics, learning_rate: str) -> None:

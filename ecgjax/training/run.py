@@ -183,7 +183,8 @@ def prepare_run(
     )
     rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
     ema_decay = settings.optimizer.ema_decay
-    state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
+    skip = settings.nonfinite.action == "skip"
+    state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None, skip=skip)
     shardings = device_mesh.shardings_of(state, mesh, rules)
     # The state is copied, because the step donates it and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)

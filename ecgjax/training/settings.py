@@ -14,6 +14,7 @@ from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
+from ecgjax.system.watchdog import WatchdogSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,17 @@ class CheckpointSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NonfiniteSettings:
+    """`config.nonfinite`: what becomes of a run whose loss or gradient is not finite."""
+
+    action: str = leaf(
+        "stop", 'Answer; "skip" leaves such an update out, up to the numbers below.', choices=("stop", "skip")
+    )
+    most_in_a_row: int = leaf(10, "Updates in a row that may be left out.", bound=ZERO_OR_MORE)
+    most_in_all: int = leaf(100, "Updates of the whole run that may be left out.", bound=ZERO_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """The sections of a config that together name a loss.
 
@@ -138,6 +150,8 @@ class PretrainingSettings:
     eval_every: int = leaf(100, "Steps between evaluations of the loss on validation; 0 for none.", bound=ZERO_OR_MORE)
     eval_batches: int = leaf(4, "Validation batches of such an evaluation.", bound=ONE_OR_MORE)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
+    nonfinite: NonfiniteSettings = section(NonfiniteSettings)
+    watchdog: WatchdogSettings = section(WatchdogSettings)
 
     @property
     def method(self) -> MethodSettings:

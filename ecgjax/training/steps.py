@@ -41,6 +41,25 @@ class Weights(NamedTuple):
     stats: dict[str, Any]
 
 
+class Skipped(NamedTuple):
+    """Numbers of updates that were left out because loss or gradient was not finite, each `i32[]`.
+
+    Attributes:
+        total: Number in all.
+        in_a_row: Number of the last ones in a row.
+        longest: Largest number in a row so far.
+    """
+
+    total: Array
+    in_a_row: Array
+    longest: Array
+
+    def after(self, finite: Array) -> Skipped:
+        """Returns the numbers after one more update, which was finite, `bool[]`, or is left out."""
+        in_a_row = jnp.where(finite, 0, self.in_a_row + 1)
+        return Skipped(self.total + (~finite).astype(jnp.int32), in_a_row, jnp.maximum(self.longest, in_a_row))
+
+
 class TrainState(NamedTuple):
     """All that a run carries from step to step, and all that a checkpoint holds.
 
@@ -51,6 +70,7 @@ class TrainState(NamedTuple):
         stats: Running statistics, under the names of the encoder and the heads.
         opt_state: State of the optax optimiser.
         ema: Moving average of parameters and statistics, or None where none is kept.
+        skipped: Numbers of updates that were left out, or None where none may be.
     """
 
     step: Array
@@ -58,6 +78,7 @@ class TrainState(NamedTuple):
     stats: dict[str, Any]
     opt_state: optax.OptState
     ema: Weights | None = None
+    skipped: Skipped | None = None
 
     @property
     def evaluated(self) -> Weights:
@@ -67,6 +88,8 @@ class TrainState(NamedTuple):
     def parts(self) -> dict[str, Any]:
         """Returns the parts of a checkpoint by name; the encoder can be read without heads and optimiser."""
         parts = {"step": self.step, "opt_state": self.opt_state, **_parts(Weights(self.params, self.stats))}
+        if self.skipped is not None:
+            parts["skipped"] = self.skipped._asdict()
         return parts if self.ema is None else parts | _parts(self.ema, prefix=EMA)
 
     def with_parts(self, parts: Mapping[str, Any]) -> TrainState:
@@ -77,6 +100,7 @@ class TrainState(NamedTuple):
             *_from_parts(own, parts),
             opt_state=parts["opt_state"],
             ema=None if self.ema is None else _from_parts(own, parts, prefix=EMA),
+            skipped=None if self.skipped is None else Skipped(**parts["skipped"]),
         )
 
 
@@ -94,11 +118,23 @@ def _from_parts(like: Weights, parts: Mapping[str, Any], prefix: str = "") -> We
     )
 
 
-def init_state(params: Any, stats: Any, optimizer: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
-    """Returns the state before the first step; `ema` says whether a moving average of the weights is kept."""
+def init_state(
+    params: Any, stats: Any, optimizer: optax.GradientTransformation, *, ema: bool = False, skip: bool = False
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+        params: Parameters.
+        stats: Running statistics.
+        optimizer: Optimiser of optax.
+        ema: Whether a moving average of the weights is kept.
+        skip: Whether updates that are not finite are left out, and counted.
+    """
     # The average begins with copies: the step donates its state, and cannot be given one array twice.
     average = Weights(*jax.tree.map(jnp.copy, (params, stats))) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), average)
+    # Each number has an array of its own, as the step donates its state.
+    skipped = Skipped(*(jnp.zeros((), jnp.int32) for _ in Skipped._fields)) if skip else None
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), average, skipped)
 
 
 class _Drawn(NamedTuple):
@@ -278,9 +314,32 @@ def train_step(
         ema = state.ema
         if ema_decay is not None and ema is not None:
             ema = Weights(*average(tuple(ema), (params, stats), decay=ema_decay, step=state.step))
-        return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
+        after = TrainState(state.step + 1, params, stats, opt_state, ema, state.skipped)
+        return (after, metrics) if state.skipped is None else _unless_finite(state, after, metrics)
 
     return step
+
+
+def _unless_finite(before: TrainState, after: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+    """Leaves an update out where loss or gradient is not finite: only the step's number moves on.
+
+    Loss and gradient are those of the global batch, so that every device and process decides alike. The gradient's norm
+    overflows for gradients beyond the root of float32's range, which are no use either. Parameters are looked at
+    too, because an update of a finite gradient may still overflow.
+    """
+    if before.skipped is None:
+        raise ValueError("updates are left out only where they are counted")
+    values = jnp.stack([metrics["loss"], metrics["grad_norm"], metrics["param_norm"]])
+    # Running statistics have no gradient, and infinite ones would spoil every evaluation.
+    stats = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.stats)]
+    finite = functools.reduce(jnp.logical_and, stats, jnp.isfinite(values).all())
+    # A branch, and no element-wise choice: that would be compiled into the update, and round its sums in another way.
+    kept: TrainState = jax.lax.cond(finite, lambda new, old: new, lambda new, old: old, after, before)
+    skipped = before.skipped.after(finite)
+    counts = {"skipped": skipped.total, "skipped_in_a_row": skipped.longest}
+    metrics |= {name: count.astype(jnp.float32) for name, count in counts.items()}
+    metrics["param_norm"] = optax.tree.norm(kept.params)
+    return kept._replace(step=after.step, skipped=skipped), metrics
 
 
 def eval_step(loss: Callable[..., tuple[Array, tuple[Any, Metrics]]]) -> Callable[[TrainState, Batch], Metrics]:

@@ -99,6 +99,11 @@ class Telemetry:
         yield
         self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
+    def flush(self) -> None:
+        """Writes what is still held back for TensorBoard, before the process ends without closing anything."""
+        if self._writes:
+            self._board.flush()
+
     def step(self) -> None:
         """Counts one more dispatched step, and moves the progress bar."""
         self._dispatched += 1

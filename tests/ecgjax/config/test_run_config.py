@@ -9,6 +9,7 @@ from absl import flags
 from configs import quickstart, simclr
 from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.errors import DataError
+from data_pipelines.system.exit_status import ExitStatus
 from ecgjax.config import earlier, run_config
 from ecgjax.errors import ConfigError, DivergedError
 
@@ -70,15 +71,20 @@ def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [ConfigError("no such lead"), DataError("no such lead"), DivergedError("no such lead")]
+    ("error", "expected"),
+    [
+        (ConfigError("no such lead"), EXIT_USER_ERROR),
+        (DataError("no such lead"), EXIT_USER_ERROR),
+        (DivergedError("no such lead"), ExitStatus.DIVERGED),
+    ],
 )
-def test_errors_of_the_user_print_one_line(error, capsys):
+def test_errors_of_the_user_print_one_line(error, expected, capsys):
     def main(_):
         raise error
 
     with pytest.raises(SystemExit) as status:
         run_config.run(main, argv=["program"], flags_parser=lambda argv: flags.FLAGS(argv[:1]))
-    assert status.value.code == EXIT_USER_ERROR
+    assert status.value.code == expected
     assert capsys.readouterr().err == "error: no such lead\n"
 
 

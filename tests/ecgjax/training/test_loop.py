@@ -24,7 +24,7 @@ class RecordingCheckpoints:
     """Stands for the checkpoints: notes what `metrics.jsonl` held when each save began."""
 
     def __init__(self, workdir):
-        self.workdir, self.logged = workdir, {}
+        self.workdir, self.logged, self.directory = workdir, {}, workdir / "checkpoints"
 
     def save(self, step, parts, *, metadata):
         assert int(parts["step"]) == step

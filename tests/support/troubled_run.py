@@ -1,0 +1,92 @@
+"""A pretraining that meets trouble at a given step: `python -m tests.support.troubled_run TROUBLE@STEP[@PROCESS] …`.
+
+The rest of the command line is that of `ecgjax.pretrain`, which then runs as it does by itself. Where the trouble is
+reached, the line `trouble` is printed. Troubles:
+
+  read-hangs       the reading of a step's batch waits without end
+  read-fails       the reading of a step's batch meets a damaged shard
+  read-crashes     the reading of a step's batch raises an error that nobody foresaw
+  evaluation-hangs the evaluation at a step waits without end
+  save-hangs       the save of a step waits without end, before anything is written
+  save-is-slow     the save of a step takes 4 s
+  killed           the process is killed by the system before the step
+"""
+
+import os
+import runpy
+import signal
+import sys
+import time
+
+from data_pipelines.errors import DataError
+from ecgjax.system import watchdog
+
+
+def reach():
+    os.write(1, b"trouble\n")
+
+
+def hang():
+    reach()
+    time.sleep(3600)
+
+
+def read_trouble(kind, step):
+    from ecgjax.training import run
+
+    def troubled(*arguments, start_step=0, **options):
+        for number, batch in enumerate(original(*arguments, start_step=start_step, **options), start_step):
+            if number == step:
+                if kind == "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if kind == "read-hangs":
+                    hang()
+                reach()
+                raise DataError("shard 3 is damaged") if kind == "read-fails" else ZeroDivisionError("unforeseen")
+            yield batch
+
+    original, run.batches = run.batches, troubled
+
+
+def evaluation_trouble(step):
+    from ecgjax.training import run
+
+    def troubled(prepared):
+        evaluate = original(prepared)
+
+        def hanging(state):
+            if int(state.step) == step:
+                hang()
+            return evaluate(state)
+
+        return hanging
+
+    original, run.make_evaluation = run.make_evaluation, troubled
+
+
+def save_trouble(kind, step):
+    from ecgjax.training.checkpoint import Checkpoints
+
+    def troubled(self, now, *arguments, **options):
+        if now == step:
+            if kind == "save-hangs":
+                hang()
+            reach()
+            time.sleep(4)
+        return original(self, now, *arguments, **options)
+
+    original, Checkpoints.save = Checkpoints.save, troubled
+
+
+if __name__ == "__main__":
+    watchdog.PATIENCE_S = 1.0  # so that tests need not wait for what a read on a slow disk is given
+    trouble = sys.argv.pop(1)
+    name, at, *process = trouble.split("@")
+    if not process or os.environ.get("ECGJAX_PROCESS_ID") == process[0]:
+        if name == "evaluation-hangs":
+            evaluation_trouble(int(at))
+        elif name.startswith("save"):
+            save_trouble(name, int(at))
+        else:
+            read_trouble(name, int(at))
+    runpy.run_module("ecgjax.pretrain", run_name="__main__", alter_sys=True)
