@@ -50,6 +50,8 @@ from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
+from ecgjax.processes.signs_of_life import SignsOfLife
+from ecgjax.processes.watchdog import Watchdog
 from ecgjax.settings.sections import flat, leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
@@ -63,8 +65,6 @@ from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
-from ecgjax.system.processes import Processes
-from ecgjax.system.watchdog import Watchdog
 from ecgjax.training.about import About, about_training, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import EVALUATION_DUE, train
@@ -91,7 +91,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     first = jax.process_index() == 0
     settings = read(FineTuningSettings, config)
     with (
-        Processes(silence_s=settings.watchdog.silence_seconds),
+        SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
     ):

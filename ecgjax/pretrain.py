@@ -32,9 +32,9 @@ from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
 from ecgjax.config import run_config
 from ecgjax.pretrained.beginning import Origin, origin_of
+from ecgjax.processes.signs_of_life import SignsOfLife
+from ecgjax.processes.watchdog import Watchdog
 from ecgjax.settings.sections import flat
-from ecgjax.system.processes import Processes
-from ecgjax.system.watchdog import Watchdog
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
 from ecgjax.training.loop import EVALUATION_DUE, train
@@ -68,7 +68,7 @@ def pretrain(
     first = jax.process_index() == 0
     settings = defaults.settings_of(config)
     with (
-        Processes(silence_s=settings.watchdog.silence_seconds),
+        SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
     ):

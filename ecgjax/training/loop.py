@@ -25,8 +25,8 @@ import jax
 from data_pipelines.system import stop_signals
 from data_pipelines.system.stop_signals import say
 from ecgjax.errors import DivergedError
-from ecgjax.system.stop_request import StopRequest
-from ecgjax.system.watchdog import Watchdog, WatchdogSettings
+from ecgjax.processes.stop_request import StopRequest
+from ecgjax.processes.watchdog import Watchdog, WatchdogSettings
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.settings import NonfiniteSettings
 from ecgjax.training.steps import Batch, Metrics, TrainState

@@ -10,11 +10,11 @@ from ecgjax.data.settings import ColumnSettings, ColumnUse, DataSettings, Sampli
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
-from ecgjax.system.watchdog import WatchdogSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

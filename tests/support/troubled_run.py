@@ -19,7 +19,7 @@ import sys
 import time
 
 from data_pipelines.errors import DataError
-from ecgjax.system import watchdog
+from ecgjax.processes import watchdog
 
 
 def reach():

@@ -45,7 +45,7 @@ _INSIST_S = 20.0
 _FINISHED, _STARTING = "finished", "starting"
 
 
-class Processes:
+class SignsOfLife:
     """Context manager in which this process gives signs of life to the others, and hears theirs.
 
     With one process it does nothing. Contexts may be nested: the inner one is then the outer one.
@@ -54,7 +54,7 @@ class Processes:
         silence_s: Seconds of silence after which a process counts as lost.
     """
 
-    _current: Processes | None = None
+    _current: SignsOfLife | None = None
     _generation = 0
 
     def __init__(self, *, silence_s: float = SILENCE_S):
@@ -69,19 +69,19 @@ class Processes:
         self._client: Any = None
 
     @classmethod
-    def current(cls) -> Processes | None:
+    def current(cls) -> SignsOfLife | None:
         """Returns the context that this process is in, or None."""
         return cls._current
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> SignsOfLife:
         if self._count == 1:
             return self
-        if Processes._current is not None:
-            return Processes._current
-        Processes._current = self
+        if SignsOfLife._current is not None:
+            return SignsOfLife._current
+        SignsOfLife._current = self
         # A process may run one training after another; their signs must not be mixed up.
-        Processes._generation += 1
-        self._prefix = f"ecgjax/{Processes._generation}"
+        SignsOfLife._generation += 1
+        self._prefix = f"ecgjax/{SignsOfLife._generation}"
         self._client = distributed.global_state.client
         now = time.monotonic()
         self._seen = {process: ("", now) for process in range(self._count) if process != self._own}
@@ -94,7 +94,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if Processes._current is not self:
+        if SignsOfLife._current is not self:
             return
         if error is not None:
             self._end_with(error)
@@ -104,7 +104,7 @@ class Processes:
             self._over.set()
             self._abort.remove()
         self._take_back()
-        Processes._current = None
+        SignsOfLife._current = None
 
     # -- stopping at one step ---------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ import jax
 from data_pipelines.system import stop_signals
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.stop_signals import say
+from ecgjax.processes.signs_of_life import SILENCE_S, SignsOfLife
 from ecgjax.settings.bounds import ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf
-from ecgjax.system.processes import SILENCE_S, Processes
 
 #: Seconds that an activity goes on after a signal to stop, before the state is saved without waiting for its end.
 PATIENCE_S = 10.0
@@ -211,7 +211,7 @@ class Watchdog:
             saved = self._saved(current)
             again = f"{saved}; {stop_signals.go_on(heard)}"
             say(f"{heard.name if heard else 'stop'}: {words}; {again}" if asked else f"error: {words}. {again}")
-            if (processes := Processes.current()) is not None:
+            if (processes := SignsOfLife.current()) is not None:
                 processes.announce_end(words)
             stop_signals.leave(stop_signals.status() if heard is not None else ExitStatus.HUNG)
 

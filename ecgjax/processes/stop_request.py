@@ -8,7 +8,7 @@ from types import TracebackType
 import jax
 
 from data_pipelines.system import stop_signals
-from ecgjax.system.processes import Processes
+from ecgjax.processes.signs_of_life import SignsOfLife
 
 
 class StopRequest:
@@ -22,7 +22,7 @@ class StopRequest:
         with contextlib.ExitStack() as stack:
             if stop_signals.listen(interrupts=False):
                 stack.callback(stop_signals.ignore)
-            self._processes = stack.enter_context(Processes()) if jax.process_count() > 1 else None
+            self._processes = stack.enter_context(SignsOfLife()) if jax.process_count() > 1 else None
             stack.enter_context(stop_signals.taken_over())
             self._stack = stack.pop_all()
         return self
