@@ -10,7 +10,8 @@ import pytest
 from ecgjax.errors import DivergedError
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
-from ecgjax.training.telemetry import Telemetry, read_metrics
+from ecgjax.training.metrics_file import read_metrics
+from ecgjax.training.telemetry import Telemetry
 
 
 class State(NamedTuple):

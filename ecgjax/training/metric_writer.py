@@ -1,0 +1,137 @@
+"""Writing of metrics beside the training, which no disk can stop: full, read-only, removed, or without an answer.
+
+Records go to a thread of their own. What cannot be written is kept, up to a limit, and written once that is possible
+again; what is lost is counted.
+"""
+
+from __future__ import annotations
+
+import collections
+import queue
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipelines.system.visible_text import visible
+from ecgjax.system.files import append_whole
+from ecgjax.system.machine_faults import cause_of, remedy_of
+from ecgjax.system.terminal import warn
+
+#: Records of a file that are kept while it cannot be written: some megabytes.
+MOST_KEPT = 4096
+
+#: Seconds that the training waits for a disk that gives no answer, once: until it has answered nobody waits again.
+PATIENCE_S = 5.0
+
+#: Seconds that the end of a run waits for such a disk.
+LAST_PATIENCE_S = 10.0
+
+
+class GrowingFile:
+    """A file that grows by whole records, which are kept while it cannot be written.
+
+    Args:
+        path: Path of the file.
+        header: Bytes that the file begins with.
+    """
+
+    def __init__(self, path: Path, *, header: bytes = b""):
+        self.path = path
+        self._header = header
+        self._kept: collections.deque[bytes] = collections.deque()
+        self._cause = ""
+        self._lost = 0
+
+    def add(self, record: bytes) -> None:
+        """Writes a record and those kept from before, or keeps it where that fails; says once that it does."""
+        self._kept.append(record)
+        if len(self._kept) > MOST_KEPT:
+            self._kept.popleft()
+            self._lost += 1
+        self.write()
+
+    def write(self) -> None:
+        """Writes the records that were kept, as far as that is possible."""
+        try:
+            while self._kept:
+                append_whole(self.path, self._kept[0], header=self._header)
+                self._kept.popleft()
+        except Exception as error:  # Whatever it is, metrics are not worth a run.
+            if not self._cause:
+                help_ = remedy_of(error)
+                warn(
+                    f"{visible(str(self.path))} cannot be written ({cause_of(error)}); training goes on, and up to "
+                    f"{MOST_KEPT:,} records are kept for it" + (f": {help_}" if help_ else "")
+                )
+            self._cause = cause_of(error)
+            return
+        if self._cause:
+            self._cause = ""
+            warn(f"{visible(str(self.path))} is written again, with the records that were kept")
+
+    def loss(self, *, unseen: int = 0) -> str:
+        """Returns a sentence on the records that were not written, or nothing where all were.
+
+        Args:
+            unseen: Number of records that never came as far as this file.
+        """
+        lost = self._lost + len(self._kept) + unseen
+        why = f" ({self._cause})" if self._cause else ""
+        return f"{lost:,} records of {visible(str(self.path))} were not written{why}" if lost else ""
+
+
+class MetricWriter:
+    """Writes records to files from a thread of its own; no call of it fails, or waits for long.
+
+    Args:
+        files: Files that every record goes to, in the order of a record's parts.
+    """
+
+    def __init__(self, files: Sequence[GrowingFile]):
+        self._files = files
+        self._queue: queue.Queue[tuple[Sequence[bytes], threading.Event] | None] = queue.Queue(MOST_KEPT)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def put(self, parts: Sequence[bytes]) -> None:
+        """Writes a record; on return it is written, or kept for later, unless the disk gives no answer.
+
+        Args:
+            parts: Bytes for each file.
+        """
+        answering = not self._queue.unfinished_tasks
+        done = threading.Event()
+        try:
+            self._queue.put_nowait((parts, done))
+        except queue.Full:
+            self._dropped += 1
+            return
+        if answering and not done.wait(PATIENCE_S):
+            folder = visible(str(self._files[0].path.parent))
+            warn(
+                f"the disk of {folder} has not answered for {PATIENCE_S:g} s; training goes on and no longer waits for "
+                "its metrics"
+            )
+
+    def close(self) -> None:
+        """Writes what was kept, as far as that is possible, and says how many records were not written."""
+        try:
+            self._queue.put_nowait(None)
+            self._thread.join(LAST_PATIENCE_S)
+        except queue.Full:
+            self._dropped += 1
+        unseen = self._dropped + (self._queue.unfinished_tasks if self._thread.is_alive() else 0)
+        for loss in filter(None, (file.loss(unseen=unseen) for file in self._files)):
+            warn(loss)
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            parts, done = record
+            for file, part in zip(self._files, parts, strict=True):
+                file.add(part)
+            self._queue.task_done()  # First, so that the next record finds the disk answering.
+            done.set()
+        for file in self._files:
+            file.write()
+        self._queue.task_done()
