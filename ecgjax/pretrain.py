@@ -25,11 +25,13 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
+from ecgjax.system.terminal import say
 from ecgjax.training import device_mesh
 from ecgjax.training.about import about_run, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
-from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.run import Run, best_of, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
 
@@ -77,7 +79,11 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
-    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
+    evaluate, keep = make_evaluation(run), settings.checkpoint
+    saves = SaveSchedule(every=keep.every, minutes=keep.minutes, look_every=settings.log_every)
+    with Checkpoints(
+        run_config.checkpoint_dir(workdir), keep_last=keep.keep, keep_every=keep.keep_every, best=best_of(run, evaluate)
+    ) as checkpoints:
         state = restore_latest(run, checkpoints, metadata)
         begin()
         if jax.process_index() == 0:
@@ -102,10 +108,11 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
                 checkpoints=checkpoints,
                 metadata=lambda step: {**metadata, "about": about, "exposures": exposures(about, step)},
                 log_every=settings.log_every,
-                save_every=settings.checkpoint.every,
-                evaluate=make_evaluation(run),
+                saves=saves,
+                evaluate=evaluate,
                 eval_every=settings.eval_every,
             )
+        _tell_best(checkpoints)
     if jax.process_index() == 0:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     return finished
@@ -115,17 +122,22 @@ def _announce(run: Run, start: int) -> None:
     if jax.process_index():
         return
     if run.recordings.simulated:
-        print("The recordings are SIMULATED.")
+        say("The recordings are SIMULATED.")
     for shard in run.recordings.store.bad_shards:
-        print(f"left out: {visible(str(shard))}")
+        say(f"left out: {visible(str(shard))}")
     for line in (*run.side.describe(), *describe_positives(run)):
-        print(visible(line))
+        say(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
-    print(
+    say(
         f"{run.settings.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
         f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )
+
+
+def _tell_best(checkpoints: Checkpoints) -> None:
+    if jax.process_index() == 0 and (best := checkpoints.best()):
+        say(f"best checkpoint: step {best[0]:,}, {best[1]:.6g} (--step={best[0]} names it to other commands)")
 
 
 def main(_: list[str]) -> int:

@@ -27,7 +27,7 @@ _REMEDIES = {
 def cause_of(error: BaseException) -> str:
     """Returns the cause of an error in a few words, those of the system where it stands behind the error."""
     number = _number(error)
-    return os.strerror(number) if number is not None else shortened(error)
+    return os.strerror(number) if number is not None else shortened(str(error)) or type(error).__name__
 
 
 def remedy_of(error: BaseException) -> str:
@@ -36,10 +36,9 @@ def remedy_of(error: BaseException) -> str:
     return "" if number is None else _REMEDIES.get(number, "")
 
 
-def shortened(error: BaseException) -> str:
-    """Returns the first line of an error's message without its tail, or its type where it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
+def shortened(text: str) -> str:
+    """Returns the first line of a message without its tail."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return first if len(first) <= _LONGEST else f"{first[:_LONGEST]}…"
 
 

@@ -22,7 +22,8 @@ import jax
 from jax.experimental import multihost_utils
 
 from ecgjax.errors import DivergedError
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoint import EVALUATION, Checkpoints
+from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.steps import Batch, Metrics, TrainState
 from ecgjax.training.telemetry import Telemetry
 
@@ -67,7 +68,7 @@ def train(
     checkpoints: Checkpoints,
     metadata: Callable[[int], Mapping[str, Any]],
     log_every: int,
-    save_every: int,
+    saves: SaveSchedule,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
 ) -> tuple[TrainState, bool]:
@@ -82,7 +83,8 @@ def train(
         checkpoints: Checkpoints that the states are saved to.
         metadata: Function from the number of finished updates to the metadata of their checkpoint.
         log_every: Number of steps between metrics.
-        save_every: Number of steps between checkpoints; the last step is always saved.
+        saves: Schedule of the checkpoints; the last step is always saved, and so is one whose evaluation is better
+            than those of all checkpoints.
         evaluate: Function from a state to metrics under their full names; None for no evaluation.
         eval_every: Number of steps between evaluations; 0 for none. The last step is always evaluated.
 
@@ -91,6 +93,7 @@ def train(
 
     Raises:
         DivergedError: The loss or a parameter is no longer finite; the checkpoints from before stay.
+        CheckpointError: The last save failed; of earlier ones that fail a line is printed.
     """
     start = int(state.step)
     pending: tuple[int, Metrics] | None = None
@@ -108,19 +111,24 @@ def train(
             last = now == num_steps
             # A run resumed at `start` has evaluated and saved there before it was stopped.
             fresh = now > start or start == 0
+            evaluated: Mapping[str, float] = {}
+            improved = False
             if evaluate is not None and eval_every and fresh and (last or now % eval_every == 0):
                 flush()
                 with telemetry.pause():
-                    telemetry.log(now, evaluate(state))
+                    evaluated = evaluate(state)
+                    telemetry.log(now, evaluated)
+                improved = checkpoints.improves(evaluated)
             # Every process asks at every step, because JAX agrees with all of them on the step to stop at.
             stopping = stop.requested(now)
-            if now > start and (last or stopping or now % save_every == 0):
+            if now > start and (saves.due(now) | improved | last | stopping):
                 flush()
                 # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's
                 # place.
                 _check_finite(now, latest)
                 with telemetry.pause():
-                    checkpoints.save(now, state.parts(), metadata=metadata(now))
+                    checkpoints.save(now, state.parts(), metadata={**metadata(now), EVALUATION: _finite(evaluated)})
+                saves.saved()
             if last or stopping:
                 checkpoints.wait()
                 return state, last
@@ -134,6 +142,11 @@ def train(
                 # just dispatched.
                 pending = (now + 1, latest)
     raise AssertionError("unreachable: the last step returns")
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    # JSON has no NaN.
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _check_finite(step: int, metrics: Metrics) -> None:

@@ -26,7 +26,7 @@ from ecgjax.errors import ConfigError, chosen
 from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import assemble
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoint import Best, Checkpoints
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
@@ -190,7 +190,7 @@ def records_of(run: Run) -> PretrainingRecords:
 
 
 def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
-    """Returns the latest checkpoint's state, or the run's first state where there is no checkpoint.
+    """Returns the state of the latest good checkpoint, or the run's first state where there is no checkpoint.
 
     Args:
         run: Run that begins or resumes.
@@ -199,23 +199,22 @@ def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, An
 
     Raises:
         ConfigError: The checkpoint comes from other data, another seed, sampler or batch size.
-        CheckpointError: The checkpoint is damaged, or belongs to another model.
+        CheckpointError: All checkpoints are damaged, or the latest belongs to another model.
     """
-    latest = checkpoints.latest_step()
-    if latest is None:
-        return run.state
-    before = checkpoints.metadata(latest)
-    # Checkpoints that were saved before records were listed are known by the fingerprint alone.
-    if (
-        before["fingerprint"] != metadata["fingerprint"]
-        or before.get("records", metadata["records"]) != metadata["records"]
-    ):
-        raise ConfigError(
-            f"{checkpoints.directory} was trained on another data set, split or sampling than "
-            f"{run.settings.data.dir} with this config gives; resume on the same data, or use another --workdir"
-        )
-    _, parts = checkpoints.restore(run.state.parts(), step=latest)
-    return run.state.with_parts(parts)
+
+    def accept(before: Mapping[str, Any]) -> None:
+        # Checkpoints that were saved before records were listed are known by the fingerprint alone.
+        if (
+            before["fingerprint"] != metadata["fingerprint"]
+            or before.get("records", metadata["records"]) != metadata["records"]
+        ):
+            raise ConfigError(
+                f"{checkpoints.directory} was trained on another data set, split or sampling than "
+                f"{run.settings.data.dir} with this config gives; resume on the same data, or use another --workdir"
+            )
+
+    latest = checkpoints.restore_latest(run.state.parts(), accept=accept)
+    return run.state if latest is None else run.state.with_parts(latest.parts)
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
@@ -236,6 +235,27 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
     return evaluate
+
+
+def best_of(run: Run, evaluate: Callable[[TrainState], Mapping[str, float]] | None) -> Best | None:
+    """Returns the measure of the run's best checkpoint, or None where the config names none.
+
+    Args:
+        run: Run whose checkpoints are meant.
+        evaluate: Evaluation of the run; None where it has none.
+
+    Raises:
+        ConfigError: A measure is named, and the run has no evaluation.
+    """
+    settings = run.settings.checkpoint
+    if not settings.best:
+        return None
+    if evaluate is None:
+        raise ConfigError(
+            f"config.checkpoint.best={settings.best!r} needs an evaluation: set config.eval_every, and "
+            "config.data.val_folds to folds that have recordings"
+        )
+    return Best(metric=settings.best, mode=settings.best_mode)
 
 
 def _check_other_recordings(side: SampledSide, settings: PretrainingSettings) -> None:

@@ -13,7 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ecgjax.errors import CheckpointError
 from ecgjax.training import device_mesh
-from ecgjax.training.checkpoint import Checkpoints, _describe
+from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.leaf_digests import describe
 
 
 def make_parts(seed=0, width=64):
@@ -86,17 +87,17 @@ def test_restores_onto_another_sharding(tmp_path):
 def test_digest_sees_every_single_bit(dtype):
     rng = np.random.default_rng(0)
     array = np.asarray(jnp.asarray(rng.integers(0, 2, (5, 3)), dtype))
-    clean = _describe({"x": jnp.asarray(array)})["x"]
+    clean = describe({"x": jnp.asarray(array)})["x"]
     bits = 1 if dtype == "bool" else 8 * array.dtype.itemsize
     for element in range(array.size):
         for bit in range(bits):
             raw = np.array(array).view(f"u{array.dtype.itemsize}").reshape(-1)
             raw[element] ^= np.array(1 << bit, raw.dtype)
             flipped = raw.reshape(array.shape).view(array.dtype)
-            assert _describe({"x": jnp.asarray(flipped)})["x"][2] != clean[2]
+            assert describe({"x": jnp.asarray(flipped)})["x"][2] != clean[2]
     swapped = array[::-1]
     if not np.array_equal(swapped, array):
-        assert _describe({"x": jnp.asarray(swapped)})["x"][2] != clean[2]
+        assert describe({"x": jnp.asarray(swapped)})["x"][2] != clean[2]
 
 
 def test_damaged_files_are_refused_with_a_remedy(tmp_path):
