@@ -44,6 +44,7 @@ MAY_CHANGE = (
     "checkpoint.",
     "probe.",
     "mesh.",
+    "resume.",
 )
 
 #: Name of the file that is locked while a run writes to its workdir.
@@ -52,8 +53,12 @@ _LOCK_FILE = ".lock"
 # An argument that sets a leaf.
 _SETS_LEAF = re.compile(r"--?(no)?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
 
-#: Errors of the machine that no code can solve: no space, no permission, a read-only disk.
-_MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+#: Errors of the machine that no code can solve: no space, no permission, a read-only or broken disk, a folder where a
+#: file should be.
+_MACHINE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.ESTALE, errno.EISDIR, errno.ENOTDIR),
+)
 
 
 def define_flags(default: str | None = None) -> None:
@@ -293,7 +298,9 @@ def write_resolved(config: ml_collections.ConfigDict, workdir: str | Path) -> No
     """Writes every leaf of the config to `config.json` of the workdir, atomically."""
     path = Path(workdir) / CONFIG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():  # A run can resume on a disk that is full.
+        write_atomically(path, text)
 
 
 def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
@@ -320,19 +327,26 @@ def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
 
 def check_resume(
     config: ml_collections.ConfigDict, workdir: str | Path, *, defaults: Mapping[str, Value] | None = None
-) -> None:
+) -> dict[str, tuple[Value, Value]]:
     """Refuses to resume with another config than the one a workdir was started with.
 
     Args:
-        config: Config of the resumption.
+        config: Config of the resumption; leaves and sections that its `resume.allow` names may differ.
         workdir: Folder of the run.
         defaults: Values, by path, of leaves that are newer than the run.
 
+    Returns:
+        Values before and now, by path, of leaves that differ and were allowed to.
+
     Raises:
-        ConfigError: Leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
-            checkpoints without the config that they were trained with.
+        ConfigError: Leaves outside `MAY_CHANGE` differ that `resume.allow` does not name, and the message names them
+            with both values; `resume.allow` names none; or there are checkpoints without the config that they were
+            trained with.
     """
     path = Path(workdir) / CONFIG_FILE
+    # The stored config went through JSON, and both sides must have the same types.
+    now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
+    allowed = allowed_changes(now)
     if not path.is_file():
         folder = checkpoint_dir(workdir)
         if folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir()):
@@ -340,20 +354,42 @@ def check_resume(
                 f"{folder} holds checkpoints, but {path} with the config they were trained with is gone; restore it "
                 "from a copy, or use another --workdir"
             )
-        return
+        return {}
     before = {**(defaults or {}), **flat(load_resolved(workdir).to_dict())}
-    # The stored config went through JSON, and both sides must have the same types.
-    now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
-    differing = [
-        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+    differing = {
+        name: (before.get(name), now.get(name))
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE)
-    ]
-    if differing:
+    }
+    refused = {name: values for name, values in differing.items() if not _is_among(name, allowed)}
+    if refused:
         raise ConfigError(
-            f"{workdir} was started with another config: {'; '.join(differing)}. "
-            "Give the same config to go on, or another --workdir to start anew"
+            f"{workdir} was started with another config: "
+            f"{'; '.join(f'{name} was {was!r} and is {now!r}' for name, (was, now) in refused.items())}. "
+            "Give the same config to go on, or another --workdir to start anew; to change it deliberately in the "
+            f"middle of the run, --config.resume.allow={','.join([*allowed, *refused])}"
         )
+    return differing
+
+
+def allowed_changes(leaves: Mapping[str, Value]) -> tuple[str, ...]:
+    """Returns the leaves and sections that `resume.allow` names.
+
+    Args:
+        leaves: Leaves of a config by path.
+
+    Raises:
+        ConfigError: There is no such leaf or section.
+    """
+    names = tuple(filter(None, map(str.strip, str(leaves.get("resume.allow", "")).split(","))))
+    for name in names:
+        if not any(_is_among(leaf, (name,)) for leaf in leaves):
+            raise ConfigError(f"config.resume.allow={name!r} is no leaf or section of a config{meant(name, leaves)}")
+    return names
+
+
+def _is_among(leaf: str, names: Sequence[str]) -> bool:
+    return any(leaf == name or leaf.startswith(f"{name}.") for name in names)
 
 
 def parse_fractions(texts: Sequence[str]) -> list[float]:

@@ -11,11 +11,19 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path of a temporary file, which replaces `path` when the block ends without an error."""
+    """Yields the path of a temporary file, which replaces `path` when the block ends without an error.
+
+    After an error the temporary file is removed: on a disk that is full it would take the space.
+    """
     # The temporary file lies beside the other: only within a file system is the replacement atomic.
     temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ import numpy as np
 from data_pipelines.card.build_command import build_command
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
+from data_pipelines.system.visible_text import visible
 from ecgjax import encoders
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.samplers import SampledSide
 from ecgjax.system.files import write_atomically
+from ecgjax.system.machine_faults import cause_of
 from ecgjax.system.revision import code_revision
+from ecgjax.system.terminal import warn
 from ecgjax.training.settings import PretrainingSettings
 
 #: Name of the file in the folder of a run.
@@ -114,8 +117,8 @@ def versions() -> dict[str, str]:
 
 
 def exposures(about: About, step: int) -> dict[str, Any]:
-    """Returns how many records were seen after a number of steps, also in epochs."""
-    seen = step * int(about["batch_size"])
+    """Returns how many records were seen after a number of steps, also in epochs of the present data."""
+    seen = sum(size * (end - begin) for begin, end, size in _batch_sizes(about, step))
     return {
         "steps": step,
         "batch_size": about["batch_size"],
@@ -124,8 +127,21 @@ def exposures(about: About, step: int) -> dict[str, Any]:
     }
 
 
+def _batch_sizes(about: About, step: int) -> Iterator[tuple[int, int, int]]:
+    """Yields first step, end and batch size of the parts of a run up to a step."""
+    begin = 0
+    for change in about.get("changes", ()):
+        if change["name"] == "batch_size" and change["step"] < step:
+            yield begin, change["step"], int(change["was"])
+            begin = change["step"]
+    yield begin, step, int(about["batch_size"])
+
+
 def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int) -> None:
     """Writes what a run says of itself, and keeps which code earlier steps were trained with.
+
+    A file that is damaged is written anew. One that cannot be written costs no run: a warning says so, and every
+    checkpoint holds the same.
 
     Args:
         about: What the run says of itself.
@@ -140,14 +156,19 @@ def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int)
         "exposures_of_the_whole_run": exposures(about, num_steps),
         "code_from_step": _code_from_step(path, about["code"], step),
     }
-    write_atomically(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    try:
+        write_atomically(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        warn(f"{visible(str(path))} cannot be written ({cause_of(error)}); the checkpoints hold the same")
 
 
 def _code_from_step(path: Path, now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
     """Returns the code of every part of a run, with the step that it begins at."""
     try:
-        before = list(json.loads(path.read_text(encoding="utf-8"))["code_from_step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        before = json.loads(path.read_text(encoding="utf-8"))["code_from_step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        before = []
+    if not isinstance(before, list) or not all(isinstance(part, dict) and "step" in part for part in before):
         before = []
     if step and not before:  # The run is older than this file.
         before = [{"step": 0, **unknown_code()}]

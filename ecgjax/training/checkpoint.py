@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from ecgjax.system.terminal import warn
 from ecgjax.training.agreement import any_process, of_first_process
 from ecgjax.training.checkpoint_faults import fault_of
 from ecgjax.training.leaf_digests import describe, named_leaves
+from ecgjax.training.orbax_noise import silence_orbax
 
 PyTree = Any
 
@@ -141,8 +141,7 @@ class Checkpoints:
         self._policy = _Preserve.AnyPreservationPolicy(policies)
         if read_only and not self.directory.is_dir():
             raise CheckpointError(f"there are no checkpoints in {self.directory}: no such directory")
-        for logger in (logging.getLogger(), logging.getLogger("absl")):
-            logger.addFilter(_is_ours)
+        silence_orbax()
         self._pending: tuple[int, Any] | None = None
         # Whether the list that Orbax keeps of the checkpoints may not be what is on the disk.
         self._stale = False
@@ -599,11 +598,6 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore", RuntimeWarning)
             gc.collect()
         raise
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    # Orbax logs the trace of every error on every thread that it passes, hundreds of lines for a disk that is full.
-    return "orbax" not in Path(record.pathname).parts
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

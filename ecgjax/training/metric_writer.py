@@ -7,8 +7,10 @@ again; what is lost is counted.
 from __future__ import annotations
 
 import collections
+import math
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,9 @@ MOST_KEPT = 4096
 
 #: Seconds that the training waits for a disk that gives no answer, once: until it has answered nobody waits again.
 PATIENCE_S = 5.0
+
+#: Seconds for which nothing more is said of a file: a disk that is all but full takes some records and refuses others.
+SILENCE_S = 600.0
 
 #: Seconds that the end of a run waits for such a disk.
 LAST_PATIENCE_S = 10.0
@@ -41,6 +46,8 @@ class GrowingFile:
         self._kept: collections.deque[bytes] = collections.deque()
         self._cause = ""
         self._lost = 0
+        self._told_at = -math.inf
+        self._told = False
 
     def add(self, record: bytes) -> None:
         """Writes a record and those kept from before, or keeps it where that fails; says once that it does."""
@@ -57,17 +64,22 @@ class GrowingFile:
                 append_whole(self.path, self._kept[0], header=self._header)
                 self._kept.popleft()
         except Exception as error:  # Whatever it is, metrics are not worth a run.
-            if not self._cause:
-                help_ = remedy_of(error)
-                warn(
-                    f"{visible(str(self.path))} cannot be written ({cause_of(error)}); training goes on, and up to "
-                    f"{MOST_KEPT:,} records are kept for it" + (f": {help_}" if help_ else "")
-                )
-            self._cause = cause_of(error)
+            self._tell_failure(error)
             return
-        if self._cause:
-            self._cause = ""
+        if self._cause and self._told:
             warn(f"{visible(str(self.path))} is written again, with the records that were kept")
+        self._cause, self._told = "", False
+
+    def _tell_failure(self, error: Exception) -> None:
+        first, self._cause = not self._cause, cause_of(error)
+        if not first or time.monotonic() < self._told_at + SILENCE_S:
+            return
+        self._told_at, self._told = time.monotonic(), True
+        remedy = remedy_of(error)
+        warn(
+            f"{visible(str(self.path))} cannot be written ({self._cause}); training goes on, and up to {MOST_KEPT:,} "
+            "records are kept for it" + (f": {remedy}" if remedy else "")
+        )
 
     def loss(self, *, unseen: int = 0) -> str:
         """Returns a sentence on the records that were not written, or nothing where all were.

@@ -99,6 +99,13 @@ class CheckpointSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ResumeSettings:
+    """`config.resume`: what may differ between a run and its resumption."""
+
+    allow: str = leaf("", 'Leaves or sections that may differ, with commas, as "data,batch_size,seed"; empty for none.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """The sections of a config that together name a loss.
 
@@ -144,6 +151,7 @@ class PretrainingSettings:
     eval_every: int = leaf(100, "Steps between evaluations of the loss on validation; 0 for none.", bound=ZERO_OR_MORE)
     eval_batches: int = leaf(4, "Validation batches of such an evaluation.", bound=ONE_OR_MORE)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
+    resume: ResumeSettings = section(ResumeSettings)
 
     @property
     def method(self) -> MethodSettings:
