@@ -206,15 +206,28 @@ def open_pretraining_records(workdir: str | Path, *, run: str, digest: str | Non
         "it belongs to the checkpoints: restore it from where they come from, or give the command that pretrained them "
         "again, which makes it anew where the data sets are"
     )
-    if not path.is_file():
-        raise CheckpointError(f"{path}, which lists what the encoder was pretrained on, is missing; {remedy}")
-    try:
-        found = _read(path)
-    except _DAMAGE as error:
-        raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
+    found = read_pretraining_records(path, remedy=remedy)
     if found.run != run or digest not in (None, found.digest):
         raise CheckpointError(f"{path} lists the records of another run than the checkpoints beside it; {remedy}")
     return found
+
+
+def read_pretraining_records(path: Path, *, remedy: str) -> PretrainingRecords:
+    """Reads a list wherever it lies, whatever run it is of.
+
+    Args:
+        path: File of the list.
+        remedy: Remedy for a list that is missing or damaged, for messages.
+
+    Raises:
+        CheckpointError: The list is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}, which lists what the encoder was pretrained on, is missing; {remedy}")
+    try:
+        return _read(path)
+    except _DAMAGE as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def _read(path: Path) -> PretrainingRecords:

@@ -88,7 +88,7 @@ def _checked_path(folder: str | Path) -> Path:
     if (reason := why_elsewhere(path / CONFIG_FILE)) is not None:
         raise ConfigError(f"{path / CONFIG_FILE}: {reason}")
     # A run keeps its settings under the same name.
-    if checkpoint_dir(path).is_dir() or ((path / CONFIG_FILE).is_file() and _is_of_a_run(path / CONFIG_FILE)):
+    if checkpoint_dir(path).is_dir() or ((path / CONFIG_FILE).is_file() and is_of_a_run(path / CONFIG_FILE)):
         raise ConfigError(
             f"{folder}: is the folder of a run and no exported model; write one with python -m ecgjax.export "
             f"--workdir={folder} --out=DIR, and give DIR"
@@ -100,7 +100,12 @@ def _checked_path(folder: str | Path) -> Path:
     return path
 
 
-def _is_of_a_run(path: Path) -> bool:
+def is_of_a_run(path: Path) -> bool:
+    """Returns whether a file of the name that runs and exports share holds the settings of a run.
+
+    Raises:
+        ConfigError: The file is no JSON object.
+    """
     known = read_json(path)
     return "format" not in known and {"encoder", "optimizer"} <= known.keys()
 
