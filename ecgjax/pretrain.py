@@ -5,6 +5,9 @@
 Any leaf of the config can be changed on the command line (`--config.objective.temperature=.05`); `--help` after
 `--config=…` lists them with their meaning, and `=None` leaves one to the method's own default. The same command again
 resumes from the last checkpoint; after SIGTERM the run saves and leaves with status 75.
+
+  python -m ecgjax.pretrain --config=… --workdir=… --config.init.source=runs/ptbxl   # begins with that encoder
+  python -m ecgjax.pretrain --config=… --workdir=… --extend=1000                     # 1,000 steps beyond its length
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -25,22 +29,38 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
+from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.system.terminal import say
 from ecgjax.training import device_mesh
-from ecgjax.training.about import about_run, exposures, write_about
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.about import about_run, exposures, read_about, write_about
+from ecgjax.training.checkpoint import Checkpoints, latest_saved
+from ecgjax.training.extensions import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.loop import train
-from ecgjax.training.run import Run, best_of, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.resumption import changes
+from ecgjax.training.run import (
+    Run,
+    best_of,
+    describe_positives,
+    make_evaluation,
+    prepare_run,
+    records_of,
+    records_of_resumption,
+    restore_latest,
+)
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
 
-def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
+def pretrain(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, extend: int | None = None, progress: bool = True
+) -> bool:
     """Trains a run to its end, from the last checkpoint where there is one.
 
     Args:
         config: Config of the run, with the leaves of `ecgjax/defaults.py`.
         workdir: Folder of the run for checkpoints, metrics and the resolved config.
+        extend: Number of steps that the run takes beyond the length in its config, the same however often it is given;
+            None for those that were given before.
         progress: Whether a progress bar is drawn.
 
     Returns:
@@ -57,40 +77,78 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
     with run_config.exclusive(workdir) if first else contextlib.nullcontext():
         settings = defaults.settings_of(config)
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
-        run_config.check_resume(config, workdir, defaults=newer)
+        changed = run_config.check_resume(config, workdir, defaults=newer)
+        saved = latest_saved(run_config.checkpoint_dir(workdir))
+        extensions = extensions_after(workdir, extend, settings.init, saved=saved)
+        origin = origin_of(workdir, settings.init, saved=saved)
+        run = prepare_run(settings, source=origin.weights, extensions=extensions)
 
         def begin() -> None:
             # The config is written once the run is accepted: a refused run must leave an earlier run's config as it
             # was.
             if first:
                 run_config.write_resolved(config, workdir)
+                write_extensions(workdir, extensions)
 
-        return _train(prepare_run(settings), workdir, begin=begin, progress=progress)
+        return _train(run, origin, workdir, changed=changed, begin=begin, progress=progress)
 
 
-def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress: bool) -> bool:
+def _train(
+    run: Run,
+    origin: Origin,
+    workdir: str | Path,
+    *,
+    changed: Mapping[str, tuple[Any, Any]],
+    begin: Callable[[], None],
+    progress: bool,
+) -> bool:
     settings = run.settings
-    trained_on = records_of(run)
-    about = about_run(settings, run.recordings, run.side, run.split, examples_per_epoch=run.sampler.examples_per_epoch)
-    metadata = {
+    trained_on = records_of(run, earlier=origin.seen)
+    about = about_run(
+        settings,
+        run.recordings,
+        run.side,
+        run.split,
+        examples_per_epoch=run.sampler.examples_per_epoch,
+        begun_from=origin.said,
+        extensions=run.extensions,
+    )
+    metadata: dict[str, Any] = {
         "fingerprint": run.fingerprint,
+        "digests": dict(run.digests),
         "records": trained_on.digest,
+        "own_records": records_of(run).digest,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
     evaluate, keep = make_evaluation(run), settings.checkpoint
     saves = SaveSchedule(every=keep.every, minutes=keep.minutes, look_every=settings.log_every)
-    with Checkpoints(
-        run_config.checkpoint_dir(workdir), keep_last=keep.keep, keep_every=keep.keep_every, best=best_of(run, evaluate)
-    ) as checkpoints:
-        state = restore_latest(run, checkpoints, metadata)
+
+    def write_files() -> None:
         begin()
         if jax.process_index() == 0:
             trained_on.write(workdir)
-            write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
+
+    with Checkpoints(
+        run_config.checkpoint_dir(workdir),
+        keep_last=keep.keep,
+        keep_every=keep.keep_every,
+        best=best_of(run, evaluate),
+        made_anew=write_files,
+    ) as checkpoints:
+        state, before = restore_latest(run, checkpoints, metadata)
         start = int(state.step)
-        _announce(run, start)
+        if before is not None:
+            trained_on = records_of_resumption(run, trained_on, before, workdir)
+            metadata["records"] = trained_on.digest
+            if told := changes(before, metadata, told=read_about(workdir), leaves=changed, step=start):
+                about["changes"] = told
+        write_files()
+        if jax.process_index() == 0:
+            origin.write(run.warm_start, workdir, frozen=run.frozen)
+            write_about(about, workdir, step=start, num_steps=run.num_steps)
+        _announce(run, origin, start)
         with Telemetry(
             workdir,
             total_steps=run.num_steps,
@@ -118,19 +176,21 @@ def _train(run: Run, workdir: str | Path, *, begin: Callable[[], None], progress
     return finished
 
 
-def _announce(run: Run, start: int) -> None:
+def _announce(run: Run, origin: Origin, start: int) -> None:
     if jax.process_index():
         return
     if run.recordings.simulated:
         say("The recordings are SIMULATED.")
     for shard in run.recordings.store.bad_shards:
         say(f"left out: {visible(str(shard))}")
-    for line in (*run.side.describe(), *describe_positives(run)):
+    begun = origin.describe(run.warm_start, frozen=run.frozen)
+    for line in (*run.side.describe(), *describe_positives(run), *begun):
         say(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     say(
         f"{run.settings.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
-        f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps on {run.mesh.size} × "
+        f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps"
+        f"{describe_extensions(run.extensions, run.num_steps)} on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )
 
@@ -143,10 +203,18 @@ def _tell_best(checkpoints: Checkpoints) -> None:
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 after SIGTERM."""
     device_mesh.start_processes()
-    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir)
+    finished = pretrain(flags.FLAGS.config, flags.FLAGS.workdir, extend=flags.FLAGS.extend)
     return 0 if finished else run_config.EXIT_STOPPED
 
 
 if __name__ == "__main__":
     run_config.define_flags()
+    flags.DEFINE_integer(
+        "extend",
+        None,
+        "Steps that a run takes beyond the length in its config. They are counted from that length and not from where "
+        "the run stands, and kept in the workdir: the same command again, with the flag or without, goes on to the "
+        "same end. Give more to extend it again. A schedule that has come to 0 needs --config.init.schedule.",
+        lower_bound=1,
+    )
     run_config.run(main, leaves=defaults.leaves)

@@ -34,12 +34,15 @@ CONFIG_FILE = "config.json"
 EXIT_STOPPED = 75
 
 #: Leaves, or beginnings of their paths, that may differ between a run and its resumption: where the data lie, how often
-#: things happen, and how the result is evaluated. Everything else changes the numbers.
+#: things happen, how the result is evaluated, and how an extension goes on, which the workdir keeps. Everything else
+#: changes the numbers.
 MAY_CHANGE = (
     "data.allow_bad_shards",
     "data.dir",
     "data.links",
     "data.store",
+    "init.schedule",
+    "init.share",
     "log_every",
     "checkpoint.",
     "probe.",

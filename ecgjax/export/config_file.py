@@ -23,7 +23,7 @@ from ecgjax.settings.sections import Tree, flat, tree_of
 from ecgjax.training.about import About, exposures, versions
 
 #: Settings that are paths on the machine of the training.
-PATHS = ("data.dir", "data.links", "columns.paired")
+PATHS = ("data.dir", "data.links", "columns.paired", "init.source")
 
 
 def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: StableHLO | None) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def _training(run: TrainedRun) -> dict[str, Any]:
     settings = run.settings
     return {
         **exposures(run.about, run.encoder.step),
+        **{name: run.about[name] for name in ("begun_from", "extensions") if name in run.about},
         "objective": {
             "loss": tree_of(settings.objective),
             "relation": tree_of(settings.relation),
@@ -81,7 +82,16 @@ def without_paths(tree: Tree) -> dict[str, Any]:
 
 
 def data_of(about: About) -> list[dict[str, Any]]:
-    """Returns the data sets of a training: counts of what was trained on, licence and its terms."""
+    """Returns the data sets of a training: counts of what was trained on, licence and its terms.
+
+    Those of the training whose weights it began with come last, each with the name of the encoder in `begun_from`.
+    """
+    begun_from = about.get("begun_from")
+    earlier = [] if begun_from is None else [{"begun_from": begun_from["name"], **each} for each in begun_from["data"]]
+    return [*_own_data(about), *earlier]
+
+
+def _own_data(about: About) -> list[dict[str, Any]]:
     names = ("name", "fingerprint", "records", "patients", "simulated", "licence", "citation", "build_command")
     return [
         {

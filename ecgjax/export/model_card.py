@@ -76,7 +76,7 @@ def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> s
         "license_name": "see-licence-citation-and-terms-of-the-data",
         "library_name": "ecgjax",
         "tags": tags,
-        "datasets": [dataset["name"] for dataset in description["data"]],
+        "datasets": list(dict.fromkeys(dataset["name"] for dataset in description["data"])),
         "metrics": list(metrics),
     }
     # Every value of JSON is one of YAML.
@@ -84,11 +84,11 @@ def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> s
 
 
 def _opening(description: Mapping[str, Any]) -> str:
-    simulated = [dataset["name"] for dataset in description["data"] if dataset["simulated"]]
+    simulated = list(dict.fromkeys(dataset["name"] for dataset in description["data"] if dataset["simulated"]))
     title = f"# ECG encoder {description['architecture']}"
     if not simulated:
         return title
-    if len(simulated) == len(description["data"]):
+    if all(dataset["simulated"] for dataset in description["data"]):
         which = "All recordings that it was trained on are"
     else:
         which = f"The recordings of {' and '.join(simulated)}, which it was trained on among others, are"
@@ -119,6 +119,7 @@ def _training(description: Mapping[str, Any]) -> list[str]:
     names = {name: objective[name].get("name") for name in ("loss", "relation", "miner")}
     dirty = {True: ", with changes that are in no commit", False: "", None: ""}[training["git_dirty"]]
     return [
+        *_begun_from(training.get("begun_from")),
         f"- Objective: {', '.join(f'{part} {name}' for part, name in names.items() if name)}.",
         f"- Records seen: {training['exposures']:,} ({training['steps']:,} steps of {training['batch_size']:,}), "
         f"{training['epochs']:.4g} epochs.",
@@ -126,10 +127,26 @@ def _training(description: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _begun_from(said: Mapping[str, Any] | None) -> list[str]:
+    """Returns a line for every encoder that training went on from, the latest first."""
+    lines: list[str] = []
+    while said is not None:
+        labels = f", which was pretrained with labels ({', '.join(said['labels'])})" if said["labels"] else ""
+        listed = "" if said["listed"] else "; its pretraining records are not listed"
+        lines.append(
+            visible(
+                f"- {'Began' if not lines else 'That one began'} with the weights of the encoder {said['name']} "
+                f"(step {said['step']:,}, digest {said['weights_digest']}){labels}{listed}."
+            )
+        )
+        said = said["begun_from"]
+    return lines
+
+
 def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
-            visible(f"{dataset['name']}{' (SIMULATED)' if dataset['simulated'] else ''}"),
+            visible(f"{dataset['name']}{' (SIMULATED)' if dataset['simulated'] else ''}{_by(dataset)}"),
             f"{dataset['records']:,}",
             f"{dataset['patients']:,}",
             dataset["fingerprint"],
@@ -138,6 +155,10 @@ def _data_table(data: Sequence[Mapping[str, Any]]) -> str:
         for dataset in data
     ]
     return format_table(("data set", "records", "patients", "fingerprint", "built by"), rows)
+
+
+def _by(dataset: Mapping[str, Any]) -> str:
+    return f", by {dataset['begun_from']}" if "begun_from" in dataset else ""
 
 
 def _results(evaluations: Evaluations, statistics: str) -> list[str]:
@@ -179,7 +200,9 @@ def _terms(data: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for dataset in data
     ]
-    alike = [dataset["name"] for dataset in data if is_share_alike(dataset["licence"])]
+    # A data set that two trainings have seen has one licence.
+    lines = list(dict.fromkeys(lines))
+    alike = list(dict.fromkeys(dataset["name"] for dataset in data if is_share_alike(dataset["licence"])))
     if alike:
         lines.append(
             f"\nSHARE-ALIKE: the licence of {' and '.join(map(visible, alike))} asks that what is derived from the "

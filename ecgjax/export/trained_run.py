@@ -53,8 +53,10 @@ class TrainedRun:
 
     @property
     def simulated(self) -> bool:
-        """Whether any data set of the training was simulated."""
-        return any(dataset["simulated"] for dataset in self.about["data"])
+        """Whether any data set of the training, or of one before it, was simulated."""
+        begun_from = self.about.get("begun_from")
+        earlier = () if begun_from is None else begun_from["data"]
+        return any(dataset["simulated"] for dataset in (*self.about["data"], *earlier))
 
 
 def open_trained_run(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.system.visible_text import visible
 from ecgjax.data.recordings import Recordings
 from ecgjax.errors import ConfigError, check_known
 from ecgjax.leakage.overlaps import describe, find_overlaps
@@ -57,8 +58,9 @@ def guard(
         ConfigError: There are overlaps, and `overlaps` is `"refuse"`.
     """
     result = find_overlaps(recordings, trained_on, records, directories=directories)
+    cautions = (*result.cautions, *earlier_trainings(trained_on))
     if not result.found:
-        return recordings, result.cautions
+        return recordings, cautions
     described = describe(result, recordings, trained_on)
     if overlaps == "refuse":
         raise ConfigError(
@@ -69,9 +71,9 @@ def guard(
             "and say so in the report --config.probe.overlaps=mark"
         )
     if overlaps == "mark":
-        return recordings, (f"{described}.", *result.cautions)
+        return recordings, (f"{described}.", *cautions)
     left_out = f"{described}: they are left out of validation and test."
-    return _without(recordings, result.records), (left_out, *result.cautions)
+    return _without(recordings, result.records), (left_out, *cautions)
 
 
 def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
@@ -79,6 +81,23 @@ def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
     excluded = {**recordings.split.excluded, DROPPED: len(records)}
     split = dataclasses.replace(recordings.split, val=val, test=test, excluded=excluded)
     return dataclasses.replace(recordings, split=split)
+
+
+def earlier_trainings(trained_on: PretrainingRecords, *, name: str = "the encoder") -> tuple[str, ...]:
+    """Returns cautions on the trainings before the one that a list is of.
+
+    Args:
+        trained_on: List of the encoder's pretraining records.
+        name: Name of the encoder within a sentence.
+    """
+    unlisted = tuple(
+        f"Training of {name} began with the weights of '{visible(source)}', which had no list of its pretraining "
+        "records: whether records here, copies of them or their patients were among those cannot be checked. The "
+        "command that pretrained it, given once more, adds the list to a run, and python -m ecgjax.export "
+        "--with_signatures to a model; a run that then begins with it has both lists."
+        for source in trained_on.unlisted
+    )
+    return (*unlisted, *labelled(trained_on.labels, name=f"What {name} began with"))
 
 
 def not_listed(encoder: str, *, among: str) -> str:

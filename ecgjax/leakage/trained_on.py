@@ -10,16 +10,22 @@
   which copies are found. They are copied into the list, so that copies are found where the data sets themselves are not
   available;
 - its number in its data set, by which its signal is read where the data are available.
+
+An encoder that begins with another one's weights has also seen what that one was trained on: its list is the union of
+both, the records of earlier trainings last (`after`). Of an earlier training without a list, the list keeps the name.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +44,8 @@ _VERSION = 1
 _KEY_BYTES = 16
 _HEADER = "header"
 _COLUMNS = ("content", "patient", "number", "order_free_signature", "envelope")
+# Fields of the header of a run that began with another one's weights.
+_EARLIER = ("num_earlier", "unlisted", "labels")
 
 # Errors that zip archives and NumPy raise where a file is damaged.
 _DAMAGE = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
@@ -75,6 +83,9 @@ class PretrainingRecords:
         number: Number of each record in its data set, `int64[n]`.
         order_free_signature: Order-free signatures, `int8[n, 192]`, zero in data sets that are not traced.
         envelope: Envelopes, `int8[n, 256]`, without samples in data sets that are not traced.
+        num_earlier: Number of the last sources whose records an earlier training has seen, and not this one.
+        unlisted: Names of encoders that training went on from, and of which no list of their records is known.
+        labels: Questions whose answers earlier trainings used.
     """
 
     run: str
@@ -84,6 +95,9 @@ class PretrainingRecords:
     number: np.ndarray
     order_free_signature: np.ndarray
     envelope: np.ndarray
+    num_earlier: int = 0
+    unlisted: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -96,12 +110,75 @@ class PretrainingRecords:
         digest.update(repr([(each.name, each.fingerprint, each.num_records) for each in self.sources]).encode())
         for column in (self.content, self.patient, self.number):
             digest.update(np.ascontiguousarray(column).data)
+        # A run that began at random keeps the digest that it had before lists told of earlier trainings.
+        if any(told := self._of_earlier()):
+            digest.update(repr(told).encode())
         return digest.hexdigest()
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
         """First record of each data set, and at the end the number of all records, `int64[sources + 1]`."""
         return np.cumsum([0, *(each.num_records for each in self.sources)])
+
+    def _of_earlier(self) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+        return self.num_earlier, self.unlisted, self.labels
+
+    @property
+    def earlier(self) -> PretrainingRecords:
+        """What earlier trainings alone have seen."""
+        return self._of_sources(np.arange(len(self.sources)) >= len(self.sources) - self.num_earlier)
+
+    def after(self, earlier: PretrainingRecords) -> PretrainingRecords:
+        """Returns the list of an encoder that was trained on these records, after an earlier training on others.
+
+        Args:
+            earlier: All that the encoder had seen before, the trainings before that one included.
+        """
+        # What both have seen is listed once: chains of trainings on the same data would grow without end.
+        own: dict[str, list[np.ndarray]] = collections.defaultdict(lambda: [np.zeros(0, np.int64)])
+        for source, numbers in self._numbers():
+            own[source.fingerprint].append(numbers)
+        new = [~np.isin(numbers, np.concatenate(own[source.fingerprint])) for source, numbers in earlier._numbers()]
+        others = earlier._chosen(np.concatenate([np.zeros(0, bool), *new]))
+        return dataclasses.replace(
+            self,
+            content=np.concatenate([self.content, others.content]),
+            patient=np.concatenate([self.patient, others.patient]),
+            number=np.concatenate([self.number, others.number]),
+            order_free_signature=np.concatenate([self.order_free_signature, others.order_free_signature]),
+            envelope=np.concatenate([self.envelope, others.envelope]),
+            sources=(*self.sources, *others.sources),
+            num_earlier=self.num_earlier + len(others.sources),
+            unlisted=tuple(dict.fromkeys((*self.unlisted, *earlier.unlisted))),
+            labels=tuple(dict.fromkeys((*self.labels, *earlier.labels))),
+        )
+
+    def _numbers(self) -> list[tuple[Source, np.ndarray]]:
+        """Returns every source with the numbers of its records in its data set."""
+        places = zip(self.sources, self.starts[:-1], self.starts[1:], strict=True)
+        return [(source, self.number[begin:end]) for source, begin, end in places]
+
+    def _of_sources(self, which: np.ndarray) -> PretrainingRecords:
+        return self._chosen(np.repeat(which, [each.num_records for each in self.sources]))
+
+    def _chosen(self, which: np.ndarray) -> PretrainingRecords:
+        """Returns the list of the records of a mask, `bool[n]`, without the data sets that nothing is left of."""
+        counts = [int(which[begin:end].sum()) for begin, end in itertools.pairwise(self.starts)]
+        left = [
+            dataclasses.replace(source, num_records=count)
+            for source, count in zip(self.sources, counts, strict=True)
+            if count
+        ]
+        return dataclasses.replace(
+            self,
+            content=self.content[which],
+            patient=self.patient[which],
+            number=self.number[which],
+            order_free_signature=self.order_free_signature[which],
+            envelope=self.envelope[which],
+            sources=tuple(left),
+            num_earlier=0,
+        )
 
     def write(self, workdir: str | Path) -> None:
         """Writes the list into the folder of a run, unless the same list is there."""
@@ -114,6 +191,8 @@ class PretrainingRecords:
             return
         versions = {"version": _VERSION, "order_free_version": ORDER_FREE_VERSION}
         header = {**versions, "run": self.run, "sources": [dataclasses.asdict(each) for each in self.sources]}
+        if any(earlier := self._of_earlier()):
+            header |= dict(zip(_EARLIER, earlier, strict=True))
         columns = {name: getattr(self, name) for name in _COLUMNS}
         with replacing(path) as temporary, temporary.open("wb") as file:
             # The archive is not compressed, because hashes cannot be and signatures hardly can.
@@ -141,6 +220,31 @@ def pretraining_records(recordings: Recordings, records: np.ndarray, *, run: str
         number=np.concatenate([own for _, own in parts]),
         order_free_signature=np.concatenate([traces_of(dataset, own)[0] for dataset, own in parts]),
         envelope=np.concatenate([traces_of(dataset, own)[1] for dataset, own in parts]),
+    )
+
+
+def seen_by(listed: PretrainingRecords | None, *, name: str, labels: Sequence[str] = ()) -> PretrainingRecords:
+    """Returns all that an encoder has seen, as far as it is known, for a training that goes on from it.
+
+    Args:
+        listed: List of the encoder's records; None where there is none.
+        name: Name of the encoder, which stands for its records where there is no list.
+        labels: Questions whose answers its own training used.
+    """
+    if listed is None:
+        listed = dataclasses.replace(_no_records(), unlisted=(name,))
+    return dataclasses.replace(listed, labels=tuple(dict.fromkeys((*listed.labels, *labels))))
+
+
+def _no_records() -> PretrainingRecords:
+    return PretrainingRecords(
+        run="",
+        sources=(),
+        content=np.zeros((0, _KEY_BYTES), np.uint8),
+        patient=np.zeros((0, _KEY_BYTES), np.uint8),
+        number=np.zeros(0, np.int64),
+        order_free_signature=np.zeros((0, SIGNATURE_BYTES), np.int8),
+        envelope=np.zeros((0, ENVELOPE_SAMPLES), np.int8),
     )
 
 
@@ -237,4 +341,11 @@ def _read(path: Path) -> PretrainingRecords:
         if (header["version"], header["order_free_version"]) != (_VERSION, ORDER_FREE_VERSION):
             raise ValueError("written by another version of ecgjax")
         sources = tuple(Source(**each) for each in header["sources"])
-        return PretrainingRecords(run=header["run"], sources=sources, **{name: arrays[name] for name in _COLUMNS})
+        return PretrainingRecords(
+            run=header["run"],
+            sources=sources,
+            **{name: arrays[name] for name in _COLUMNS},
+            num_earlier=int(header.get("num_earlier", 0)),
+            unlisted=tuple(header.get("unlisted", ())),
+            labels=tuple(header.get("labels", ())),
+        )

@@ -1,6 +1,7 @@
 """Optimisers, learning-rate schedules, their settings, and averaged weights."""
 
 from ecgjax.optim.averaging import average
+from ecgjax.optim.extension import Extension
 from ecgjax.optim.optimizers import (
     BASE_BATCH,
     DECAYED,
@@ -18,6 +19,7 @@ __all__ = [
     "BASE_BATCH",
     "DECAYED",
     "DEFAULT_WARMUP_FRACTION",
+    "Extension",
     "OPTIMIZERS",
     "OptimizerSettings",
     "SCALINGS",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -21,6 +21,7 @@ import optax
 from jax import Array
 
 from ecgjax.errors import ConfigError, chosen
+from ecgjax.optim.extension import Extension, extended, warmup_steps
 from ecgjax.optim.parameters import Parameter, layer_factors, matching, name_of, parameters
 from ecgjax.optim.settings import OptimizerSettings
 
@@ -107,7 +108,7 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 _NOT_SETTINGS = ("shape", "known", "decay")
 
 
-def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
+def schedule(settings: OptimizerSettings, num_steps: int, *, extensions: Sequence[Extension] = ()) -> optax.Schedule:
     """Returns the schedule: a function from a step to the share of the peak learning rate, 0 to 1.
 
     `warmup_cosine` rises evenly from 0 over `warmup_fraction` of the run and falls in a cosine to `final_fraction`.
@@ -115,16 +116,16 @@ def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
 
     Args:
         settings: Settings of the optimiser.
-        num_steps: Number of steps of the whole run.
+        num_steps: Number of steps of the run as its config has them.
+        extensions: Steps beyond these.
 
     Raises:
-        ConfigError: The schedule's name is unknown.
+        ConfigError: The schedule's name is unknown, or it ends at 0 and an extension does not say how to go on.
     """
     fraction = settings.warmup_fraction
     if fraction is None:
         fraction = 0.0 if settings.schedule == "constant" else DEFAULT_WARMUP_FRACTION
-    # Warm-up and cosine get at least one step each, whatever the fraction: optax refuses a cosine of none.
-    warmup = min(max(1, round(fraction * num_steps)), max(1, num_steps - 1))
+    warmup = warmup_steps(fraction, num_steps)
     schedules: dict[str, Callable[[], optax.Schedule]] = {
         "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(
             init_value=0.0,
@@ -136,11 +137,20 @@ def schedule(settings: OptimizerSettings, num_steps: int) -> optax.Schedule:
         "warmup_constant": lambda: optax.linear_schedule(0.0, 1.0, warmup),
         "constant": lambda: optax.linear_schedule(0.0, 1.0, warmup) if fraction else optax.constant_schedule(1.0),
     }
-    return chosen(schedules, settings.schedule, setting="config.optimizer.schedule")()
+    shape = chosen(schedules, settings.schedule, setting="config.optimizer.schedule")()
+    again = DEFAULT_WARMUP_FRACTION if settings.warmup_fraction is None else settings.warmup_fraction
+    for each in extensions:
+        shape = extended(shape, each, settings, num_steps=num_steps, fraction=again)
+    return shape
 
 
 def create(
-    settings: OptimizerSettings, *, num_steps: int, batch_size: int, params: Any
+    settings: OptimizerSettings,
+    *,
+    num_steps: int,
+    batch_size: int,
+    params: Any,
+    extensions: Sequence[Extension] = (),
 ) -> optax.GradientTransformation:
     """Builds the optimiser that settings name.
 
@@ -150,13 +160,15 @@ def create(
 
     Args:
         settings: Settings of the optimiser.
-        num_steps: Number of steps of the whole run.
+        num_steps: Number of steps of the run as its config has them.
         batch_size: Number of recordings of the global batch.
         params: Parameters to optimise, arrays or shapes, with the encoder's under `encoder`.
+        extensions: Steps beyond these.
 
     Raises:
         ConfigError: A name is unknown, the optimiser does not take a setting, a pattern of `rates` or `frozen` is found
-            in no parameter, or every parameter is frozen.
+            in no parameter, every parameter is frozen, or the schedule ends at 0 and an extension does not say how to
+            go on.
     """
     known = parameters(params)
     function = chosen(OPTIMIZERS, settings.name, setting="config.optimizer.name")
@@ -173,7 +185,7 @@ def create(
     decay = _decay(known, settings.weight_decay, decayed)
     optimizer = optax.chain(
         *clip,
-        function(schedule(settings, num_steps), known, decay=decay, **arguments),
+        function(schedule(settings, num_steps, extensions=extensions), known, decay=decay, **arguments),
         # The schedule runs up to 1 for all; the peaks differ by parameter, and are multiplied in last.
         _by_parameter(lambda name, update, _: update * jnp.asarray(rates[name], update.dtype)),
     )

@@ -45,6 +45,8 @@ class EncoderSource:
             simulated, and licence; empty for such a run.
         weights_digest: Digest of parameters and statistics.
         run: Settings of the run; None for an exported model.
+        begun_from: Statements about the encoder whose weights the training began with (`beginning.py`); None for
+            random ones.
     """
 
     place: Path
@@ -55,6 +57,7 @@ class EncoderSource:
     data: tuple[Mapping[str, Any], ...]
     weights_digest: str
     run: RunSettings | None
+    begun_from: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -110,6 +113,7 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         data=() if about is None else tuple(data_of(about)),
         weights_digest=digest_of(tensors),
         run=settings,
+        begun_from=None if about is None else about.get("begun_from"),
     )
 
 
@@ -136,6 +140,7 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
         data=data,
         weights_digest=model.weights_digest,
         run=None,
+        begun_from=model.training.get("begun_from"),
     )
 
 

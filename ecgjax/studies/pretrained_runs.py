@@ -143,7 +143,7 @@ def keep_apart(
                 recordings, trained_on, recordings.split.train, directories=run.directories
             )
         result = compared[trained_on.digest]
-        found += result.cautions
+        found += [*result.cautions, *guard.earlier_trainings(trained_on, name=run.title)]
         if not result.found:
             continue
         described = f"{run.title}: {describe(result, recordings, trained_on)}"

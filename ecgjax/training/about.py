@@ -6,9 +6,10 @@ revision of the code. Neither ids nor dates nor paths are part of it, so that it
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from data_pipelines.system.visible_text import visible
 from ecgjax import encoders
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.samplers import SampledSide
+from ecgjax.optim import Extension
 from ecgjax.system.files import write_atomically
 from ecgjax.system.machine_faults import cause_of
 from ecgjax.system.revision import code_revision
@@ -49,6 +51,8 @@ def about_run(
     *,
     examples_per_epoch: int,
     this_code: bool = True,
+    begun_from: Mapping[str, Any] | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> dict[str, Any]:
     """Returns what a run says of itself, but for how far it has come.
 
@@ -59,6 +63,8 @@ def about_run(
         split: Encoder of the run.
         examples_per_epoch: Number of recordings of an epoch of the run's sampler.
         this_code: Whether the run is trained by the code at hand, rather than told of later.
+        begun_from: Statements about the encoder whose weights the run began with; None for random ones.
+        extensions: Steps beyond the length in the run's config.
     """
     encoder, form = encoders.merge(split), recordings.format
     return {
@@ -77,6 +83,8 @@ def about_run(
         "examples_per_epoch": examples_per_epoch,
         "data": [_about_dataset(dataset, own) for dataset, own in recordings.numbers_by_dataset(side.records)],
         "code": code() if this_code else unknown_code(),
+        **({} if begun_from is None else {"begun_from": begun_from}),
+        **({"extensions": [dataclasses.asdict(each) for each in extensions]} if extensions else {}),
     }
 
 
@@ -154,7 +162,7 @@ def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int)
         **{name: value for name, value in about.items() if name != "code"},
         "exposures_when_written": exposures(about, step),
         "exposures_of_the_whole_run": exposures(about, num_steps),
-        "code_from_step": _code_from_step(path, about["code"], step),
+        "code_from_step": _code_from_step(workdir, about["code"], step),
     }
     try:
         write_atomically(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
@@ -162,12 +170,18 @@ def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int)
         warn(f"{visible(str(path))} cannot be written ({cause_of(error)}); the checkpoints hold the same")
 
 
-def _code_from_step(path: Path, now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
-    """Returns the code of every part of a run, with the step that it begins at."""
+def read_about(workdir: str | Path) -> dict[str, Any]:
+    """Returns what the folder of a run says of it; nothing where the file is missing or damaged."""
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["code_from_step"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        before = []
+        told = json.loads((Path(workdir) / ABOUT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _code_from_step(workdir: str | Path, now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """Returns the code of every part of a run, with the step that it begins at."""
+    before = read_about(workdir).get("code_from_step", [])
     if not isinstance(before, list) or not all(isinstance(part, dict) and "step" in part for part in before):
         before = []
     if step and not before:  # The run is older than this file.

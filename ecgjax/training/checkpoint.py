@@ -5,24 +5,26 @@ that an encoder is loaded without the optimiser. Beside the parts it holds type,
 otherwise storage that flips a bit would restore silently.
 
 A save that fails is told, and the run goes on: only a last one that fails is an error. A checkpoint that is damaged is
-told and passed over for the one before it; a run that goes on to write sets it aside under another name, so that its own
-checkpoint of that step has a place.
+told and passed over for the one before it. A run that goes on to write sets it aside under another name, which leaves
+its own checkpoint of that step a place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
 from data_pipelines.system.visible_text import visible
@@ -113,6 +115,7 @@ class Checkpoints:
         keep_last: Number of the latest checkpoints that are kept.
         keep_every: Number of steps whose multiples are kept for good; None for none.
         best: Measure of the one checkpoint that is kept as the best; None for none.
+        made_anew: Function that is called where the directory was removed and is made anew, for what lies beside it.
         read_only: Whether nothing is made, renamed or removed, so that a run still writing there is not disturbed.
 
     Raises:
@@ -126,11 +129,12 @@ class Checkpoints:
         keep_last: int = 2,
         keep_every: int | None = None,
         best: Best | None = None,
+        made_anew: Callable[[], None] = lambda: None,
         read_only: bool = False,
     ):
         self.directory = Path(directory).absolute()
         self._read_only = read_only
-        self._best = best
+        self._best, self._made_anew = best, made_anew
         # Values of `best` by step, of those checkpoints that were evaluated.
         self._values: dict[int, float] = {}
         policies: list[Any] = [_Preserve.LatestN(keep_last)]
@@ -198,7 +202,9 @@ class Checkpoints:
         """
         if problem := self._finish():
             good = self._last_good()
-            last = "there is no checkpoint yet" if good is None else f"the last good checkpoint is that of step {good:,}"
+            last = (
+                "there is no checkpoint yet" if good is None else f"the last good checkpoint is that of step {good:,}"
+            )
             warn(f"{problem}. Training goes on and saves again when that is due; {last}")
         parts = {name: tree for name, tree in parts.items() if jax.tree.leaves(tree)}  # Orbax refuses empty trees.
         leaves = {name: describe(tree) for name, tree in parts.items()}
@@ -268,6 +274,8 @@ class Checkpoints:
             warn(f"{self._name()} was removed while the run was going on, with all checkpoints in it; it is made anew")
         self._close()
         self._orbax, self._stale = self._open(), False
+        if gone:
+            self._made_anew()
 
     def _note(self, step: int, metadata: Mapping[str, Any]) -> None:
         evaluation = metadata.get(EVALUATION)
@@ -294,7 +302,9 @@ class Checkpoints:
 
     def _best_of(self, steps: Sequence[int]) -> int | None:
         """Returns the best of some steps, the earlier of two that are equal; None where none was evaluated."""
-        values = {step: self._values[step] for step in sorted(steps) if not math.isnan(self._values.get(step, math.nan))}
+        values = {
+            step: self._values[step] for step in sorted(steps) if not math.isnan(self._values.get(step, math.nan))
+        }
         if self._best is None or not values:
             return None
         best = self._best.best_of(values.values())
@@ -361,7 +371,7 @@ class Checkpoints:
         return latest.step, latest.parts
 
     def restore_latest(
-        self, templates: Mapping[str, PyTree], *, accept: Callable[[Mapping[str, Any]], None] | None = None
+        self, templates: Mapping[str, PyTree], *, accept: Callable[[int, Mapping[str, Any]], None] | None = None
     ) -> Restored | None:
         """Restores the latest checkpoint that is good, and tells of later ones that are not.
 
@@ -370,7 +380,8 @@ class Checkpoints:
 
         Args:
             templates: Trees as for `restore`.
-            accept: Function of a checkpoint's metadata that raises an error where the run must not go on from it.
+            accept: Function of a checkpoint's step and metadata that raises an error where the run must not go on from
+                it.
 
         Returns:
             The checkpoint; None where there is none at all.
@@ -420,15 +431,16 @@ class Checkpoints:
                 warn(f"checkpoint {visible(str(self._path(step)))} is damaged: {cause}; step {taken:,} is taken")
             return
         faults = {self._path(step): f"is damaged: {cause}" for step, cause in refused}
-        if first:
+        faults |= dict.fromkeys(self._strays(), "is no checkpoint: it is no folder")
+        begin = f"from step {taken:,}" if taken else "at step 0"
+        for path, fault in faults.items() if first else ():
+            aside = free_name(path, _ASIDE)
             try:
-                for path, fault in (faults | dict.fromkeys(self._strays(), "is no checkpoint: it is no folder")).items():
-                    aside = free_name(path, _ASIDE)
-                    path.rename(aside)
-                    begin = f"from step {taken:,}" if taken else "at step 0"
-                    warn(f"{visible(str(path))} {fault}; it is kept as {aside.name}, and the run begins {begin}")
+                path.rename(aside)
             except OSError as error:
                 failed = f"{visible(str(path))} {fault}, and cannot be renamed: {_with_remedy(error)}"
+                break
+            warn(f"{visible(str(path))} {fault}; it is kept as {aside.name}, and the run begins {begin}")
         if any_process(bool(failed)):
             raise CheckpointError(failed or "the first process could not set a damaged checkpoint aside")
         if refused:
@@ -439,7 +451,7 @@ class Checkpoints:
         return [path for path in sorted(self.directory.iterdir()) if path.name.isdecimal() and not path.is_dir()]
 
     def _restored(
-        self, templates: Mapping[str, PyTree], step: int, accept: Callable[[Mapping[str, Any]], None] | None = None
+        self, templates: Mapping[str, PyTree], step: int, accept: Callable[[int, Mapping[str, Any]], None] | None = None
     ) -> Restored:
         fault, custom = fault_of(self._path(step), parts=list(templates)), {}
         if not fault:
@@ -449,7 +461,7 @@ class Checkpoints:
                 fault = shortened(str(error))
         self._refuse_damaged(step, fault)
         if accept is not None:
-            accept(custom["metadata"])
+            accept(step, custom["metadata"])
         stored = custom["leaves"]
         wanted = {part: jax.tree.map(_abstract, tree) for part, tree in templates.items()}
         for part, tree in wanted.items():
@@ -470,6 +482,26 @@ class Checkpoints:
                 fault = f"{', '.join(bad[:5])} ({len(bad)} of {len(digests)} leaves of {part}) is not what was saved"
                 self._refuse_damaged(step, fault)
         return Restored(step=step, parts={**wanted, **parts}, metadata=custom["metadata"])
+
+    def arrays(self, part: str, *, step: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of a part by their names, whatever they are; none where there is no such part.
+
+        Args:
+            part: Name of the part.
+            step: Step of the checkpoint.
+
+        Raises:
+            CheckpointError: There is no such checkpoint, or it is damaged.
+        """
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        stored = self._custom(step)["leaves"].get(part, {})
+        template: dict[str, Any] = {}
+        for name, (dtype, shape, _) in stored.items():
+            *above, last = name.split("/")
+            inner = functools.reduce(lambda tree, key: tree.setdefault(key, {}), above, template)
+            inner[last] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=here)
+        _, parts = self.restore({part: template}, step=step)
+        return {name: np.asarray(leaf) for name, leaf in named_leaves(parts[part])}
 
     def _refuse_damaged(self, step: int, fault: str) -> None:
         """Raises an error on every process where any has found a fault."""
@@ -583,6 +615,36 @@ def _is_shortage(error: Exception) -> bool:
     # A disk that is full is named alike, but with the system's own number.
     text = str(error)
     return isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in text and "os_error_code" not in text)
+
+
+class Saved(NamedTuple):
+    """A finished checkpoint.
+
+    Attributes:
+        step: Number of finished updates.
+        metadata: Metadata that `Checkpoints.save` stored with it.
+    """
+
+    step: int
+    metadata: Mapping[str, Any]
+
+
+def latest_saved(directory: str | Path) -> Saved | None:
+    """Returns the latest finished checkpoint of a directory whose metadata is sound, or None where there is none.
+
+    Nothing is made, renamed or removed.
+
+    Args:
+        directory: Directory of checkpoints.
+    """
+    if not Path(directory).is_dir():
+        return None
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        for step in reversed(checkpoints.steps()):
+            # Whether none is sound is told where the state is restored.
+            with contextlib.suppress(CheckpointError):
+                return Saved(step, checkpoints.metadata(step))
+    return None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is wrong with the folder of a checkpoint, in words: empty, foreign, cut short, with parts missing or unreadable."""
+"""What is wrong with the folder of a checkpoint, in words: empty, foreign, cut short, parts missing or unreadable."""
 
 from __future__ import annotations
 

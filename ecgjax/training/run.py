@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,14 +23,22 @@ from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import Columns, row_columns
 from ecgjax.data.samplers import SampledSide
 from ecgjax.encoders import cost
-from ecgjax.errors import ConfigError, chosen
-from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
+from ecgjax.errors import CheckpointError, ConfigError, chosen
+from ecgjax.leakage.trained_on import (
+    RECORDS_FILE,
+    PretrainingRecords,
+    pretraining_records,
+    read_pretraining_records,
+)
+from ecgjax.optim import Extension
 from ecgjax.training import device_mesh
-from ecgjax.training.assembly import assemble
+from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.checkpoint import Best, Checkpoints
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
+from ecgjax.training.resumption import refuse_changes
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
+from ecgjax.training.warm_start import SourceWeights, WarmStart, begin_with, check_source
 
 #: Version that is raised when the same config, data and seed no longer give the same batches and views. Since 2, crops
 #: keep to what was recorded. Since 3, augmentations are keyed by name, and Gaussian noise comes from hashed bits.
@@ -43,6 +52,18 @@ _MOST_STEPS = 2**31 - 1
 COLUMNS = {"patient": "group", "valid_start": "valid_start", "valid_samples": "valid_samples"}
 
 
+class Resumption(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        state: State of its first step.
+        before: Metadata of the checkpoint that it comes from; None at the beginning of a run.
+    """
+
+    state: TrainState
+    before: Mapping[str, Any] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A pretraining run, ready for its first step.
@@ -54,11 +75,15 @@ class Run:
         columns: Columns of metadata beside patient and signal that the method uses, by name, `[n, …]` over all
             recordings.
         fingerprint: Digest of all that decides which rows and views a step gets.
+        digests: Digests of the parts of that, by their names (`resumption.PARTS`).
         mesh: Mesh of all devices of the run.
         sampler: Sampler of training records.
-        split: Encoder at initialisation.
+        split: Encoder at initialisation, or with the weights that the run begins with.
+        frozen: Names of the parameters that stay as they are.
         layout: Rows of embeddings that a recording becomes.
-        num_steps: Number of steps of the whole run.
+        num_steps: Number of steps of the whole run, its extensions included.
+        extensions: Steps beyond the length in the config.
+        warm_start: Match of the weights that the run begins with; None where it begins at random, or resumes.
         state: State before the first step, on the mesh.
         step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
         loss: Loss as `steps.pretraining_loss` returns it.
@@ -71,11 +96,15 @@ class Run:
     side: SampledSide
     columns: Columns
     fingerprint: str
+    digests: Mapping[str, str]
     mesh: Mesh
     sampler: Sampler
     split: encoders.Split[encoders.Encoder]
+    frozen: frozenset[str]
     layout: Layout
     num_steps: int
+    extensions: tuple[Extension, ...]
+    warm_start: WarmStart | None
     state: TrainState
     step: Compiled
     loss: Callable[..., Any]
@@ -132,12 +161,20 @@ class Run:
         return {partners.COLUMN: chosen}
 
 
-def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> Run:
+def prepare_run(
+    settings: PretrainingSettings,
+    *,
+    mesh: Mesh | None = None,
+    source: SourceWeights | None = None,
+    extensions: Sequence[Extension] = (),
+) -> Run:
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
     Args:
         settings: Settings of the run.
         mesh: Mesh of the run; None for one over all devices.
+        source: Weights that the run begins with; None for random ones, and where a checkpoint is resumed.
+        extensions: Steps beyond the length in the settings.
 
     Raises:
         ConfigError: A setting names something that does not exist, or settings do not fit each other or the data.
@@ -148,13 +185,23 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
     side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
     steps = num_steps(settings.duration, batch_size=settings.batch_size, examples_per_epoch=sampler.examples_per_epoch)
+    total = _with_extensions(steps, extensions)
+    if source is not None:
+        check_source(source, settings.encoder, recordings.format)
     columns = row_columns(settings.column_use, recordings, seed=settings.seed)
     fingerprint = _fingerprint(recordings, columns, sampler, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split or sampling")
     model = assemble(settings, recordings=recordings, columns=columns, mesh=mesh)
+    model, warm_start = _begun(model, source, settings)
     if positives_are_other_recordings(settings.method, settings.sampling, model.layout):
         _check_other_recordings(side, settings)
-    optimizer = optim.create(settings.optimizer, num_steps=steps, batch_size=settings.batch_size, params=model.params)
+    optimizer = optim.create(
+        settings.optimizer,
+        num_steps=steps,
+        batch_size=settings.batch_size,
+        params=model.params,
+        extensions=extensions,
+    )
     rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
     ema_decay = settings.optimizer.ema_decay
     state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None)
@@ -172,11 +219,15 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
         side=side,
         columns=columns,
         fingerprint=fingerprint,
+        digests=_digests(recordings, columns, sampler),
         mesh=mesh,
         sampler=sampler,
         split=model.encoder,
+        frozen=model.frozen,
         layout=model.layout,
-        num_steps=steps,
+        num_steps=total,
+        extensions=tuple(extensions),
+        warm_start=warm_start,
         state=state,
         step=traced.lower().compile(),
         loss=model.loss,
@@ -184,37 +235,101 @@ def prepare_run(settings: PretrainingSettings, *, mesh: Mesh | None = None) -> R
     )
 
 
-def records_of(run: Run) -> PretrainingRecords:
-    """Returns the list of the records that a run may draw, to keep with its checkpoints."""
-    return pretraining_records(run.recordings, run.side.records, run=run.fingerprint)
+def _begun(
+    model: Assembly, source: SourceWeights | None, settings: PretrainingSettings
+) -> tuple[Assembly, WarmStart | None]:
+    """Returns the model with the weights that it begins with, which must be those of every process."""
+    if source is None:
+        return model, None
+    params, stats, warm_start = begin_with(
+        source, settings.init, settings.encoder, params=model.params, stats=model.stats
+    )
+    device_mesh.check_alike(warm_start.digest, what="weights in config.init.source")
+    encoder = model.encoder._replace(params=params["encoder"], stats=stats["encoder"])
+    return model._replace(encoder=encoder, params=params, stats=stats), warm_start
 
 
-def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
-    """Returns the state of the latest good checkpoint, or the run's first state where there is no checkpoint.
+def _with_extensions(steps: int, extensions: Sequence[Extension]) -> int:
+    total = steps + (extensions[-1].end if extensions else 0)
+    if total > _MOST_STEPS:
+        raise ConfigError(
+            f"--extend={extensions[-1].end} makes {total:,} steps of {steps:,}, more than the {_MOST_STEPS:,} that a "
+            "run can count"
+        )
+    return total
+
+
+def records_of(run: Run, *, earlier: PretrainingRecords | None = None) -> PretrainingRecords:
+    """Returns the list of the records that a run may draw, to keep with its checkpoints.
+
+    Args:
+        run: Run whose records are listed.
+        earlier: All that the encoder which the run began with had seen; None for a run that began at random.
+    """
+    own = pretraining_records(run.recordings, run.side.records, run=run.fingerprint)
+    return own if earlier is None else own.after(earlier)
+
+
+def records_of_resumption(
+    run: Run, listed: PretrainingRecords, before: Mapping[str, Any], workdir: str | Path
+) -> PretrainingRecords:
+    """Returns the list of all records that a run has drawn and may draw, where it goes on with other data.
+
+    Args:
+        run: Run that resumes.
+        listed: List of the records that it may draw from now on, as `records_of` returns it.
+        before: Metadata of the checkpoint that it goes on from.
+        workdir: Folder of the run, with the list of what it has drawn.
+
+    Raises:
+        CheckpointError: That list is missing, damaged, or of another run.
+    """
+    if before.get("records", listed.digest) == listed.digest:
+        return listed
+    path = Path(workdir) / RECORDS_FILE
+    remedy = "it also lists what the run drew before its data were changed: restore it from a copy"
+    drawn = read_pretraining_records(path, remedy=remedy)
+    if drawn.run == run.fingerprint:  # It was written by an earlier resumption with these data.
+        return records_of(run).after(drawn.earlier)
+    if drawn.digest != before["records"]:
+        raise CheckpointError(f"{path} lists the records of another run than the checkpoints beside it; {remedy}")
+    return records_of(run).after(drawn)
+
+
+def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> Resumption:
+    """Returns the state that a run goes on from: that of the latest good checkpoint, or its first one.
 
     Args:
         run: Run that begins or resumes.
         checkpoints: Checkpoints of the run's workdir.
-        metadata: Metadata that the run saves; `fingerprint` and `records` must equal those of the checkpoint.
+        metadata: Metadata that the run saves; data, columns and sampling must be those of the checkpoint, but for what
+            `config.resume.allow` names.
 
     Raises:
-        ConfigError: The checkpoint comes from other data, another seed, sampler or batch size.
+        ConfigError: The checkpoint comes from other data, another seed, sampler or batch size, or from beyond the run's
+            end.
         CheckpointError: All checkpoints are damaged, or the latest belongs to another model.
     """
 
-    def accept(before: Mapping[str, Any]) -> None:
-        # Checkpoints that were saved before records were listed are known by the fingerprint alone.
-        if (
-            before["fingerprint"] != metadata["fingerprint"]
-            or before.get("records", metadata["records"]) != metadata["records"]
-        ):
+    def accept(step: int, before: Mapping[str, Any]) -> None:
+        refuse_changes(
+            before,
+            metadata,
+            allow=run.settings.resume.allow,
+            directory=str(checkpoints.directory),
+            data=run.settings.data.dir,
+        )
+        if step > run.num_steps:
             raise ConfigError(
-                f"{checkpoints.directory} was trained on another data set, split or sampling than "
-                f"{run.settings.data.dir} with this config gives; resume on the same data, or use another --workdir"
+                f"{checkpoints.directory} has a checkpoint of step {step:,}, and the run ends at step "
+                f"{run.num_steps:,}: the record of its extension is gone; give --extend={step - run.num_steps} or more "
+                "again"
             )
 
     latest = checkpoints.restore_latest(run.state.parts(), accept=accept)
-    return run.state if latest is None else run.state.with_parts(latest.parts)
+    if latest is None:
+        return Resumption(run.state, None)
+    return Resumption(run.state.with_parts(latest.parts), latest.metadata)
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
@@ -316,14 +431,32 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
 def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
     """Returns a digest, in hexadecimal, of all that decides which rows and views a step gets."""
+    digests = _column_digests(recordings, columns)
+    return _digest_of((PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), seed))
+
+
+def _digests(recordings: Recordings, columns: Columns, sampler: Sampler) -> dict[str, str]:
+    """Returns the digests of the parts of the fingerprint (`resumption.PARTS`)."""
+    groups, *others = sorted(_column_digests(recordings, columns), key=lambda column: column[0] != "group")
+    return {
+        "data": _digest_of((recordings.fingerprints, groups)),
+        "columns": _digest_of(others),
+        "sampling": sampler.fingerprint(),
+        "pipeline": str(PIPELINE_VERSION),
+    }
+
+
+def _column_digests(recordings: Recordings, columns: Columns) -> list[tuple[str, str]]:
     # Columns are sorted, because the order in which they were made is not part of the data. Partners are read row by
     # row, so that their file's digest stands for them.
-    digests = [
+    return [
         (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())
     ]
-    parts = (PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), seed)
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _digest_of(value: object) -> str:
+    return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
 def _digest(values: np.ndarray) -> str:

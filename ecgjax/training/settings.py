@@ -11,6 +11,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
+from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
 
@@ -135,6 +136,7 @@ class PretrainingSettings:
     batch_size: int = leaf(64, "Recordings of the global batch.", bound=between(1, 2**20))
     duration: DurationSettings = section(DurationSettings)
     encoder: EncoderSettings = section(EncoderSettings)
+    init: InitSettings = section(InitSettings)
     views: ViewSettings = section(ViewSettings)
     augment: Mapping[str, Arguments] = arguments_by_name(leaves_by_name)
     objective: ObjectiveSettings = section(ObjectiveSettings)
