@@ -139,9 +139,10 @@ def _batch_sizes(about: About, step: int) -> Iterator[tuple[int, int, int]]:
     """Yields first step, end and batch size of the parts of a run up to a step."""
     begin = 0
     for change in about.get("changes", ()):
-        if change["name"] == "batch_size" and change["step"] < step:
-            yield begin, change["step"], int(change["was"])
-            begin = change["step"]
+        if change["name"] == "batch_size":
+            end = min(step, change["step"])
+            yield begin, end, int(change["was"])
+            begin = end
     yield begin, step, int(about["batch_size"])
 
 

@@ -267,6 +267,8 @@ class Checkpoints:
 
     def _renew(self) -> None:
         """Opens the directory anew after a save that failed, or where it is gone."""
+        if self._read_only:
+            return
         gone = not self.directory.is_dir()
         if not any_process(self._stale or gone):
             return
@@ -326,6 +328,7 @@ class Checkpoints:
             CheckpointError: That save failed.
         """
         self.wait()
+        self._renew()
         return _steps_in(self.directory)
 
     def latest_step(self) -> int | None:

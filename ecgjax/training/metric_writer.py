@@ -7,6 +7,7 @@ again; what is lost is counted.
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import queue
 import threading
@@ -45,7 +46,7 @@ class GrowingFile:
         self._header = header
         self._kept: collections.deque[bytes] = collections.deque()
         self._cause = ""
-        self._lost = 0
+        self._written = 0
         self._told_at = -math.inf
         self._told = False
 
@@ -54,7 +55,6 @@ class GrowingFile:
         self._kept.append(record)
         if len(self._kept) > MOST_KEPT:
             self._kept.popleft()
-            self._lost += 1
         self.write()
 
     def write(self) -> None:
@@ -63,6 +63,7 @@ class GrowingFile:
             while self._kept:
                 append_whole(self.path, self._kept[0], header=self._header)
                 self._kept.popleft()
+                self._written += 1
         except Exception as error:  # Whatever it is, metrics are not worth a run.
             self._tell_failure(error)
             return
@@ -81,13 +82,13 @@ class GrowingFile:
             "records are kept for it" + (f": {remedy}" if remedy else "")
         )
 
-    def loss(self, *, unseen: int = 0) -> str:
+    def loss(self, records: int) -> str:
         """Returns a sentence on the records that were not written, or nothing where all were.
 
         Args:
-            unseen: Number of records that never came as far as this file.
+            records: Number of all records that were meant for this file.
         """
-        lost = self._lost + len(self._kept) + unseen
+        lost = records - self._written
         why = f" ({self._cause})" if self._cause else ""
         return f"{lost:,} records of {visible(str(self.path))} were not written{why}" if lost else ""
 
@@ -102,7 +103,7 @@ class MetricWriter:
     def __init__(self, files: Sequence[GrowingFile]):
         self._files = files
         self._queue: queue.Queue[tuple[Sequence[bytes], threading.Event] | None] = queue.Queue(MOST_KEPT)
-        self._dropped = 0
+        self._records = 0
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
@@ -112,12 +113,12 @@ class MetricWriter:
         Args:
             parts: Bytes for each file.
         """
+        self._records += 1
         answering = not self._queue.unfinished_tasks
         done = threading.Event()
         try:
             self._queue.put_nowait((parts, done))
         except queue.Full:
-            self._dropped += 1
             return
         if answering and not done.wait(PATIENCE_S):
             folder = visible(str(self._files[0].path.parent))
@@ -128,13 +129,10 @@ class MetricWriter:
 
     def close(self) -> None:
         """Writes what was kept, as far as that is possible, and says how many records were not written."""
-        try:
-            self._queue.put_nowait(None)
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=LAST_PATIENCE_S)
             self._thread.join(LAST_PATIENCE_S)
-        except queue.Full:
-            self._dropped += 1
-        unseen = self._dropped + (self._queue.unfinished_tasks if self._thread.is_alive() else 0)
-        for loss in filter(None, (file.loss(unseen=unseen) for file in self._files)):
+        for loss in filter(None, (file.loss(self._records) for file in self._files)):
             warn(loss)
 
     def _run(self) -> None:
