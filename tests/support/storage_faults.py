@@ -1,4 +1,4 @@
-"""Faults of storage that are real where they can be: a disk that is full, a limit on files, somebody who may not write."""
+"""Faults of storage that are real: a disk that is full, a limit on the size of files, bits that flip."""
 
 import contextlib
 import os

@@ -70,9 +70,9 @@ FAULTS = {
     "metadata missing": (lambda path: (path / METADATA_FILE).unlink(), f"{METADATA_FILE} is missing, beside commit"),
     "metadata empty": (lambda path: (path / METADATA_FILE).write_text(""), "overwritten: it is empty"),
     "metadata cut": (lambda path: cut(path / METADATA_FILE), "is cut short or overwritten: "),
-    "metadata binary": (lambda path: (path / METADATA_FILE).write_bytes(bytes(range(256))), "is cut short or overwritten"),
+    "metadata binary": (lambda path: (path / METADATA_FILE).write_bytes(bytes(range(256))), "is cut short or over"),
     "metadata a list": (lambda path: (path / METADATA_FILE).write_text("[1]"), "it is no table of names"),
-    "metadata a folder": (lambda path: to_folder(path / METADATA_FILE), f"{METADATA_FILE} cannot be read: Is a directory"),
+    "metadata a folder": (lambda path: to_folder(path / METADATA_FILE), "_METADATA cannot be read: Is a directory"),
     "another program's": (
         lambda path: (path / METADATA_FILE).write_text('{"custom_metadata": {"epoch": 3}}'),
         "another program wrote it: it has no digests of ecgjax",
@@ -110,14 +110,13 @@ def test_the_one_before_a_damaged_checkpoint_is_taken(folder, capsys, fault):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_reader_says_which_it_takes_and_renames_nothing(folder, capsys, fault):
-    harm, words = FAULTS[fault]
-    harm(folder / "30")
+    FAULTS[fault][0](folder / "30")
     before = content(folder)
     with Checkpoints(folder, read_only=True) as checkpoints:
         assert checkpoints.restore(make_parts(0))[0] == 20
         (told,) = capsys.readouterr().err.splitlines()
         assert told.endswith("; step 20 is taken")
-        with pytest.raises(CheckpointError, match="/30 is damaged: .*there are also those of step 10, 20"):
+        with pytest.raises(CheckpointError, match=r"/30 is damaged: .*there are also those of step 10, 20"):
             checkpoints.restore(make_parts(0), step=30)
     assert content(folder) == before
     assert latest_saved(folder).step in (20, 30), "whose metadata are sound"
@@ -139,7 +138,7 @@ def test_where_none_is_good_nothing_is_renamed(folder, capsys):
     for read_only in (False, True):
         with (
             Checkpoints(folder, read_only=read_only) as checkpoints,
-            pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used \(step 30: .*; step 10: .*copy, or "),
+            pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used \(step 30: .*; step 10: .*copy"),
         ):
             checkpoints.restore_latest(make_parts(0))
     assert content(folder) == before
@@ -273,7 +272,7 @@ def test_a_failed_save_is_told_and_the_next_one_tries_again(tmp_path, capsys):
         with no_file_beyond(2000):
             for step in (2, 3):
                 checkpoints.save(step, make_parts(step), metadata={})
-            with pytest.raises(CheckpointError, match=r"/3 failed: File too large; .*again: the run goes on from step 1"):
+            with pytest.raises(CheckpointError, match=r"/3 failed: File too.*again: the run goes on from step 1$"):
                 checkpoints.wait()
         checkpoints.save(4, make_parts(4), metadata={})
         checkpoints.wait()
@@ -281,26 +280,28 @@ def test_a_failed_save_is_told_and_the_next_one_tries_again(tmp_path, capsys):
         assert checkpoints.restore(make_parts(0))[0] == 4
     told = capsys.readouterr()
     (line,) = told.err.splitlines()
-    assert line.startswith(f"warning: saving {tmp_path}/2 failed: File too large; raise the limit on the size of files")
-    assert line.endswith("Training goes on and saves again when that is due; the last good checkpoint is that of step 1")
+    assert line.startswith(f"warning: saving {tmp_path}/2 failed: File too large; raise the limit on the size of")
+    assert line.endswith(
+        "Training goes on and saves again when that is due; the last good checkpoint is that of step 1"
+    )
     assert sorted(os.listdir(tmp_path)) == ["1", "4"], "nothing of the saves that failed takes space"
 
 
 def test_a_full_disk_costs_the_saves_of_its_time(tmp_path, capfd):
-    with small_disk(tmp_path / "disk", size="400k") as (fill, free):
-        with Checkpoints(tmp_path / "disk" / "checkpoints", keep_last=1) as checkpoints:
-            checkpoints.save(1, make_parts(1), metadata={})
+    folder = tmp_path / "disk" / "checkpoints"
+    with small_disk(tmp_path / "disk", size="400k") as (fill, free), Checkpoints(folder, keep_last=1) as checkpoints:
+        checkpoints.save(1, make_parts(1), metadata={})
+        checkpoints.wait()
+        fill()
+        checkpoints.save(2, make_parts(2), metadata={})
+        checkpoints.save(3, make_parts(3), metadata={})
+        with pytest.raises(CheckpointError, match="No space left on device; free space there"):
             checkpoints.wait()
-            fill()
-            checkpoints.save(2, make_parts(2), metadata={})
-            checkpoints.save(3, make_parts(3), metadata={})
-            with pytest.raises(CheckpointError, match="No space left on device; free space there"):
-                checkpoints.wait()
-            free()
-            assert checkpoints.restore(make_parts(0))[0] == 1
-            checkpoints.save(4, make_parts(4), metadata={})
-            checkpoints.wait()
-            assert checkpoints.steps() == [4]
+        free()
+        assert checkpoints.restore(make_parts(0))[0] == 1
+        checkpoints.save(4, make_parts(4), metadata={})
+        checkpoints.wait()
+        assert checkpoints.steps() == [4]
     told = capfd.readouterr().err
     assert len(told.splitlines()) == 1, told
 
@@ -315,7 +316,7 @@ def test_a_folder_that_is_gone_is_made_anew(tmp_path, capfd, gone):
         if gone == "replaced by a file":
             (tmp_path / "run").write_text("")
             checkpoints.save(2, make_parts(2), metadata={})
-            with pytest.raises(CheckpointError, match="/2 failed: (File exists|Not a directory); put a folder in place"):
+            with pytest.raises(CheckpointError, match=r"/2 failed: (File exists|Not a directory); put a folder"):
                 checkpoints.wait()
             (tmp_path / "run").unlink()
         checkpoints.save(3, make_parts(3), metadata={})
@@ -399,7 +400,7 @@ def test_a_best_one_that_could_not_be_saved_is_none(tmp_path):
 
 def test_an_unknown_metric_is_named_with_those_there_are():
     best = Best(metric="eval/auc", mode="max")
-    with pytest.raises(ConfigError, match="config.checkpoint.best='eval/auc' is no metric .*: eval/loss, eval/other"):
+    with pytest.raises(ConfigError, match=r"checkpoint.best='eval/auc' is no metric .*: eval/loss, eval/other"):
         best.value({"eval/other": 1.0, "eval/loss": 2.0})
 
 

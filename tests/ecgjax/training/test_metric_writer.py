@@ -189,12 +189,12 @@ def test_a_pipe_that_nobody_reads_does_not_stop_a_run(tmp_path, capsys):
 
 @pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
 def test_output_that_nobody_takes_does_not_stop_a_run(tmp_path, monkeypatch, output):
+    reader, writer = os.pipe()
+    os.close(reader)
     if output == "/dev/full":
-        stream = open(output, "w")
-    else:
-        reader, writer = os.pipe()
-        os.close(reader)
-        stream = os.fdopen(writer, "w")
+        os.close(writer)
+        writer = os.open(output, os.O_WRONLY)
+    stream = os.fdopen(writer, "w")
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr("sys.stderr", stream)
     with make(tmp_path) as telemetry:

@@ -18,6 +18,7 @@ from ecgjax.training.run import prepare_run, restore_latest
 from tests.support import tiny_config
 from tests.support.fixtures import make_simulated_dataset
 
+
 @pytest.fixture(autouse=True)
 def as_runs_promote():
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
