@@ -360,11 +360,16 @@ def best_of(run: Run, evaluate: Callable[[TrainState], Mapping[str, float]] | No
         evaluate: Evaluation of the run; None where it has none.
 
     Raises:
-        ConfigError: A measure is named, and the run has no evaluation.
+        ConfigError: A measure is named that is no metric of an evaluation, or the run has no evaluation.
     """
     settings = run.settings.checkpoint
     if not settings.best:
         return None
+    if not settings.best.startswith("eval/"):
+        raise ConfigError(
+            f"config.checkpoint.best={settings.best!r} must be a metric of the evaluation, such as eval/loss; "
+            "docs/running.md has all, each under eval/"
+        )
     if evaluate is None:
         raise ConfigError(
             f"config.checkpoint.best={settings.best!r} needs an evaluation: set config.eval_every, and "
