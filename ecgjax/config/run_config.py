@@ -292,6 +292,11 @@ def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]
             raise ConfigError(
                 f"another run is writing to {workdir}; wait for it to end, or use another {flag}"
             ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"{flag}={workdir} cannot be locked against a second run ({error.strerror}): put it on a disk that has "
+                "locks, or mount this one with them"
+            ) from error
         yield
     finally:
         os.close(lock)

@@ -14,9 +14,10 @@ import jax
 from tqdm import tqdm
 
 from ecgjax.system.terminal import give_up_blocked_output, say, warn
-from ecgjax.training import devices, event_file
-from ecgjax.training.metric_writer import GrowingFile, MetricWriter
-from ecgjax.training.metrics_file import METRICS_FILE, drop_after
+from ecgjax.training import devices
+from ecgjax.training.run_log import event_file
+from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
+from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0

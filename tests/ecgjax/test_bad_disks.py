@@ -15,7 +15,7 @@ from ecgjax.config import run_config
 from ecgjax.errors import CheckpointError
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
 from ecgjax.export.trained_run import open_trained_run
-from ecgjax.training.metrics_file import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.storage_faults import damage, largest_file, small_disk
 from tests.support.written_runs import tiny, write_run

@@ -19,7 +19,7 @@ from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.storage.store import open_store
 from ecgjax.config import run_config
 from ecgjax.training import device_mesh
-from ecgjax.training.metrics_file import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from launch import local
 from tests.support import process_rows
 from tests.support.finished_runs import final_state

@@ -145,6 +145,16 @@ def test_a_lock_that_was_left_holds_nobody_up(tmp_path, left):
         pass
 
 
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_config.fcntl, "flock", none)
+    refused = pytest.raises(ConfigError, match=r"cannot be locked against a second run \(No locks available\)")
+    with refused, run_config.exclusive(tmp_path):
+        pass
+
+
 def test_checkpoints_without_their_config_are_refused(tmp_path):
     folder = run_config.checkpoint_dir(tmp_path)
     folder.mkdir()

@@ -10,7 +10,7 @@ import pytest
 from ecgjax.errors import DivergedError
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
-from ecgjax.training.metrics_file import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 

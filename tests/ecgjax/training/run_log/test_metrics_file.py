@@ -7,8 +7,8 @@ import os
 import pytest
 
 from ecgjax.system import files
-from ecgjax.training import metrics_file
-from ecgjax.training.metrics_file import METRICS_FILE, drop_after, read_metrics
+from ecgjax.training.run_log import metrics_file
+from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after, read_metrics
 
 GARBAGE = [
     b"\x00" * 40,

@@ -13,9 +13,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from ecgjax.system import files
-from ecgjax.training import metric_writer
-from ecgjax.training.metric_writer import GrowingFile, MetricWriter
-from ecgjax.training.metrics_file import METRICS_FILE, read_metrics
+from ecgjax.training.run_log import metric_writer
+from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
+from ecgjax.training.run_log.metrics_file import METRICS_FILE, read_metrics
 from ecgjax.training.telemetry import TENSORBOARD_DIR, Telemetry
 from tests.support.storage_faults import no_file_beyond, small_disk
 
