@@ -101,6 +101,8 @@ def load(folder: Path) -> tuple[ResNet18, dict[str, Any]]:
     weights = {name: torch.from_numpy(array) for name, array in read_safetensors(folder / "model.safetensors").items()}
     state = {}
     for name, entry in config["tensors"].items():
+        if name.startswith("head/"):
+            continue  # Weights of a head that answers a question, which is no part of the encoder.
         layout = entry["torch"]
         tensor = weights[name].permute(layout["axes"]).flip(layout["reversed_axes"]).reshape(layout["shape"])
         # 'params/blocks/0/conv1/kernel' becomes 'blocks.0.conv1.weight'.

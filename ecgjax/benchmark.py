@@ -7,6 +7,7 @@
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py:small --config.batch_size=64 --breakdown
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py --config.data.dir=DIR
   python -m ecgjax.benchmark --what=embed --config=configs/simclr.py:small
+  python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
 
 `input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
 beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
@@ -14,6 +15,7 @@ opening, the first batch, a step's record numbers; and watches the memory while 
 training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
 takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
 time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
+`search` builds an index of made-up embeddings and times its queries beside a plain matrix product.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from ecgjax.config import run_config
 if TYPE_CHECKING:
     from ecgjax.defaults import RunSettings
 
-_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step", "embed"], "What to measure.")
+_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step", "embed", "search"], "What to measure.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "[step, embed] Config file of a pretraining run.", lock_config=True
 )
@@ -50,7 +52,7 @@ _DATASET = flags.DEFINE_list(
 _RECORDS = flags.DEFINE_integer(
     "records",
     8192,
-    "[input] How many records to read over and over. [scale] Size of the index.",
+    "[input] How many records to read over and over. [scale, search] Size of the index.",
     lower_bound=1,
     upper_bound=1_000_000_000,
 )
@@ -84,6 +86,14 @@ _RATE_HZ = flags.DEFINE_integer(
     upper_bound=2000,
 )
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "[step, embed] Its length.", lower_bound=2, upper_bound=600)
+
+# Size of a search.
+_DIMENSION = flags.DEFINE_integer(
+    "dimension", 320, "[search] Numbers of an embedding.", lower_bound=1, upper_bound=65_536
+)
+_QUERIES = flags.DEFINE_integer(
+    "queries", 256, "[search] Queries that are answered at a time.", lower_bound=1, upper_bound=1_000_000
+)
 
 _NUM_SIMULATED = 2
 
@@ -137,6 +147,15 @@ def _embed() -> dict[str, Any]:
     return embed.measure(_settings(), simulated_format=_simulated_format())
 
 
+def _search() -> dict[str, Any]:
+    from ecgjax.benchmarks import search
+
+    with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
+        return search.measure(
+            Path(scratch), num_rows=_RECORDS.value, dimension=_DIMENSION.value, num_queries=_QUERIES.value
+        )
+
+
 def _settings() -> RunSettings:
     if _CONFIG.value is None:
         raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
@@ -152,7 +171,14 @@ def _simulated_format() -> SignalFormat:
 
 def main(_: list[str]) -> None:
     """Takes the measurements that the flags ask for, and prints them as one JSON object."""
-    measure = {"input": _input, "scale": _scale, "objective": _objective, "step": _step, "embed": _embed}
+    measure = {
+        "input": _input,
+        "scale": _scale,
+        "objective": _objective,
+        "step": _step,
+        "embed": _embed,
+        "search": _search,
+    }
     what = flags.FLAGS.what
     harness.print_report(what, measure[what]())
 

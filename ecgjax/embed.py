@@ -8,7 +8,8 @@
 Philips and HL7, HDF5, NumPy, MATLAB, CSV), or a data set that was prepared as the model's training data were.
 Recordings go through the reader and the checks of a build and are prepared as the model says. The table has the
 record's id, its file, the embedding, the digest of the weights, the recipe and the version of ecgjax; NAME.json beside
-it says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. An interrupted command
+it says what the columns are, and NAME.quarantine.csv lists what could not be embedded and why. A model that answers a
+question adds its answers: probabilities and decisions, or values (--noanswers leaves them out). An interrupted command
 leaves no table.
 """
 
@@ -25,14 +26,22 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.command import MOST_WORKERS, output_file, progress_bar
+from data_pipelines.command import MOST_WORKERS, progress_bar
 from data_pipelines.errors import DataError
 from data_pipelines.readers.formats import FORMATS
 from data_pipelines.statements.declared import ORIENTATIONS, Declared
 from data_pipelines.system.visible_text import visible, visible_report
 from ecgjax.config import run_config
 from ecgjax.embedded.inputs import FileInput, Input, open_input
-from ecgjax.embedded.table import TOKEN_TYPES, Columns, Counts, EmbeddingTable, places
+from ecgjax.embedded.table import (
+    TOKEN_TYPES,
+    Columns,
+    Counts,
+    EmbeddingTable,
+    answer_columns,
+    checked_out,
+    places,
+)
 from ecgjax.model.load import load
 
 
@@ -40,7 +49,7 @@ def main(argv: list[str]) -> None:
     """Embeds what the flags ask for and prints how many recordings were embedded."""
     del argv  # It was checked by `run_config.run`.
     chosen = flags.FLAGS
-    out = _checked_out(chosen.out, overwrite=chosen.overwrite)
+    out = checked_out(chosen.out, overwrite=chosen.overwrite)
     if flags.FLAGS["token_type"].present and not chosen.tokens:
         raise DataError(f"--token_type={chosen.token_type} means nothing without --tokens; give both, or neither")
     model = load(chosen.model)
@@ -60,7 +69,8 @@ def main(argv: list[str]) -> None:
     if isinstance(recordings, FileInput):
         model.check_prepares()
     tokens = chosen.token_type if chosen.tokens else None
-    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=chosen.intervals)
+    answers = answer_columns(model, asked=chosen.answers)
+    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=chosen.intervals, answers=answers)
     columns.check()
     table = EmbeddingTable(out, model, columns=columns, facts=recordings.facts)
     reading = contextlib.closing(recordings.rows(num_workers=chosen.num_workers, measure=chosen.intervals))
@@ -69,18 +79,6 @@ def main(argv: list[str]) -> None:
             table.add(results)
             tell(len(results))
     print(visible_report(_summary(recordings, table.counts(), out)))
-
-
-def _checked_out(given: str, *, overwrite: bool) -> Path:
-    out = output_file("out", given)
-    if out.suffix != ".parquet":
-        raise DataError(f"--out={given}: the table is a Parquet file; name it NAME.parquet")
-    table, about, listed = places(out)
-    # A list without a table was left by a command that could embed nothing, and is replaced by the next.
-    for path in (table, about, *([listed] if table.exists() else [])):
-        if path.exists() and not overwrite:
-            raise DataError(f"--out={given}: {path} exists; name another, or replace it with --overwrite")
-    return out
 
 
 def _summary(recordings: Input, counts: Counts, out: Path) -> str:
@@ -106,6 +104,11 @@ def define_flags() -> None:
         "intervals",
         False,
         "Add intervals, rates and amplitudes that are measured on the median beat of each recording.",
+    )
+    flags.DEFINE_boolean(
+        "answers",
+        None,
+        "Add the answers of the model's head, and whether they reach its thresholds; by default where it has one.",
     )
     flags.DEFINE_string(
         "labels",

@@ -34,7 +34,6 @@ from ecgjax.system.terminal import say
 from ecgjax.training import device_mesh
 from ecgjax.training.about import about_run, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
-from ecgjax.training.extensions import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.loop import train
 from ecgjax.training.resumption import changes
 from ecgjax.training.run import (
@@ -47,6 +46,7 @@ from ecgjax.training.run import (
     records_of_resumption,
     restore_latest,
 )
+from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 

@@ -53,6 +53,8 @@ from ecgjax.finetuning import trainer
 from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import pretraining_records
 from ecgjax.pages.page import SIMULATED
+from ecgjax.pretrained.beginning import open_beginning
+from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import ArmRun, answer_tasks
 from ecgjax.studies.models import (
@@ -127,7 +129,9 @@ class Planned(NamedTuple):
     @property
     def digest(self) -> str:
         """Digest of everything that decides the run's result."""
-        leaves = flat(tree_of(self.settings)).items()
+        # Studies that were begun before there was this section go on.
+        unset = {(f"init.{name}", value) for name, value in flat(tree_of(InitSettings())).items()}
+        leaves = flat(tree_of(self.settings)).items() - unset
         told = repr(sorted((name, repr(value)) for name, value in leaves if _decides(self.model, name)))
         return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
 
@@ -235,7 +239,9 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
         report, one sentence each.
 
     Raises:
-        ConfigError: There are overlaps, and `config.probe.overlaps` refuses them.
+        ConfigError: There are overlaps, and `config.probe.overlaps` refuses them; or an arm's `config.init.source` is
+            no encoder.
+        CheckpointError: Such a source is damaged.
         DataError: The data set cannot be opened or does not fit the settings.
     """
     first = runs[0].settings
@@ -246,6 +252,9 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     trained = [recordings.split.train, *(open_recordings(data).split.train for data in others.values())]
     # What any arm is trained on counts for all of them, since all are judged on the same records.
     trained_on = pretraining_records(recordings, np.unique(np.concatenate(trained)), run="")
+    begun = dict.fromkeys(run.settings.init for run in runs if run.settings.init.source is not None)
+    for init in begun:
+        trained_on = trained_on.after(open_beginning(init).seen)
     guard.check_overlaps(first.probe.overlaps)
     judged = np.concatenate([recordings.split.val, recordings.split.test])
     directories = [directory.strip() for directory in first.data.dir.split(",")]

@@ -117,6 +117,33 @@ def recover_retired(retired: Path, out: Path) -> None:
 
 
 @contextlib.contextmanager
+def replaced_whole(out: Path, *, making: str) -> Iterator[Path]:
+    """Yields an empty directory, which takes the place of `out` when the block ends without an error.
+
+    After an error, nothing of it is left, and what was at `out` is as it was.
+
+    Args:
+        out: Path of the directory; what is there is replaced.
+        making: Word for what is being done, which becomes part of the name of the hidden directory beside `out`.
+
+    Raises:
+        DataError: Another process is working there.
+    """
+    staging, retired = out.with_name(f".{out.name}.{making}"), out.with_name(f".{out.name}.retired")
+    recover_retired(retired, out)
+    with exclusive_staging(staging):
+        try:
+            folder = staging / "whole"
+            folder.mkdir()
+            yield folder
+            publish(folder, out, retired=retired)
+        except BaseException:
+            clear_staging(staging)
+            raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def written_whole(path: Path, *, making: Path) -> Iterator[IO[bytes]]:
     """Opens a file for writing; it gets its name once it is complete on disk, to appear whole or not at all.
 

@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.builders.base import Quarantined
+from data_pipelines.command import output_file
 from data_pipelines.errors import DataError
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.atomic_directory import sync
 from data_pipelines.system.visible_text import storable_text, table_cell
 from data_pipelines.version import __version__
 from ecgjax.embedded.rows import Row, by_lead, interval_units
+from ecgjax.finetuning.answering_head import AnsweringHead
 from ecgjax.model.applied import Model, Tokens
 from ecgjax.model.preparation import Prepared
 
@@ -46,11 +48,13 @@ class Columns:
         labels: Further columns by name, each with the type of its values.
         tokens: Type of the tokens, a key of `TOKEN_TYPES`; None without tokens.
         intervals: Whether there are intervals and amplitudes.
+        answers: Answers of the model's head, one for each column of them; empty without.
     """
 
     labels: Mapping[str, type] = dataclasses.field(default_factory=dict)
     tokens: str | None = None
     intervals: bool = False
+    answers: tuple[AnswerColumn, ...] = ()
 
     def check(self) -> None:
         """Checks that no two columns have one name.
@@ -59,6 +63,7 @@ class Columns:
             DataError: A label is called like another column.
         """
         own = {"record", "source", "recorded_seconds", "embedding", "tokens", "token_mask", *_PROVENANCE}
+        own |= {name for answer in self.answers for name in (answer.column, answer.decision) if name is not None}
         if clash := sorted({*self.labels} & (own | {*self._intervals(), "by_lead"})):
             raise DataError(f"--labels: a column is called {clash[0]!r}, as one of the table is; rename it")
 
@@ -76,8 +81,12 @@ class Columns:
             "record": pa.array([storable_text(row.record) for row in rows], pa.string()),
             "source": pa.array([storable_text(row.source) for row in rows], pa.string()),
             "recorded_seconds": pa.array((recorded / model.sampling_rate_hz).astype(np.float32)),
-            "embedding": _lists(model.embed_prepared(signals)),
         }
+        if self.answers and model.head is not None:
+            embeddings, outputs = model.embed_with_outputs(signals)
+            columns |= {"embedding": _lists(embeddings), **_answered(self.answers, model.head, outputs)}
+        else:
+            columns["embedding"] = _lists(model.embed_prepared(signals))
         for name, kind in self.labels.items():
             columns[name] = pa.array([_present(row.labels[name]) for row in rows], _TYPES[kind])
         if self.tokens is not None:
@@ -93,6 +102,57 @@ class Columns:
         for name, value in zip(_PROVENANCE, values, strict=True):
             columns[name] = pa.array([value] * len(rows)).dictionary_encode()
         return columns
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerColumn:
+    """The columns of one answer of a head.
+
+    Attributes:
+        name: Name of the class, or the question where there is one answer.
+        column: Name of the column of probabilities, or of values of a quantity.
+        decision: Name of the column that says whether the probability reaches the threshold; None without a threshold.
+        threshold: Threshold; None without one.
+    """
+
+    name: str
+    column: str
+    decision: str | None
+    threshold: float | None
+
+
+def answer_columns(model: Model, *, asked: bool | None = None) -> tuple[AnswerColumn, ...]:
+    """Returns the columns of a model's answers.
+
+    Args:
+        model: Model that embeds.
+        asked: Whether answers are asked for; by default they are where the model has any.
+
+    Raises:
+        DataError: Answers are asked for, and the model has none.
+    """
+    head = model.head
+    if head is None and asked:
+        raise DataError(f"--answers: {model.path} has no head, so it answers no question; leave the flag out")
+    if head is None or asked is False:
+        return ()
+    columns = []
+    for output in head.outputs:
+        of_class = f"_{storable_text(output.name)}" if head.has_classes else ""
+        decision = None if output.threshold is None else f"decision{of_class}"
+        columns.append(AnswerColumn(output.name, f"answer{of_class}", decision, output.threshold))
+    return tuple(columns)
+
+
+def _answered(answers: Sequence[AnswerColumn], head: AnsweringHead, outputs: np.ndarray) -> dict[str, pa.Array]:
+    """Returns the columns of answers and decisions of some rows."""
+    values = head.answers(outputs).reshape(len(outputs), -1)
+    columns = {}
+    for number, answer in enumerate(answers):
+        columns[answer.column] = pa.array(values[:, number])
+        if answer.decision is not None:
+            columns[answer.decision] = pa.array(values[:, number] >= answer.threshold)
+    return columns
 
 
 def recipe_name(model: Model) -> str:
@@ -210,6 +270,8 @@ class EmbeddingTable:
             "input": self._facts,
             "ecgjax_version": __version__,
         }
+        if self._columns.answers and model.head is not None:
+            about["answers"] = _described_answers(self._columns.answers, model.head)
         if self._columns.tokens is not None:
             times = model.token_times
             about["tokens"] = {
@@ -257,6 +319,41 @@ class EmbeddingTable:
             making.replace(place)
 
 
+def _described_answers(answers: Sequence[AnswerColumn], head: AnsweringHead) -> dict[str, Any]:
+    """Returns what a reader must know of the columns of answers."""
+    return {
+        "question": head.question,
+        "kind": head.kind,
+        "unit": "probability" if head.log_odds else head.unit,
+        "columns": [dataclasses.asdict(answer) for answer in answers],
+        "calibration": head.calibration,
+        "threshold_rule": head.threshold_rule,
+        "chosen_on": head.chosen_on,
+        "labels_simulated": head.simulated,
+    }
+
+
 def places(path: Path) -> tuple[Path, Path, Path]:
     """Returns the paths of the table, of what is said of it, and of the list of what could not be embedded."""
     return path, path.with_suffix(".json"), path.with_suffix(".quarantine.csv")
+
+
+def checked_out(given: str, *, overwrite: bool) -> Path:
+    """Returns the path of a table that a command will write, after checking that it can be written.
+
+    Args:
+        given: Value of the flag `--out`.
+        overwrite: Whether files that are there are replaced.
+
+    Raises:
+        DataError: The path is no `NAME.parquet`, cannot be written, or is taken.
+    """
+    out = output_file("out", given)
+    if out.suffix != ".parquet":
+        raise DataError(f"--out={given}: the table is a Parquet file; name it NAME.parquet")
+    table, about, listed = places(out)
+    # A list without a table was left by a command that found nothing to write, and is replaced by the next.
+    for path in (table, about, *([listed] if table.exists() else [])):
+        if path.exists() and not overwrite:
+            raise DataError(f"--out={given}: {path} exists; name another, or replace it with --overwrite")
+    return out

@@ -1,4 +1,4 @@
-"""Files of an encoder that others can use: ONNX, StableHLO and safetensors, each read back and compared in tests."""
+"""Files of a model that others can use: ONNX, StableHLO and safetensors, each read back and compared in tests."""
 
 from ecgjax.export.inference import LAYERS, SIGNALS, Inference, inference_of
 from ecgjax.export.onnx.model_file import write_onnx

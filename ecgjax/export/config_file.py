@@ -12,15 +12,16 @@ import jax
 from data_pipelines.system.digests import file_digest
 from ecgjax import encoders
 from ecgjax.encoders.portability import portable
-from ecgjax.export.file_names import FORMAT, FORMAT_VERSION
+from ecgjax.export.file_names import FORMAT, format_version
+from ecgjax.export.head_section import head_object
 from ecgjax.export.inference import Inference
-from ecgjax.export.licence_terms import terms_of
+from ecgjax.export.licence_terms import data_of_training
 from ecgjax.export.stablehlo import StableHLO
-from ecgjax.export.tensors import flat_leaves
+from ecgjax.export.tensors import model_tensors
 from ecgjax.export.torch_layout import torch_layouts
 from ecgjax.export.trained_run import TrainedRun
 from ecgjax.settings.sections import Tree, flat, tree_of
-from ecgjax.training.about import About, exposures, versions
+from ecgjax.training.about import exposures, versions
 
 #: Settings that are paths on the machine of the training.
 PATHS = ("data.dir", "data.links", "columns.paired", "init.source")
@@ -35,10 +36,10 @@ def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: 
         digest: Digest of the weights.
         stablehlo: What a reader of `model.stablehlo` must know; None where it was not asked for.
     """
-    module, shape = encoders.merge(inference.split), inference.output_spec().shape
+    module, shape, head = encoders.merge(inference.split), inference.output_spec().shape, inference.head
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(has_head=head is not None),
         "architecture": run.settings.encoder.name,
         "encoder": tree_of(run.settings.encoder),
         "num_leads": inference.num_leads,
@@ -49,13 +50,13 @@ def config_of(run: TrainedRun, inference: Inference, *, digest: str, stablehlo: 
         "token_dimension": _token_dimension(module, inference),
         "pool": str(module.pool),
         "statistics": run.statistics,
-        "weights": run.weights,
-        "head": None,
+        "weights": run.weights if head is None else "trained with labels",
+        "head": None if head is None else head_object(head),
         "files": {},
         "weights_digest": digest,
         "training": _training(run),
-        "data": data_of(run.about),
-        "tensors": _tensors(inference),
+        "data": data_of_training(run.about),
+        "tensors": tensors_of(inference),
         "versions": versions(),
         "stablehlo": None if stablehlo is None else dataclasses.asdict(stablehlo),
     }
@@ -81,27 +82,6 @@ def without_paths(tree: Tree) -> dict[str, Any]:
     return {name: value for name, value in flat(tree).items() if name not in PATHS}
 
 
-def data_of(about: About) -> list[dict[str, Any]]:
-    """Returns the data sets of a training: counts of what was trained on, licence and its terms.
-
-    Those of the training whose weights it began with come last, each with the name of the encoder in `begun_from`.
-    """
-    begun_from = about.get("begun_from")
-    earlier = [] if begun_from is None else [{"begun_from": begun_from["name"], **each} for each in begun_from["data"]]
-    return [*_own_data(about), *earlier]
-
-
-def _own_data(about: About) -> list[dict[str, Any]]:
-    names = ("name", "fingerprint", "records", "patients", "simulated", "licence", "citation", "build_command")
-    return [
-        {
-            **{name: dataset[name] for name in names},
-            "terms": terms_of(dataset["licence"], simulated=dataset["simulated"]),
-        }
-        for dataset in about["data"]
-    ]
-
-
 def _token_dimension(module: encoders.Encoder, inference: Inference) -> int:
     ecg = jax.ShapeDtypeStruct((1, inference.num_samples, inference.num_leads), "float32")
     with portable():
@@ -109,15 +89,17 @@ def _token_dimension(module: encoders.Encoder, inference: Inference) -> int:
     return int(tokens.shape[-1])
 
 
-def _tensors(inference: Inference) -> dict[str, Any]:
-    layouts = torch_layouts(inference.split)
+def tensors_of(inference: Inference) -> dict[str, Any]:
+    """Returns shape, type and place in PyTorch of every weight of a model by its flat name."""
+    head = None if inference.head is None else inference.head.split
+    layouts = torch_layouts(inference.split) | ({} if head is None else torch_layouts(head, of="head"))
     return {
         name: {
             "shape": list(leaf.shape),
             "dtype": str(leaf.dtype),
             "torch": dataclasses.asdict(layouts[name]),
         }
-        for name, leaf in flat_leaves(inference.split).items()
+        for name, leaf in model_tensors(inference.split, head).items()
     }
 
 

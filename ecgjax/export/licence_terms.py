@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: Parts of a licence's short name, and what they ask for.
 _ASKS = {
@@ -36,3 +38,33 @@ def terms_of(licence: str, *, simulated: bool = False) -> str:
 def is_share_alike(licence: str) -> bool:
     """Returns whether a licence asks that what is derived has the same licence."""
     return "share-alike" in terms_of(licence)
+
+
+def data_of(datasets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns what leaves of the data sets of a training: counts of what was trained on, licence and its terms.
+
+    Args:
+        datasets: Data sets as `about.json` describes them.
+    """
+    names = ("name", "fingerprint", "records", "patients", "simulated", "licence", "citation", "build_command")
+    return [
+        {
+            **{name: dataset[name] for name in names},
+            "terms": terms_of(dataset["licence"], simulated=dataset["simulated"]),
+        }
+        for dataset in datasets
+    ]
+
+
+def data_of_training(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what leaves of the data sets of a run, as `data_of` does.
+
+    Those of the training whose weights the run began with come last, each with the name of that encoder in
+    `begun_from`.
+
+    Args:
+        about: What the run says of itself.
+    """
+    begun_from = about.get("begun_from")
+    earlier = [] if begun_from is None else [{"begun_from": begun_from["name"], **each} for each in begun_from["data"]]
+    return [*data_of(about["data"]), *earlier]

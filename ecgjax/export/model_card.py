@@ -10,6 +10,7 @@ from data_pipelines.system.visible_text import visible
 from ecgjax.export.evaluations import Evaluation, Evaluations
 from ecgjax.export.file_names import CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, SAMPLE_FILE, STABLEHLO_FILE
 from ecgjax.export.file_names import WEIGHTS_FILE as WEIGHTS
+from ecgjax.export.head_section import head_lines
 from ecgjax.export.licence_terms import NOT_STATED, is_share_alike
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.markdown import format_table
@@ -25,6 +26,9 @@ import ecgjax, numpy as np
 model = ecgjax.load(".")  # this folder
 x = np.load("{SAMPLE_FILE}")["signals"]  # or recordings of yours, [n, time, lead], at any rate, in any unit
 embeddings = model.embed(x, rate_hz=RATE, unit="uV", leads=model.leads)
+```"""
+
+_PREDICTING = """answers = model.predict(x, rate_hz=RATE, unit="uV", leads=model.leads)
 ```"""
 
 _FILES = {
@@ -50,15 +54,19 @@ def model_card(
         evaluations: Evaluations of the checkpoint.
         files: Names of the files of the folder.
     """
+    head = description.get("head")
+    loading = _LOADING if head is None else _LOADING.removesuffix("```") + _PREDICTING
+    datasets = _datasets(description)
     sections = [
-        ("Load it", [_LOADING.replace("RATE", f"{preprocessor['sampling_rate_hz']}")]),
+        ("Load it", [loading.replace("RATE", f"{preprocessor['sampling_rate_hz']}")]),
+        *([] if head is None else [("What it answers", head_lines(head))]),
         ("Encoder", _encoder(description, preprocessor)),
         ("Training", _training(description)),
-        ("Data", [_data_table(description["data"])]),
+        ("Data", [_data_table(datasets)]),
         ("Preparation", [f"{number}. {step}" for number, step in enumerate(preprocessor["recipe_steps"], 1)]),
         ("Results", _results(evaluations, description["statistics"])),
         ("Intended use and limits", [_LIMITS]),
-        ("Licence, citation and terms of the data", _terms(description["data"])),
+        ("Licence, citation and terms of the data", _terms(datasets)),
         ("Files", [f"- `{name}`: {words}." for name, words in _FILES.items() if name in files]),
     ]
     if description["stablehlo"]:
@@ -67,16 +75,23 @@ def model_card(
     return f"{_front_matter(description, evaluations)}\n{_opening(description)}\n\n{text}\n"
 
 
+def _datasets(description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the data sets of the pretraining and then those of the labels, each once."""
+    labelled = (description.get("head") or {}).get("data", [])
+    return [*description["data"], *(each for each in labelled if each not in description["data"])]
+
+
 def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> str:
     tags = ["ecg", "electrocardiogram", "self-supervised-learning", "jax", str(description["architecture"])]
-    tags += ["simulated-data"] if any(dataset["simulated"] for dataset in description["data"]) else []
+    datasets = _datasets(description)
+    tags += ["simulated-data"] if any(dataset["simulated"] for dataset in datasets) else []
     metrics = dict.fromkeys(metric for evaluation in evaluations.shown for metric in evaluation.metrics)
     matter = {
         "license": "other",
         "license_name": "see-licence-citation-and-terms-of-the-data",
         "library_name": "ecgjax",
         "tags": tags,
-        "datasets": list(dict.fromkeys(dataset["name"] for dataset in description["data"])),
+        "datasets": list(dict.fromkeys(dataset["name"] for dataset in datasets)),
         "metrics": list(metrics),
     }
     # Every value of JSON is one of YAML.
@@ -84,11 +99,14 @@ def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> s
 
 
 def _opening(description: Mapping[str, Any]) -> str:
-    simulated = list(dict.fromkeys(dataset["name"] for dataset in description["data"] if dataset["simulated"]))
+    datasets, head = _datasets(description), description.get("head")
+    simulated = list(dict.fromkeys(dataset["name"] for dataset in datasets if dataset["simulated"]))
     title = f"# ECG encoder {description['architecture']}"
+    if head is not None:
+        title += f" with an answer to {visible(head['question'])}"
     if not simulated:
         return title
-    if all(dataset["simulated"] for dataset in description["data"]):
+    if all(dataset["simulated"] for dataset in datasets):
         which = "All recordings that it was trained on are"
     else:
         which = f"The recordings of {' and '.join(simulated)}, which it was trained on among others, are"
@@ -103,12 +121,16 @@ def _encoder(description: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
         "running": "those of training, of augmented views; evaluations set them anew, so that results differ",
         "none": "none, for the encoder has no batch norm",
     }
+    weights = f"{description['weights']} of {description['training']['steps']:,} steps"
+    if description.get("head") is not None:
+        norms["running"] = "those of the training with labels"
+        weights = f"{description['weights']}, after {description['training']['steps']:,} steps of pretraining"
     return [
         f"- Output: the layer `{description['layer']}`, {size} numbers a recording; tokens have "
         f"{description['token_dimension']}, and the pool is: {description['pool']}.",
         f"- Input: {preprocessor['seconds']:g} s at {rate} Hz ({preprocessor['num_samples']:,} samples), int16 in µV, "
         f"the leads {' '.join(preprocessor['leads'])}; the encoder derives {' '.join(leads)} of them, in mV.",
-        f"- Weights: {description['weights']} of {description['training']['steps']:,} steps.",
+        f"- Weights: {weights}.",
         f"- Batch-norm statistics: {norms[description['statistics']]}.",
     ]
 

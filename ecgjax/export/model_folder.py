@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
-from data_pipelines.system.atomic_directory import clear_staging, exclusive_staging, publish, recover_retired
+from data_pipelines.system.atomic_directory import replaced_whole
 from ecgjax.errors import CheckpointError, ConfigError, chosen
 from ecgjax.export import inference_of, write_onnx, write_safetensors, write_stablehlo
 from ecgjax.export.config_file import config_of, described
-from ecgjax.export.evaluations import evaluations_of
+from ecgjax.export.evaluations import Evaluation, Evaluations, evaluations_of
 from ecgjax.export.file_names import (
     CARD_FILE,
     CONFIG_FILE,
@@ -31,6 +31,7 @@ from ecgjax.export.model_card import model_card
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.sample_file import write_sample
 from ecgjax.export.trained_run import TrainedRun, open_trained_run
+from ecgjax.finetuning.answering_head import AnsweringHead, Head, TrainedHead
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.json_values import plain
 
@@ -67,9 +68,7 @@ def export_run(
         CheckpointError: The folder holds no such checkpoint, a damaged one, or the export cannot be written.
         DataError: The recordings are needed and are not where they were.
     """
-    out = Path(out).absolute()
-    _check_formats(formats)
-    _check_replaceable(out)
+    out = _checked_place(out, formats)
     if with_signatures and not (Path(workdir) / RECORDS_FILE).is_file():
         raise ConfigError(
             f"--with_signatures: {Path(workdir) / RECORDS_FILE} does not exist; leave the flag out, or give the "
@@ -79,29 +78,92 @@ def export_run(
     with _replacing(out) as folder:
         if with_signatures:
             shutil.copyfile(Path(workdir) / RECORDS_FILE, folder / RECORDS_FILE)
-        write_model(folder, run, workdir=workdir, formats=formats)
+        write_model(folder, run, evaluations=evaluations_of(workdir, run), formats=formats)
     return out
 
 
-def write_model(folder: Path, run: TrainedRun, *, workdir: str | Path, formats: Collection[str]) -> None:
+def write_answering_model(
+    out: str | Path,
+    *,
+    run: TrainedRun,
+    head: Head,
+    about: AnsweringHead,
+    evaluations: Sequence[Evaluation] = (),
+    signatures: Path | None = None,
+    formats: Collection[str] = FUNCTION_FORMATS,
+) -> Path:
+    """Writes an encoder with a head that answers a question as a folder that stands for itself.
+
+    `ecgjax.load` gives a model of it whose `predict` computes what `about.answers` gives for the head's outputs on the
+    encoder's features.
+
+    Args:
+        out: Folder to write; one that an earlier export wrote is replaced when the new one is whole.
+        run: Encoder as the training with labels left it, and what its pretraining says of itself (of an encoder that
+            was not pretrained, what the training with labels says). `encoder.step` is that of the pretraining, and
+            `statistics` is `"running"`, or `"none"` without batch norm.
+        head: Head with its weights and statistics: `encoders.Split(graph, state.params["head"], state.stats["head"])`
+            of a `Network`. It is applied to the encoder's features, whatever the layer of the embedding.
+        about: Question of the head, and how its outputs become answers: `Network.offset` goes to `HeadOutput.offset`.
+        evaluations: What was found on test records, for the card.
+        signatures: File of the signatures of the records that were trained on, which leaves with the model; None for
+            none.
+        formats: Forms of the model's function to write, of `FUNCTION_FORMATS`.
+
+    Returns:
+        Path of the folder.
+
+    Raises:
+        ConfigError: `out` is something else than an export, a package is missing, or head, encoder and `about` do not
+            fit each other.
+        CheckpointError: A weight is not finite, or the folder cannot be written.
+    """
+    out = _checked_place(out, formats)
+    if signatures is not None and not signatures.is_file():
+        raise ConfigError(f"signatures={signatures} does not exist; leave it out, or train once more, which makes it")
+    with _replacing(out) as folder:
+        if signatures is not None:
+            shutil.copyfile(signatures, folder / RECORDS_FILE)
+        found = Evaluations(evaluations, of_others=0, unreadable=0)
+        write_model(folder, run, head=TrainedHead(head, about), evaluations=found, formats=formats)
+    return out
+
+
+def _checked_place(out: str | Path, formats: Collection[str]) -> Path:
+    """Returns the absolute path of a folder that may be written, after what is asked for was checked."""
+    out = Path(out).absolute()
+    _check_formats(formats)
+    _check_replaceable(out)
+    return out
+
+
+def write_model(
+    folder: Path,
+    run: TrainedRun,
+    *,
+    evaluations: Evaluations,
+    formats: Collection[str],
+    head: TrainedHead | None = None,
+) -> None:
     """Writes every file of an exported model but the signatures.
 
     Args:
         folder: Folder to write to, in which signatures may lie already.
         run: Run whose encoder is exported.
-        workdir: Folder of the run, of which only the evaluations are read.
+        evaluations: Evaluations of the model, for its card.
         formats: Forms of the encoder's function to write.
+        head: Head that answers a question; None for none.
     """
-    inference = inference_of(run.encoder, num_samples=run.num_samples)
+    inference = inference_of(run.encoder, num_samples=run.num_samples, head=head)
     prepared = preprocessor(run.about)
-    digest = write_safetensors(folder / WEIGHTS_FILE, inference.split, metadata={"format": FORMAT})
+    head_split = None if head is None else head.split
+    digest = write_safetensors(folder / WEIGHTS_FILE, inference.split, head=head_split, metadata={"format": FORMAT})
     if "onnx" in formats:
         write_onnx(folder / ONNX_FILE, inference)
     stablehlo = write_stablehlo(folder / STABLEHLO_FILE, inference) if "stablehlo" in formats else None
     write_sample(folder / SAMPLE_FILE, inference, sampling_rate_hz=prepared["sampling_rate_hz"])
     _write_json(folder / PREPROCESSOR_FILE, prepared)
     config = config_of(run, inference, digest=digest, stablehlo=stablehlo)
-    evaluations = evaluations_of(workdir, run)
     names = [CONFIG_FILE, *(path.name for path in folder.iterdir())]
     card = model_card(config, prepared, evaluations, files=names)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
@@ -148,19 +210,9 @@ def _check_replaceable(out: Path) -> None:
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """Yields an empty folder, which takes the place of `out` when the block ends without an error."""
-    staging, retired = out.with_name(f".{out.name}.exporting"), out.with_name(f".{out.name}.retired")
     try:
-        recover_retired(retired, out)
-        with exclusive_staging(staging):
-            try:
-                folder = staging / "whole"
-                folder.mkdir()
-                yield folder
-                publish(folder, out, retired=retired)
-            except BaseException:
-                clear_staging(staging)
-                raise
-        shutil.rmtree(retired, ignore_errors=True)
+        with replaced_whole(out, making="exporting") as folder:
+            yield folder
     except OSError as error:
         raise CheckpointError(
             f"--out={out} cannot be written ({error.strerror or error}): free space there or name another folder; what "

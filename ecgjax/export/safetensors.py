@@ -1,4 +1,4 @@
-"""The file `model.safetensors`: an encoder's weights under their flat names, in their own layout, with a digest."""
+"""The file `model.safetensors`: a model's weights under their flat names, in their own layout, with a digest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import safetensors.numpy
 
 from ecgjax import encoders
 from ecgjax.errors import CheckpointError
-from ecgjax.export.tensors import digest_of, flat_tensors, with_tensors
+from ecgjax.export.tensors import digest_of, model_tensors, with_tensors
+from ecgjax.finetuning.answering_head import Head
 from ecgjax.system.files import replacing
 
 #: Key of the header's one entry. With several entries the format would shuffle them, and no two files be alike.
@@ -35,13 +36,18 @@ class WeightsFile(NamedTuple):
 
 
 def write_safetensors(
-    path: str | Path, encoder: encoders.Split[encoders.Encoder], *, metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    encoder: encoders.Split[encoders.Encoder],
+    *,
+    head: Head | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Writes an encoder's parameters and running statistics.
+    """Writes the parameters and running statistics of an encoder, and of its head where it has one.
 
     Args:
         path: File to write; an interruption leaves an existing one as it was.
         encoder: Encoder whose weights are written.
+        head: Head that answers a question.
         metadata: Texts to write beside them.
 
     Returns:
@@ -50,9 +56,11 @@ def write_safetensors(
     Raises:
         CheckpointError: A weight is not finite.
     """
-    # Of an array whose rows do not lie one after the other the format would write the wrong numbers.
-    tensors = {name: np.ascontiguousarray(array) for name, array in flat_tensors(encoder).items()}
-    _check_finite(tensors, "the encoder")
+    # Of an array whose rows do not lie one after the other the format would write the wrong numbers; NumPy would make a
+    # list of a single number.
+    of_model = model_tensors(encoder, head)
+    tensors = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in of_model.items()}
+    _check_finite(tensors, "the encoder" if head is None else "the model")
     of_weights = digest_of(tensors)
     entry = json.dumps({"digest": of_weights, "metadata": dict(metadata or {})}, sort_keys=True)
     content = safetensors.numpy.save(tensors, metadata={_ENTRY: entry})
@@ -64,7 +72,7 @@ def write_safetensors(
 def read_safetensors(
     path: str | Path, encoder: encoders.Split[encoders.Encoder], *, digest: str | None = None
 ) -> encoders.Split[encoders.Encoder]:
-    """Returns an encoder with the weights of a file, equal to the last bit to those that were written.
+    """Returns an encoder with the weights of a file without a head, equal to the last bit to those that were written.
 
     Args:
         path: File to read.

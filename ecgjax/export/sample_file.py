@@ -1,4 +1,7 @@
-"""The file `sample.npz`: three simulated recordings and their embeddings, by which a reader checks its installation."""
+"""The file `sample.npz`: three simulated recordings with their embeddings, and the outputs and answers of a head.
+
+By it a reader checks its installation.
+"""
 
 from __future__ import annotations
 
@@ -41,5 +44,10 @@ def write_sample(path: Path, inference: Inference, *, sampling_rate_hz: int) -> 
         sampling_rate_hz: Rate of the recordings.
     """
     signals = sample_signals(sampling_rate_hz=sampling_rate_hz, num_samples=inference.num_samples)
+    arrays = {"signals": signals, "embeddings": np.asarray(inference(signals))}
+    if inference.head is not None:
+        outputs = np.asarray(inference.head_outputs(signals))
+        # Outputs are compared within roundings, and the answers that follow from them almost to the last bit.
+        arrays |= {"outputs": outputs, "answers": inference.head.about.answers(outputs)}
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, signals=signals, embeddings=np.asarray(inference(signals)))
+        np.savez(file, allow_pickle=False, **arrays)

@@ -59,7 +59,8 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
     """Writes an encoder's function, with its weights, as a program of JAX that takes any batch.
 
     The program computes in the encoder's own type. It needs nothing but JAX and flatbuffers:
-    `jax.export.deserialize(bytearray(content)).call(signals)`.
+    `jax.export.deserialize(bytearray(content)).call(signals)`. It returns embeddings, or where there is a head a pair
+    of embeddings and answers (probabilities or values, `f32[batch, outputs]`).
 
     Args:
         path: File to write; an interruption leaves an existing one as it was.
@@ -72,13 +73,13 @@ def write_stablehlo(path: str | Path, inference: Inference, *, platforms: Sequen
     Raises:
         ConfigError: The package `flatbuffers` is missing, or there are no such devices.
     """
-    weights = inference.split.params, inference.split.stats
+    weights = inference.weights
 
-    def embed(signals: Array) -> Array:
+    def embed(signals: Array) -> Array | tuple[Array, ...]:
         # The barrier keeps the compiler from computing ahead with the weights, so that the program rounds like the one
         # to which weights are arguments.
-        params, stats = jax.lax.optimization_barrier(weights)
-        return inference.apply(params, stats, signals)
+        outputs = inference.outputs(jax.lax.optimization_barrier(weights), signals)
+        return outputs if len(outputs) > 1 else outputs[0]
 
     if unknown := sorted({*platforms} - {*PLATFORMS, "rocm"}):
         raise ConfigError(f"platforms={tuple(platforms)}: {unknown} are unknown; there are: {', '.join(PLATFORMS)}")
@@ -107,8 +108,8 @@ def _no_locations() -> Iterator[None]:
         jax.config.update(_LOCATIONS, before)
 
 
-def read_stablehlo(path: str | Path) -> Callable[[np.ndarray | Array], Array]:
-    """Returns the function in a file that `write_stablehlo` wrote, from recordings of any batch to embeddings.
+def read_stablehlo(path: str | Path) -> Callable[[np.ndarray | Array], Any]:
+    """Returns the function in a file that `write_stablehlo` wrote, from recordings of any batch to what it writes.
 
     Args:
         path: File to read.

@@ -18,7 +18,8 @@ from ecgjax.encoders.convolutions import DoublingConv
 from ecgjax.encoders.layers import BatchNorm
 from ecgjax.encoders.physio_transformer import ChannelNorm, ConvPositions
 from ecgjax.encoders.transformer import LayerNorm
-from ecgjax.export.tensors import flat_leaves
+from ecgjax.export.tensors import PREFIXES, M, flat_leaves
+from ecgjax.training.heads import LinearHead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,8 @@ _KINDS: dict[type[nnx.Module], dict[str, _Kind]] = {
         "var": _Kind("BatchNorm1d", "running_var", (0,)),
     },
     LayerNorm: _norm("LayerNorm"),
+    # Its statistics `location` and `scale` stand beside it: `Linear(features) * scale + location`.
+    LinearHead: _LINEAR,
     # One channel a group.
     ChannelNorm: _norm("GroupNorm"),
     # `ConvTranspose1d(in, out, kernel_size=4, stride=2, padding=1)`, which reads its kernel backwards in time.
@@ -83,15 +86,16 @@ _KINDS: dict[type[nnx.Module], dict[str, _Kind]] = {
 }
 
 
-def torch_layouts(encoder: encoders.Split[encoders.Encoder]) -> dict[str, TorchLayout]:
+def torch_layouts(module: encoders.Split[M], *, of: str = "encoder") -> dict[str, TorchLayout]:
     """Returns the layout of every parameter and running statistic by its flat name.
 
     Args:
-        encoder: Encoder, of which shapes are enough, as `encoders.abstract` returns it.
+        module: Encoder or head, of which shapes are enough, as `encoders.abstract` returns it.
+        of: Kind of the module, `"encoder"` or `"head"`.
     """
-    modules = nnx.iter_modules(encoders.merge(encoder))
-    kinds = {"/".join(map(str, path)): _KINDS.get(type(module), {}) for path, module in modules}
-    return {name: _layout(kinds, name, leaf.shape) for name, leaf in flat_leaves(encoder).items()}
+    modules = nnx.iter_modules(encoders.merge(module))
+    kinds = {"/".join(map(str, path)): _KINDS.get(type(each), {}) for path, each in modules}
+    return {PREFIXES[of] + name: _layout(kinds, name, leaf.shape) for name, leaf in flat_leaves(module).items()}
 
 
 def _layout(kinds: dict[str, dict[str, _Kind]], name: str, shape: tuple[int, ...]) -> TorchLayout:

@@ -33,10 +33,9 @@ from ecgjax.leads import prepare
 from ecgjax.optim.parameters import parameters
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.settings.probe import FineTuneSettings
-from ecgjax.training.heads import LinearHead, TaskHead
+from ecgjax.training.heads import HEADS, LinearHead, TaskHead
 from ecgjax.training.steps import TrainState, init_state, train_step
 
-HEADS = ("linear", "mlp")
 POSITIVE_WEIGHTS = ("none", "balanced")
 HEAD_STARTS = ("zeros", "probe")
 SELECTIONS = ("metric", "loss")

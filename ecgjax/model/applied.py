@@ -1,4 +1,4 @@
-"""An exported encoder in use: recordings as they come in, embeddings and tokens out."""
+"""An exported model in use: recordings as they come in, embeddings, tokens and answers out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike
 
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.signals.recipe import SignalRecipe
-from data_pipelines.version import __version__
 from ecgjax import encoders
 from ecgjax.encoders.grid import Grid
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.features import in_batches
-from ecgjax.export.inference import inference_of
+from ecgjax.export.inference import Inference, inference_of
+from ecgjax.finetuning.answering_head import AnsweringHead, TrainedHead
 from ecgjax.leads import prepare
 from ecgjax.model.description import Description
 from ecgjax.model.preparation import Prepared, prepare_rows
@@ -52,11 +52,12 @@ class Tokens:
 
 
 class Model:
-    """An exported encoder, as `ecgjax.load` returns it.
+    """An exported encoder, and its head where it answers a question, as `ecgjax.load` returns it.
 
     Args:
-        path: Folder that the encoder was loaded from.
+        path: Folder that the model was loaded from.
         split: Encoder with its weights.
+        head: Head with its weights; None for none.
         description: Statements of the folder about the encoder.
         preprocessor: Preparation of recordings.
     """
@@ -68,6 +69,7 @@ class Model:
         *,
         description: Description,
         preprocessor: Preprocessor,
+        head: TrainedHead | None = None,
     ):
         self.path, self.split = path, split
         self.description, self.preprocessor = description, preprocessor
@@ -76,8 +78,12 @@ class Model:
             num_samples=preprocessor.num_samples,
             num_leads=description.num_leads,
             layer=description.layer,
+            head=head,
         )
-        self._answers = jax.jit(inference.apply)
+        self._weights, self.trained_head = inference.weights, head
+        # The embedding is computed beside the outputs of a head, so that a model is compiled once for both.
+        self._apply = jax.jit(inference.outputs if head is None else functools.partial(_side_by_side, inference))
+        self._embedding_shape = inference.output_spec().shape[1:]
         self._tokens = jax.jit(functools.partial(_tokens_of, split.graph, description.num_leads))
 
     @property
@@ -119,6 +125,26 @@ class Model:
     def layer(self) -> str:
         """Layer whose activations are the embedding, `"embedding"` or `"features"`."""
         return self.description.layer
+
+    @property
+    def head(self) -> AnsweringHead | None:
+        """Question that the model answers, and how outputs become answers; None where it answers none."""
+        return None if self.trained_head is None else self.trained_head.about
+
+    @property
+    def question(self) -> str | None:
+        """Question that the model answers in one line, such as `"lvef<40"`; None where it answers none."""
+        return None if self.head is None else self.head.question
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that `predict` has a column for; empty where a recording has one answer, or none."""
+        return () if self.head is None else self.head.classes
+
+    @property
+    def thresholds(self) -> tuple[float | None, ...]:
+        """Probability from which on each answer is yes; None where there is none, and empty without a head."""
+        return () if self.head is None else tuple(output.threshold for output in self.head.outputs)
 
     @property
     def weights_digest(self) -> str:
@@ -183,16 +209,51 @@ class Model:
     ) -> np.ndarray:
         """Answers the question that a model was trained for; arguments are those of `embed`.
 
+        Returns:
+            Probabilities of a yes after calibration, or values in `head.unit`: `f64[n]`, or `f64[n, classes]` where
+            there are `classes`.
+
         Raises:
-            ConfigError: The model has no head that answers a question.
+            ConfigError: The model has no head that answers a question, or as in `embed`.
+            DataError: As in `embed`.
         """
-        if self.description.head is None:
+        self._answering()
+        return self.predict_prepared(self.prepare(x, rate_hz=rate_hz, unit=unit, leads=leads).signals)
+
+    def decide(
+        self, x: ArrayLike, *, rate_hz: float | None = None, unit: str | None = None, leads: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Says yes where the probability reaches the model's threshold; arguments are those of `embed`.
+
+        The thresholds suit the records that they were chosen on (`head.chosen_on`); of probabilities at hand,
+        `head.decisions` says the same.
+
+        Returns:
+            Decisions, `bool[n]`, or `bool[n, classes]` where there are `classes`.
+
+        Raises:
+            ConfigError: The model has no head, answers by a value, or lacks a threshold; or as in `embed`.
+            DataError: As in `embed`.
+        """
+        head = self._answering()
+        # Whether there are thresholds is known before anything is computed.
+        head.check_decides()
+        return head.decisions(self.predict(x, rate_hz=rate_hz, unit=unit, leads=leads))
+
+    def predict_prepared(self, signals: np.ndarray) -> np.ndarray:
+        """Answers for recordings that are prepared, `int16[n, time, 8]` in µV; result and errors are as of `predict`.
+
+        Raises:
+            ConfigError: The model has no head, or the signals are of another type or shape.
+        """
+        return self._answering().answers(self.embed_with_outputs(signals)[1])
+
+    def _answering(self) -> AnsweringHead:
+        if self.head is None:
             raise ConfigError(
                 f"{self.path}: has no head, so it answers no question; fit a model of your own on what embed returns"
             )
-        raise ConfigError(
-            f"{self.path}: has a head, and this ecgjax {__version__} reads none; install the ecgjax that wrote it"
-        )
+        return self.head
 
     def embed_prepared(self, signals: np.ndarray) -> np.ndarray:
         """Embeds recordings that are prepared, such as records of a data set of the same recipe.
@@ -206,7 +267,27 @@ class Model:
         Raises:
             ConfigError: The signals are of another type or shape.
         """
-        return _by_batches(lambda batch: self._answers(self.split.params, self.split.stats, batch), self._own(signals))
+        if self.head is not None:
+            return self.embed_with_outputs(signals)[0]
+        return _by_batches(lambda batch: self._apply(self._weights, batch)[0], self._own(signals))
+
+    def embed_with_outputs(self, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns embeddings, and the outputs of the head as they are, of which `head.answers` makes answers.
+
+        Args:
+            signals: Samples in µV of the eight stored leads, `int16[n, time, 8]`.
+
+        Returns:
+            Embeddings, as `embed` returns them, and outputs, `f32[n, outputs]`.
+
+        Raises:
+            ConfigError: The model has no head, or the signals are of another type or shape.
+        """
+        number = len(self._answering().outputs)
+        both = _by_batches(lambda batch: self._apply(self._weights, batch), self._own(signals))
+        embeddings, outputs = both[:, :-number], both[:, -number:]
+        # Some encoders have an embedding for each lead.
+        return embeddings.reshape(len(both), *self._embedding_shape), np.ascontiguousarray(outputs)
 
     def tokens_of_prepared(self, prepared: Prepared) -> Tokens:
         """Returns the tokens of recordings that are prepared.
@@ -250,6 +331,12 @@ class Model:
     def __repr__(self) -> str:
         """Returns what the encoder is, what it was trained on, and what it takes."""
         return told(self.path, self.description, self.preprocessor)
+
+
+def _side_by_side(inference: Inference, weights: Mapping[str, Any], signals: Array) -> Array:
+    """Returns embeddings and the outputs of the head in one array, `f32[batch, numbers of both]`."""
+    embeddings, outputs = inference.with_head_outputs(weights, signals)
+    return jnp.concatenate([embeddings.reshape(len(embeddings), -1), outputs], axis=1)
 
 
 def _by_batches(function: Callable[[np.ndarray], Array], signals: np.ndarray) -> np.ndarray:

@@ -12,7 +12,9 @@ from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.export.file_names import CONFIG_FILE, WEIGHTS_FILE
 from ecgjax.export.inference import LAYERS
 from ecgjax.export.safetensors import read_weights
-from ecgjax.export.tensors import with_tensors
+from ecgjax.export.tensors import Tensors, by_module, with_tensors
+from ecgjax.finetuning.answering_head import TrainedHead
+from ecgjax.model.described_head import DescribedHead, read_described_head, with_weights
 from ecgjax.model.exported_folder import ExportedFolder
 from ecgjax.model.fields import Fields
 from ecgjax.settings.sections import read
@@ -34,7 +36,7 @@ class Description:
         token_dimension: Width of a token.
         pool: Pool that makes features of tokens, in words.
         statistics: Origin of the running statistics, in words.
-        head: Head that answers a question, or None.
+        head: Head that answers a question, without its weights; None for none.
         weights_digest: Digest of the weights.
         training: What was said of the training.
         data: What was said of each data set.
@@ -49,7 +51,7 @@ class Description:
     token_dimension: int
     pool: str
     statistics: str
-    head: Mapping[str, Any] | None
+    head: DescribedHead | None
     weights_digest: str
     training: Mapping[str, Any]
     data: tuple[Any, ...]
@@ -79,7 +81,7 @@ def read_description(folder: ExportedFolder) -> Description:
         token_dimension=fields.count("token_dimension", most=2**24),
         pool=fields.text("pool"),
         statistics=str(config.get("statistics", "")),
-        head=None if head is None else fields.mapping("head"),
+        head=None if head is None else read_described_head(path, fields.mapping("head")),
         weights_digest=fields.text("weights_digest"),
         training=fields.mapping("training"),
         data=tuple(config["data"]) if isinstance(config.get("data"), list) else (),
@@ -87,25 +89,37 @@ def read_description(folder: ExportedFolder) -> Description:
     )
 
 
-def read_encoder(folder: ExportedFolder, description: Description) -> encoders.Split[encoders.Encoder]:
-    """Returns the encoder with the weights of the folder.
+def read_modules(
+    folder: ExportedFolder, description: Description
+) -> tuple[encoders.Split[encoders.Encoder], TrainedHead | None]:
+    """Returns the encoder and the head, if there is one, with the weights of the folder.
 
     Args:
         folder: Folder whose files were checked.
         description: Statements of its configuration.
 
     Raises:
-        ConfigError: The weights are damaged, not finite, or of another encoder.
+        ConfigError: The weights are damaged, not finite, or of another encoder or head.
     """
-    settings, path = description.settings, folder.path / WEIGHTS_FILE
+    path, described = folder.path / WEIGHTS_FILE, description.head
     try:
-        weights = read_weights(path, digest=description.weights_digest)
+        tensors = read_weights(path, digest=description.weights_digest).tensors
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
+    if described is None:
+        return _encoder(folder, description, tensors), None
+    parts = by_module(tensors)
+    encoder = _encoder(folder, description, parts["encoder"])
+    feature_dim = encoders.merge(encoder).feature_dim
+    return encoder, with_weights(path, described, parts["head"], feature_dim=feature_dim)
+
+
+def _encoder(folder: ExportedFolder, description: Description, tensors: Tensors) -> encoders.Split[encoders.Encoder]:
+    settings, path = description.settings, folder.path / WEIGHTS_FILE
     blocks = settings.arguments.get("num_blocks")
     # Each block has weights of its own; to build a network of a billion blocks only to refuse it would take hours.
-    if isinstance(blocks, tuple) and sum(each for each in blocks if isinstance(each, int)) > len(weights.tensors):
-        raise ConfigError(f"{path}: has {len(weights.tensors)} weights, too few for num_blocks={blocks}")
+    if isinstance(blocks, tuple) and sum(each for each in blocks if isinstance(each, int)) > len(tensors):
+        raise ConfigError(f"{path}: has {len(tensors)} weights, too few for num_blocks={blocks}")
     of_all = {
         "num_leads": settings.num_leads,
         "embedding_dim": settings.embedding_dim,
@@ -119,7 +133,7 @@ def read_encoder(folder: ExportedFolder, description: Description) -> encoders.S
             f"{folder.path / CONFIG_FILE}: describes no encoder that can be made ({str(error)[:200]}); export it again"
         ) from error
     try:
-        return with_tensors(shapes, weights.tensors, source=str(path))
+        return with_tensors(shapes, tensors, source=str(path))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
 

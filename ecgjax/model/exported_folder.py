@@ -16,9 +16,11 @@ from ecgjax.export.file_names import (
     CONFIG_FILE,
     FORMAT,
     FORMAT_VERSION,
+    FORMAT_VERSION_WITH_HEAD,
     PREPROCESSOR_FILE,
     SAMPLE_FILE,
     WEIGHTS_FILE,
+    format_version,
 )
 from ecgjax.model.fields import Fields
 from ecgjax.model.json_file import read_json
@@ -116,11 +118,17 @@ def _check_format(path: Path, said: Mapping[str, Any]) -> None:
             f"{path / CONFIG_FILE}: 'format' is {ascii(said.get('format'))[:60]} and not {FORMAT!r}, so it is no "
             "model of ecgjax; python -m ecgjax.export writes one"
         )
-    version = said.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    version, head = said.get("format_version"), said.get("head")
+    known = (FORMAT_VERSION, FORMAT_VERSION_WITH_HEAD)
+    if version not in known or isinstance(version, bool):
         raise ConfigError(
-            f"{path / CONFIG_FILE}: 'format_version' is {ascii(version)[:60]}, and this ecgjax reads {FORMAT_VERSION}; "
-            "install the ecgjax that wrote it, or export the encoder with this one"
+            f"{path / CONFIG_FILE}: 'format_version' is {ascii(version)[:60]}, and this ecgjax reads "
+            f"{' and '.join(map(str, known))}; install the ecgjax that wrote it, or export the encoder with this one"
+        )
+    if version != format_version(has_head=head is not None):
+        raise ConfigError(
+            f"{path / CONFIG_FILE}: 'format_version' is {version} and 'head' is {ascii(head)[:60]}, but a folder has "
+            f"version {FORMAT_VERSION} without a head and {FORMAT_VERSION_WITH_HEAD} with one; {_AGAIN}"
         )
 
 

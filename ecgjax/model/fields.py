@@ -16,14 +16,18 @@ class Fields:
     Args:
         path: File of the object, for messages.
         values: Object as it was read.
+        within: Place of the object within the file, such as `"head."`, for messages.
     """
 
-    def __init__(self, path: Path, values: Mapping[str, Any]):
-        self._path, self._values = path, values
+    def __init__(self, path: Path, values: Mapping[str, Any], *, within: str = ""):
+        self._path, self._values, self._within = path, values, within
 
-    def text(self, name: str) -> str:
-        """Returns a field that is text."""
-        return self._of(str, name, "text")
+    def text(self, name: str, *, most: int | None = None) -> str:
+        """Returns a field that is text, of at most `most` signs where that is given."""
+        value = self._of(str, name, "text")
+        if most is not None and len(value) > most:
+            raise self._wrong(name, f"text of at most {most:,} signs")
+        return str(value)
 
     def count(self, name: str, *, most: int) -> int:
         """Returns a field that is a whole number from 1 to `most`."""
@@ -50,6 +54,18 @@ class Fields:
         """Returns a field that is an object."""
         return self._of(dict, name, "an object")
 
+    def objects(self, name: str, *, most: int) -> list[dict[str, Any]]:
+        """Returns a field that is a list of at most `most` objects."""
+        value = self._of(list, name, "a list of objects")
+        if len(value) > most or not all(isinstance(each, dict) for each in value):
+            raise self._wrong(name, f"a list of at most {most:,} objects")
+        return list(value)
+
+    def check_has(self, name: str) -> None:
+        """Checks that a field is there, of whatever type."""
+        if name not in self._values:
+            raise self._wrong(name, "there")
+
     def _of(self, kind: type, name: str, words: str) -> Any:
         value = self._values.get(name)
         # To isinstance, true and false would be whole numbers too.
@@ -59,4 +75,6 @@ class Fields:
 
     def _wrong(self, name: str, words: str) -> ConfigError:
         given = ascii(self._values[name])[:60] if name in self._values else "missing"
-        return ConfigError(f"{self._path}: {name!r} is {given}, and must be {words}; export the folder again")
+        return ConfigError(
+            f"{self._path}: {self._within + name!r} is {given}, and must be {words}; export the folder again"
+        )

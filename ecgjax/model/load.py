@@ -1,4 +1,4 @@
-"""Opens an exported encoder for use."""
+"""Opens an exported model for use."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from pathlib import Path
 from ecgjax.errors import ConfigError
 from ecgjax.export.file_names import CONFIG_FILE, PREPROCESSOR_FILE
 from ecgjax.model.applied import Model
-from ecgjax.model.description import read_description, read_encoder
+from ecgjax.model.description import read_description, read_modules
 from ecgjax.model.exported_folder import open_folder
 from ecgjax.model.preprocessor import read_preprocessor
 from ecgjax.model.reproduced import check_sample
 
 
 def load(folder: str | Path) -> Model:
-    """Returns the encoder of an exported folder, checked.
+    """Returns the model of an exported folder, checked: an encoder, and a head where it answers a question.
 
     Sizes and digests of the files that are read are compared with those of `config.json`, and once for each folder and
-    version of the software the embeddings of its sample are computed and compared. Nothing in a folder is executed.
+    version of the software the embeddings of its sample, and the answers of a head, are computed and compared. Nothing
+    in a folder is executed.
 
     Args:
         folder: Folder that `python -m ecgjax.export --out=` wrote.
 
     Raises:
         ConfigError: The path is something else, a file is missing, damaged or of another version, or the sample's
-            embeddings are not reproduced.
+            embeddings or answers are not reproduced.
     """
     files = open_folder(folder)
     description = read_description(files)
@@ -35,7 +36,7 @@ def load(folder: str | Path) -> Model:
             f"encoder.num_leads={description.settings.num_leads} do not fit the {len(preprocessor.encoder_leads)} "
             f"encoder_leads of {PREPROCESSOR_FILE}; export the folder again"
         )
-    split = read_encoder(files, description)
-    model = Model(files.path, split, description=description, preprocessor=preprocessor)
+    split, head = read_modules(files, description)
+    model = Model(files.path, split, head=head, description=description, preprocessor=preprocessor)
     check_sample(files, model)
     return model

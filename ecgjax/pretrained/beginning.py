@@ -24,7 +24,7 @@ from ecgjax.system.files import write_atomically
 from ecgjax.training.about import NOT_RECORDED
 from ecgjax.training.checkpoint import Checkpoints, Saved
 from ecgjax.training.steps import EMA
-from ecgjax.training.warm_start import KINDS, SourceWeights, WarmStart
+from ecgjax.training.warm_start import KINDS, SourceWeights, WarmStart, named_parts
 
 #: Name of the file in the folder of a run that says what it began with.
 INIT_FILE = "init.json"
@@ -143,7 +143,10 @@ def open_beginning(settings: InitSettings) -> Beginning:
         ConfigError: The source is neither a run nor an exported model, or has no such part.
         CheckpointError: Its checkpoint, or the list of its records, is missing or damaged.
     """
-    place = str(settings.source)
+    place = settings.source
+    if not place:
+        raise ConfigError("config.init.source='' names no folder; name a run's workdir or an exported model, or None")
+    parts = named_parts(settings)
     try:
         source = open_source(place, step=settings.step)
     except ConfigError as error:
@@ -153,7 +156,7 @@ def open_beginning(settings: InitSettings) -> Beginning:
     arrays = {
         (kind, f"encoder/{name}"): array
         for kind, _, name, array in _apart(flat_tensors(source.encoder.split))
-        if "encoder" in settings.parts
+        if "encoder" in parts
     }
     listed = None if source.encoder.trained_on is None else source.encoder.trained_on()
     labels, begun_from = _labels_of(source), _normal(source.begun_from)
@@ -162,7 +165,7 @@ def open_beginning(settings: InitSettings) -> Beginning:
             place=place,
             encoder=source.settings,
             signal_format=source.format,
-            arrays=arrays | _heads(source, [part for part in settings.parts if part != "encoder"]),
+            arrays=arrays | _heads(source, [part for part in parts if part != "encoder"]),
         ),
         seen=seen_by(listed, name=source.title, labels=(*labels, *_labels_before(begun_from))),
         said={
@@ -170,7 +173,7 @@ def open_beginning(settings: InitSettings) -> Beginning:
             "step": source.encoder.step,
             "weights_digest": source.weights_digest,
             "statistics": source.statistics,
-            "parts": list(settings.parts),
+            "parts": list(parts),
             "labels": list(labels),
             "listed": listed is not None and not listed.unlisted,
             "data": [_dataset(each) for each in source.data],

@@ -16,8 +16,8 @@ from ecgjax.defaults import RunSettings
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
-from ecgjax.export.config_file import data_of
 from ecgjax.export.file_names import CONFIG_FILE
+from ecgjax.export.licence_terms import data_of_training
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.tensors import digest_of, flat_tensors
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, read_pretraining_records
@@ -42,7 +42,7 @@ class EncoderSource:
         preprocessor: Preparation of the recordings that it was trained on; None for a run that is older than what runs
             say of themselves.
         data: Statements about the data sets of the pretraining, one for each: name, fingerprint, counts, whether
-            simulated, and licence; empty for such a run.
+            simulated, and licence; then those of the labels that it was trained with. Empty for such a run.
         weights_digest: Digest of parameters and statistics.
         run: Settings of the run; None for an exported model.
         begun_from: Statements about the encoder whose weights the training began with (`beginning.py`); None for
@@ -110,7 +110,7 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         settings=settings.encoder,
         statistics="running" if any(name.startswith("stats/") for name in tensors) else "none",
         preprocessor=None if about is None else read_preprocessor(path / ABOUT_FILE, preprocessor(about)),
-        data=() if about is None else tuple(data_of(about)),
+        data=() if about is None else tuple(data_of_training(about)),
         weights_digest=digest_of(tensors),
         run=settings,
         begun_from=None if about is None else about.get("begun_from"),
@@ -122,7 +122,9 @@ def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSou
     known = int(model.training.get("steps", 0))
     if step not in (None, known):
         raise ConfigError(f"{path}: is an export of step {known}, and step {step} was asked for; leave the step out")
-    data = tuple(each for each in model.description.data if isinstance(each, Mapping))
+    # An encoder that was trained with labels has seen their recordings too.
+    labelled = () if model.head is None else model.head.data
+    data = tuple(each for each in (*model.description.data, *labelled) if isinstance(each, Mapping))
     encoder = Encoder(
         model.split,
         num_leads=model.description.num_leads,

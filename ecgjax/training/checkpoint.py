@@ -498,6 +498,8 @@ class Checkpoints:
         """
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         stored = self._custom(step)["leaves"].get(part, {})
+        if not stored:  # Orbax reads every part where it is asked for none.
+            return {}
         template: dict[str, Any] = {}
         for name, (dtype, shape, _) in stored.items():
             *above, last = name.split("/")

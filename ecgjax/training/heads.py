@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,10 @@ class LinearHead(nnx.Module):
         del train, keys
         out = jnp.matmul(features, self.kernel[...]) + self.bias[...][None, :]
         return out * self.scale[...] + self.location[...]
+
+
+#: Structures of heads that training with labels gives an encoder, by name.
+HEADS: Mapping[str, type[nnx.Module]] = {"linear": LinearHead, "mlp": TaskHead}
 
 
 class SupervisedTask:

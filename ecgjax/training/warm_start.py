@@ -210,18 +210,31 @@ def _first(
     return leaf if found is None or key not in wanted else jnp.asarray(found[1])
 
 
-def _parts(settings: InitSettings, params: Mapping[str, Any]) -> tuple[str, ...]:
-    parts = settings.parts
-    for part in parts:
+def named_parts(settings: InitSettings) -> tuple[str, ...]:
+    """Returns the parts that begin with the source's weights.
+
+    Raises:
+        ConfigError: There is no such part, or none is named.
+    """
+    if not settings.parts:
+        raise ConfigError("config.init.parts=() takes nothing from config.init.source; name a part, such as 'encoder'")
+    for part in settings.parts:
         if part not in PARTS:
-            raise ConfigError(f"config.init.parts={parts!r}: {part!r} is unknown; there are: {', '.join(PARTS)}")
+            raise ConfigError(
+                f"config.init.parts={settings.parts!r}: {part!r} is unknown; there are: {', '.join(PARTS)}"
+            )
+    return settings.parts
+
+
+def _parts(settings: InitSettings, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the parts that begin with the source's weights, all of which the run must have."""
+    for part in named_parts(settings):
         if part not in params:
             raise ConfigError(
-                f"config.init.parts={parts!r}: this run has no part {part!r} (config.task.name is empty); leave it out"
+                f"config.init.parts={settings.parts!r}: this run has no part {part!r} (config.task.name is empty); "
+                "leave it out"
             )
-    if not parts:
-        raise ConfigError("config.init.parts=() takes nothing from config.init.source; name a part, such as 'encoder'")
-    return parts
+    return settings.parts
 
 
 def _renamed(

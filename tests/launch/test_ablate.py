@@ -132,7 +132,7 @@ def _digest_before(run):
     def decides(leaf):
         of_probe = not leaf.startswith("probe.") or leaf in ("probe.layer", "probe.seed")
         of_encoder = run.twin or leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe."))
-        return leaf != "data.dir" and of_probe and of_encoder
+        return leaf != "data.dir" and not leaf.startswith("init.") and of_probe and of_encoder
 
     leaves = flat(tree_of(run.settings)).items()
     told = repr(sorted((name, repr(value)) for name, value in leaves if decides(name)))
@@ -378,6 +378,26 @@ def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(giv
     assert "left out of validation and test" in capsys.readouterr().out
     given("--config.data.train_folds=(1,2)", "--config.probe.overlaps=drop", f"--out={tmp_path / 'other'}")
     assert len(trained[0]) == len(trained[1]) > len(trained[2]), "the folds of all arms count"
+
+
+def test_what_an_arm_began_with_had_seen_is_kept_out_too(given, monkeypatch, capsys):
+    recordings, listed = [], ablate.pretraining_records
+
+    def opened(opened_recordings, records, *, run):
+        recordings.append(opened_recordings)
+        return listed(opened_recordings, records, run=run)
+
+    def beginning(settings):
+        assert settings.source == "runs/first"
+        return types.SimpleNamespace(seen=listed(recordings[-1], recordings[-1].split.test[:2], run="first"))
+
+    monkeypatch.setattr(ablate, "pretraining_records", opened)
+    monkeypatch.setattr(ablate, "open_beginning", beginning)
+    monkeypatch.setattr(ablate, "make", lambda *args, **kwargs: 2)
+    with pytest.raises(ConfigError, match=r"validation and test records overlap .*probe\.overlaps=drop"):
+        given("--sweep=base|init.source=runs/first")
+    given("--sweep=base|init.source=runs/first", "--config.probe.overlaps=drop")
+    assert "left out of validation and test" in capsys.readouterr().out
 
 
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from ecgjax.export import inference_of, write_onnx, write_stablehlo
 from ecgjax.export.file_names import ONNX_FILE, SAMPLE_FILE, STABLEHLO_FILE, WEIGHTS_FILE
 from ecgjax.export.safetensors import read_weights
 from tests.ecgjax.model.written import rewrite, write_model
+from tests.support.answering_heads import trained_head
 from tests.support.fixtures import twelve_lead_mv, write_wfdb
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ def folder(tmp_path_factory):
     write_onnx(model / ONNX_FILE, inference)
     write_stablehlo(model / STABLEHLO_FILE, inference, platforms=("cpu",))
     rewrite(model)
+    write_model(where / "models" / "lvef", head=lambda dim: trained_head("binary", "mlp", dim=dim))
     for number in range(3):
         write_wfdb(where / "ecgs", f"r{number}", twelve_lead_mv(seed=number))
     return where
@@ -74,16 +76,49 @@ def test_a_model_is_loaded_and_embeds_its_sample(folder):
     assert float(difference) < 1e-5
 
 
+def test_a_model_with_a_head_answers_its_question(folder):
+    told = run(snippet("print(model.question"), folder)
+    assert told.splitlines() == ["lvef<40 () (0.31,)", "(3,) bool"]
+
+
+def test_probabilities_are_moved_to_another_prevalence_and_to_other_labels(folder):
+    """Against Bayes's rule on the odds, and the mean of the labels."""
+    told = run(snippet("optimize.minimize"), folder)
+    moved, shape, fitted = re.fullmatch(r"\[(.*)\] (\(.*\)) \[(.*)\]\n", told).groups()
+    with np.load(folder / "models" / "lvef" / SAMPLE_FILE) as sample:
+        ill, healthy = sample["answers"] * 0.04 / 0.15, (1 - sample["answers"]) * 0.96 / 0.85
+    np.testing.assert_allclose([float(each) for each in moved.split()], ill / (ill + healthy), atol=6e-4)
+    assert shape == "(3,)"
+    # One of three is positive, and the intercept is drawn towards 0 from below.
+    assert 0.2 < np.mean([float(each) for each in fitted.split()]) < 1 / 3
+
+
 def test_recordings_as_they_are_have_embeddings_and_tokens(folder):
     assert run(snippet("model.tokens"), folder).startswith("(3, 79, 8) ")
 
 
 def test_a_folder_becomes_a_table_that_is_read_back(folder):
-    (line,) = re.findall(r"python -m (ecgjax\.embed .*)", PAGE)
+    assert "3 of 3 recordings embedded" in command(r"ecgjax\.embed .*--input=ecgs", folder)
+    assert run(snippet("read_parquet"), folder).startswith("(3, 8) (3, 79, 8) float16 [")
+
+
+def test_recordings_that_come_in_find_those_that_are_alike(folder):
+    if not (folder / "embeddings.parquet").exists():
+        command(r"ecgjax\.embed .*--input=ecgs", folder)
+    write_wfdb(folder / "tomorrow", "new", twelve_lead_mv(seed=1))
+    assert "3 embeddings of 8 numbers" in command(r"ecgjax\.search build", folder)
+    command(r"ecgjax\.embed .*--input=tomorrow", folder)
+    told = command(r"ecgjax\.search query", folder)
+    assert "3 neighbours of 1 queries among 3 of 3 rows" in told
+    assert told.splitlines()[1].split() == ["new", "1", "1.0000", "r1", "hospital"]
+
+
+def command(begin, folder):
+    """Runs the one line of the page that begins so, and returns what it prints."""
+    (line,) = re.findall(rf"python -m ({begin}.*)", PAGE)
     done = subprocess.run([sys.executable, "-m", *line.split()], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "3 of 3 recordings embedded" in done.stdout
-    assert run(snippet("read_parquet"), folder).startswith("(3, 8) (3, 79, 8) float16 [")
+    return done.stdout
 
 
 @pytest.mark.parametrize(

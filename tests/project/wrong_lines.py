@@ -66,10 +66,14 @@ def make_what_they_need(lines: Sequence[Line], folder: Path) -> dict[str, str]:
 
 
 def _run(folder: Path, command: str, *arguments: str) -> None:
-    process = Running(lambda: run_module(command, arguments), folder.with_name(f"{folder.name}.making"))
+    _forked(folder, lambda: run_module(command, arguments), f"{command} {shlex.join(arguments)}")
+
+
+def _forked(folder: Path, work: Callable[[], int], what: str) -> None:
+    process = Running(work, folder.with_name(f"{folder.name}.making"))
     status = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
     if status:
-        raise RuntimeError(f"{command} {shlex.join(arguments)}: status {status}\n{process.outcome(status).errors}")
+        raise RuntimeError(f"{what}: status {status}\n{process.outcome(status).errors}")
 
 
 def _simulate(path: Path, *, patients: int, seed: int, rate_hz: int) -> None:
@@ -170,7 +174,21 @@ def _recordings(path: Path, make: Make) -> None:
         write_wfdb(path, f"recording{number}", twelve_lead_mv(seed=number))
 
 
+def _embeddings(**how: object) -> Callable[[Path, Make], None]:
+    from tests.ecgjax.search_index.made_up_tables import directions, write_embeddings
+
+    # Threads of pyarrow must not begin in this process, which is forked again.
+    return lambda path, make: _forked(path, lambda: write_embeddings(path, directions(9), **how) and 0, path.name)
+
+
+def _index(path: Path, make: Make) -> None:
+    _run(path, "ecgjax.search", "build", f"--embeddings={make('embeddings')}", f"--out={path}")
+
+
 _FILE_NAMES = {
+    "embeddings": "embeddings.parquet",
+    "others_embeddings": "others_embeddings.parquet",
+    "leads_embeddings": "leads_embeddings.parquet",
     "file": "file.txt",
     "binary": "binary.csv",
     "labels": "labels.csv",
@@ -198,11 +216,18 @@ _MAKERS: dict[str, Callable[[Path, Make], None]] = {
     "not_simulated": _of_data(_not_simulated),
     "no_shards": _of_data(_without_shards),
     "read_only": _of_data(_read_only),
+    "embeddings": _embeddings(),
+    "others_embeddings": _embeddings(digest="b" * 64),
+    "leads_embeddings": _embeddings(dimension=6),
+    "index": _index,
+    "half_index": lambda path, make: _copy(path, make("index"), _halve("embeddings.npy")),
+    "half_index_file": lambda path, make: _copy(path, make("index"), _halve("index.json")),
     "run": _pretrain,
     "model": _export,
     "lone_weights": _of_model(_weights_alone),
     "other_model_version": _of_model(_other_model_version),
     "half_weights": _of_model(_halve(WEIGHTS_FILE)),
+    "finished": _of_run(lambda path: None),
     "half_config": _of_run(_halve(CONFIG_FILE)),
     "list_config": _of_run(_with_text(CONFIG_FILE, "[1, 2]")),
     "bare_config": _of_run(_with_text(CONFIG_FILE, "{}")),

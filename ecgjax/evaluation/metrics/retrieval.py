@@ -148,9 +148,22 @@ def nearest_records(
         others = np.flatnonzero(apart != apart[query])
         cosine = unit[others] @ unit[query]
         # Cosines are rounded: rows that are equal to the bit can differ in the last place of a matrix product.
-        order = np.lexsort((others, -np.round(cosine / _TIE)))[:k]
+        order = greatest(np.round(cosine / _TIE), k)
         found.append((others[order], cosine[order]))
     return found
+
+
+def greatest(similarity: np.ndarray, k: int) -> np.ndarray:
+    """Returns the places of the k greatest similarities along the last axis, the greatest first.
+
+    Args:
+        similarity: Similarities, `[…, n]`; −inf for what is no candidate.
+        k: Number of places; all where there are fewer.
+
+    Returns:
+        Places, `int64[…, min(k, n)]`; of equal similarities the lower place comes first.
+    """
+    return np.argsort(-similarity, axis=-1, kind="stable")[..., :k]
 
 
 def unit_length(embeddings: np.ndarray) -> np.ndarray:

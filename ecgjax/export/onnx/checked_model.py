@@ -16,7 +16,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.export.inference import Inference
 from ecgjax.export.onnx.conversion import convert
 from ecgjax.export.onnx.graph import IR_VERSION, OPSET, Graph, Shape, UnsupportedError, Value, constant
-from ecgjax.export.tensors import digest_of, flat_tensors
+from ecgjax.export.tensors import digest_of, named_leaves
 
 #: Name of the input.
 INPUT = "signals"
@@ -27,26 +27,26 @@ _MOST_BYTES = 2**31 - 2**24
 
 def model_of(inference: Inference, *, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
     """Returns an encoder's function as a model of ONNX; arguments and errors are those of `write_onnx`."""
-    params, stats = inference.split.params, inference.split.stats
-    tensors = flat_tensors(inference.split)
+    tensors = {name: np.asarray(leaf) for name, leaf in named_leaves(inference.weights).items()}
     if (size := sum(array.nbytes for array in tensors.values())) > _MOST_BYTES:
         raise ConfigError(f"the encoder's weights are {size:,} bytes, and a file of ONNX holds {_MOST_BYTES:,} at most")
     spec = inference.input_spec()
     with portable():
-        trace = jax.make_jaxpr(inference.apply)(params, stats, spec)
+        trace = jax.make_jaxpr(inference.outputs)(inference.weights, spec)
     graph = Graph()
     name = graph.name(INPUT)
-    graph.name(inference.layer)
+    for output in inference.output_names:
+        graph.name(output)
     weights = [constant(array, label=weight) for weight, array in tensors.items()]
     try:
-        (out,) = convert(graph, trace, [*weights, graph.value(name, spec.shape, spec.dtype)])
+        outputs = convert(graph, trace, [*weights, graph.value(name, spec.shape, spec.dtype)])
     except UnsupportedError as error:
         raise ConfigError(
             f"the encoder cannot be written as ONNX: {error}. Write model.stablehlo in its place, or add a converter "
             "to ecgjax/export/onnx"
         ) from error
     texts = {**(metadata or {}), "weights": digest_of(tensors), "signals": _described(inference)}
-    return assembled(graph, {name: spec}, {inference.layer: out}, metadata=texts)
+    return assembled(graph, {name: spec}, dict(zip(inference.output_names, outputs, strict=True)), metadata=texts)
 
 
 def assembled(

@@ -15,7 +15,8 @@ def write_onnx(path: str | Path, inference: Inference, *, metadata: Mapping[str,
 
     The model takes any batch and computes in float32, also where the encoder computes in bfloat16
     (constants that such an encoder rounds, like the scale of attention, stay rounded). Its input is
-    `signals`, and its output has the name of the layer. A constant that holds numbers of a weight has the weight's flat
+    `signals`, and its output has the name of the layer; where there is a head, a second one, `answers`, has
+    probabilities or values, `float32[batch, outputs]`. A constant that holds numbers of a weight has the weight's flat
     name (`params/blocks/0/conv1/kernel`) whatever the order of its axes, with `[2]` after it for the third layer of a
     stacked one; one that is computed from weights has the first one's name, a colon and the computation. Where a
     recording holds NaN, the output is undefined: operators of ONNX that compare numbers may pass over it.

@@ -22,6 +22,15 @@ def test_pieces_make_the_array(tmp_path, dtype, width):
     assert np.array_equal(read, whole)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 12_345])
+def test_the_first_axis_may_be_counted(tmp_path, rows):
+    whole = np.arange(3 * rows, dtype=np.float16).reshape(-1, 3)
+    pieces = np.array_split(whole, 7)
+    assert write_npy(tmp_path / "a.npy", pieces, dtype=whole.dtype, shape=(None, 3)) == rows
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), whole)
+    assert (tmp_path / "a.npy").stat().st_size == 128 + whole.nbytes
+
+
 @pytest.mark.parametrize("pieces", [[np.zeros((4, 2))], [np.zeros((6, 2))], [np.zeros((5, 3))], [np.zeros(5)], []])
 def test_pieces_that_do_not_fit_are_refused(tmp_path, pieces):
     with pytest.raises(ValueError, match=r"for an array of shape \(5, 2\)"):

@@ -8,21 +8,24 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import ecgjax
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import CARD_FILE
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
 from data_pipelines.signals.recipe import RECIPES
 from data_pipelines.version import __version__
-from ecgjax import embed as command
 from ecgjax.embedded import table as table_module
 from ecgjax.embedded.inputs import open_input
-from ecgjax.embedded.table import Columns, EmbeddingTable
+from ecgjax.embedded.table import AnswerColumn, Columns, EmbeddingTable, answer_columns, checked_out
+from tests.ecgjax.model.written import write_model
+from tests.support.answering_heads import QUESTIONS, trained_head
 from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv
 
 
-def embed(model, given, out, *, num_workers=1, tokens=None, intervals=False, **how):
+def embed(model, given, out, *, num_workers=1, tokens=None, intervals=False, answers=None, **how):
     recordings = open_input(str(given), recipe=model.recipe, **how)
-    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=intervals)
+    answered = answer_columns(model, asked=answers)
+    columns = Columns(labels=recordings.labels, tokens=tokens, intervals=intervals, answers=answered)
     columns.check()
     with EmbeddingTable(out, model, columns=columns, facts=recordings.facts) as table:
         for results in recordings.rows(num_workers=num_workers, measure=intervals):
@@ -87,6 +90,54 @@ def test_tokens_and_intervals_are_columns_and_say_what_they_are(model, ecgs, tmp
     assert set(json.loads(table["by_lead"][0])) == set(STORED_LEADS)
 
 
+@pytest.fixture(scope="session", params=["multilabel", "quantity"])
+def answering(request, tmp_path_factory):
+    """A model that answers a question; one of its three classes has no threshold."""
+    folder = tmp_path_factory.mktemp("models") / "answering"
+    about = QUESTIONS[request.param]
+    outputs = (dataclasses.replace(about.outputs[0], threshold=None), *about.outputs[1:])
+
+    def head(dim):
+        trained = trained_head(request.param, "linear", dim=dim)
+        return dataclasses.replace(trained, about=dataclasses.replace(about, outputs=outputs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return ecgjax.load(write_model(folder, head=head))
+
+
+def test_a_model_that_answers_adds_its_answers_and_decisions(answering, ecgs, tmp_path):
+    embed(answering, ecgs / "p0", tmp_path / "e.parquet")
+    table, about = pd.read_parquet(tmp_path / "e.parquet"), json.loads((tmp_path / "e.json").read_text())["answers"]
+    x = np.stack([twelve_lead_mv(seed=int(record[-2:]), rate=250) for record in table["record"]])
+    expected = answering.predict(x, rate_hz=250, unit="mV", leads=STANDARD_LEADS).reshape(len(table), -1)
+    columns = about["columns"]
+    np.testing.assert_allclose(table[[each["column"] for each in columns]], expected, rtol=1e-5)
+    assert about["question"] == answering.question
+    assert about["labels_simulated"]
+    if answering.classes:
+        assert [each["column"] for each in columns] == ["answer_NORM", "answer_MI", "answer_STTC"]
+        assert [each["decision"] for each in columns] == [None, "decision_MI", "decision_STTC"]
+        np.testing.assert_array_equal(table["decision_MI"], table["answer_MI"] >= 0.2)
+    else:
+        assert (columns[0]["column"], columns[0]["decision"], about["unit"]) == ("answer", None, "years")
+    # The embeddings stay what they are, and answers can be left out.
+    embed(answering, ecgs / "p0", tmp_path / "without.parquet", answers=False)
+    np.testing.assert_allclose(embeddings(tmp_path / "without.parquet"), embeddings(tmp_path / "e.parquet"), atol=1e-6)
+    names = pd.read_parquet(tmp_path / "without.parquet").columns
+    assert not [name for name in names if name.startswith(("answer", "decision"))]
+    assert "answers" not in json.loads((tmp_path / "without.json").read_text())
+
+
+def test_answers_are_not_asked_of_a_model_without_any(model):
+    assert answer_columns(model) == ()
+    with pytest.raises(DataError, match=r"--answers.*no head"):
+        answer_columns(model, asked=True)
+    clash = AnswerColumn("lvef<40", "answer", "decision", 0.5)
+    with pytest.raises(DataError, match="'decision'"):
+        Columns(labels={"decision": float}, answers=(clash,)).check()
+
+
 def test_labels_are_columns_and_recordings_without_a_row_are_quarantined(model, ecgs, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("record,patient_id,age,lvef\nr00,a,60,55.5\nr03,b,,\n")
@@ -136,10 +187,10 @@ def test_a_list_without_a_table_does_not_stand_in_the_way(tmp_path):
 
     out = tmp_path / "e.parquet"
     (tmp_path / "e.quarantine.csv").write_text("left by a command that embedded nothing")
-    assert command._checked_out(str(out), overwrite=False) == out
+    assert checked_out(str(out), overwrite=False) == out
     out.touch()
     with pytest.raises(DataError, match="exists; name another"):
-        command._checked_out(str(out), overwrite=False)
+        checked_out(str(out), overwrite=False)
 
 
 def test_an_error_leaves_no_file_and_what_was_there_as_it_was(model, ecgs, tmp_path, monkeypatch):

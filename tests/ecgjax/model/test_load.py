@@ -267,7 +267,7 @@ def test_samples_that_are_damaged(damaged):
 def test_the_sample_is_tried_once_for_each_folder(exported, monkeypatch, tmp_path):
     tried = []
     monkeypatch.setattr(reproduced, "_read_sample", lambda *given: tried.append(given) or _zeros())
-    monkeypatch.setattr("ecgjax.model.applied.Model.embed_prepared", lambda self, signals: _zeros()[1])
+    monkeypatch.setattr("ecgjax.model.applied.Model.embed_prepared", lambda self, signals: _zeros()["embeddings"])
     monkeypatch.setenv(reproduced.CACHE_VARIABLE, str(tmp_path / "cache"))
     ecgjax.load(exported)
     ecgjax.load(exported)
@@ -288,7 +288,7 @@ def test_a_cache_that_may_not_be_read_is_none(monkeypatch):
 
 
 def _zeros():
-    return np.zeros((3, 2500, 8), np.int16), np.ones((3, 8), np.float32)
+    return {"signals": np.zeros((3, 2500, 8), np.int16), "embeddings": np.ones((3, 8), np.float32)}
 
 
 def test_a_package_alone_is_enough_to_load(exported):

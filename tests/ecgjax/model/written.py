@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,20 @@ from data_pipelines.records import STORED_LEADS
 from data_pipelines.signals.recipe import RECIPES, SignalRecipe
 from ecgjax import encoders
 from ecgjax.encoders.settings import EncoderSettings
-from ecgjax.export import digest_of, flat_tensors, inference_of, torch_layouts, write_safetensors
-from ecgjax.export.config_file import described
-from ecgjax.export.file_names import CONFIG_FILE, FORMAT, FORMAT_VERSION, PREPROCESSOR_FILE, SAMPLE_FILE, WEIGHTS_FILE
+from ecgjax.export import inference_of, write_safetensors
+from ecgjax.export.config_file import described, tensors_of
+from ecgjax.export.file_names import (
+    CONFIG_FILE,
+    FORMAT,
+    PREPROCESSOR_FILE,
+    SAMPLE_FILE,
+    WEIGHTS_FILE,
+    format_version,
+)
+from ecgjax.export.head_section import head_object
 from ecgjax.export.preprocessor_file import preprocessor
 from ecgjax.export.sample_file import write_sample
+from ecgjax.finetuning.answering_head import TrainedHead
 from ecgjax.settings.sections import tree_of
 from ecgjax.training.about import leads_of, versions
 from tests.support.plain_networks import away_from_initialisation
@@ -37,6 +47,7 @@ def write_model(
     layer: str = "features",
     recipe: SignalRecipe = RECIPES["plain"],
     seed: int | None = None,
+    head: Callable[[int], TrainedHead] | None = None,
 ) -> Path:
     """Writes the files that `ecgjax.load` reads.
 
@@ -48,6 +59,7 @@ def write_model(
         layer: Layer that is exported.
         recipe: Recipe of the recordings.
         seed: Seed of the initialisation; None for weights and statistics away from it, as if trained.
+        head: Function from the number of features to a head that answers a question; None for none.
     """
     folder.mkdir(parents=True)
     arguments = SMALL[name] if arguments is None else arguments
@@ -60,7 +72,10 @@ def write_model(
     )
     form = recipe.signal_format
     inference = inference_of(split, num_samples=form.num_samples, num_leads=num_leads, layer=layer)
-    write_safetensors(folder / WEIGHTS_FILE, split)
+    module = encoders.merge(split)
+    trained = None if head is None else head(module.feature_dim)
+    inference = dataclasses.replace(inference, head=trained)
+    digest = write_safetensors(folder / WEIGHTS_FILE, split, head=None if trained is None else trained.split)
     write_sample(folder / SAMPLE_FILE, inference, sampling_rate_hz=form.sampling_rate_hz)
     signals = {
         "sampling_rate_hz": form.sampling_rate_hz,
@@ -73,11 +88,9 @@ def write_model(
     }
     data = [{"name": "made_up", "records": 0, "recipe": recipe.to_json()}]
     _write(folder / PREPROCESSOR_FILE, preprocessor({"signals": signals, "data": data}))
-    module = encoders.merge(split)
-    layouts = torch_layouts(split)
     config = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(has_head=trained is not None),
         "architecture": name,
         "encoder": tree_of(settings),
         "num_leads": num_leads,
@@ -86,14 +99,11 @@ def write_model(
         "token_dimension": module.feature_dim,
         "pool": str(module.pool),
         "statistics": "running",
-        "head": None,
-        "weights_digest": digest_of(flat_tensors(split)),
+        "head": None if trained is None else head_object(trained),
+        "weights_digest": digest,
         "training": {"steps": 0, "batch_size": 32, "exposures": 0},
         "data": [{"name": "made_up", "records": 0, "simulated": True}],
-        "tensors": {
-            name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "torch": dataclasses.asdict(layouts[name])}
-            for name, leaf in flat_tensors(split).items()
-        },
+        "tensors": tensors_of(inference),
         "versions": versions(),
     }
     rewrite(folder, config)

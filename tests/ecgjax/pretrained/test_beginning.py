@@ -87,7 +87,11 @@ def test_a_list_that_is_damaged_is_refused_and_never_taken_for_none(run, tmp_pat
 
 
 def test_a_source_that_is_none_is_refused_by_the_name_of_the_setting(tmp_path, run, exported):
-    for place, message in (("", "no"), (tmp_path / "nowhere", "no such folder"), (tmp_path, r"has no config\.json")):
+    for place, message in (
+        ("", "names no folder"),
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, r"has no config\.json"),
+    ):
         with pytest.raises(ConfigError, match=rf"config\.init\.source.*{message}"):
             beginning(place)
     with pytest.raises(

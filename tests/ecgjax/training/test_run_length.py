@@ -9,7 +9,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.optim import Extension
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.training.checkpoint import Saved
-from ecgjax.training.extensions import (
+from ecgjax.training.run_length import (
     EXTENSIONS_FILE,
     check_kept,
     describe_extensions,

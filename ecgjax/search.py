@@ -1,0 +1,200 @@
+"""Builds an index of embeddings, and finds in it the recordings that are most alike.
+
+  python -m ecgjax.search build --embeddings=ptbxl.parquet,mine.parquet --out=indexes/ours
+  python -m ecgjax.search query --index=indexes/ours --embeddings=tomorrow.parquet --k=10 --out=alike.parquet
+  python -m ecgjax.search query --index=indexes/ours --records=00017_hr --where='label_age_years>60' --out=alike.parquet
+
+Embeddings are tables that python -m ecgjax.embed wrote. An index holds those of one encoder, layer and preprocessing,
+and answers no others. The answer is exact: the cosines are those of the stored float16 numbers, of equal ones the
+earlier row comes first, and neither the number of devices nor the size of blocks changes it. A record is never its own
+neighbour, and its patient's other records are left out unless --same_patient=keep. Ids of records and patients are
+compared within the name of a data set (--names). The table of answers has a row for each neighbour; NAME.json beside it
+says where they come from, and NAME.quarantine.csv lists rows that could be no queries.
+"""
+
+from __future__ import annotations
+
+from ecgjax.system.host_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # This must come before the imports below, which start threads.
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from data_pipelines import command
+from data_pipelines.command import output_folder, progress_bar
+from data_pipelines.errors import DataError
+from data_pipelines.system.visible_text import visible, visible_report
+from ecgjax.config import run_config
+from ecgjax.embedded.table import checked_out, places
+from ecgjax.search_index import conditions, index_queries
+from ecgjax.search_index.answers import Answers
+from ecgjax.search_index.embedding_tables import open_tables
+from ecgjax.search_index.exact_search import MOST_NEIGHBOURS, QUERIES_AT_ONCE, nearest
+from ecgjax.search_index.index_build import build_index
+from ecgjax.search_index.index_folder import open_index
+
+#: What the command does → flags that it takes.
+_FLAGS = {
+    "build": ("embeddings", "names", "out", "overwrite"),
+    "query": ("index", "embeddings", "records", "names", "k", "same_patient", "where", "out", "overwrite"),
+}
+
+
+def _build() -> None:
+    """Builds the index that the flags ask for and prints what is in it."""
+    chosen = flags.FLAGS
+    _check_given("build", "embeddings", "out")
+    out = output_folder("out", chosen.out)
+    tables = open_tables(chosen.embeddings, names=chosen.names)
+    with progress_bar("indexing", sum(table.num_rows for table in tables)) as tell:
+        stated = build_index(tables, out, overwrite=chosen.overwrite, tell=tell)
+    quarantined = sum(stated["quarantined"].values())
+    lines = [
+        f"{out}: {stated['rows']} embeddings of {stated['model']['dimension']} numbers, "
+        f"{sum(each['bytes'] for each in stated['files'].values()) / 1e6:.1f} MB",
+        *(f"  {name:<20}{count}" for name, count in stated["data_sets"].items()),
+        f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
+        *(f"    {reason:<18}{count}" for reason, count in stated["quarantined"].items()),
+        *_notes(simulated=stated["simulated"], without_patient=stated["rows_without_patient"]),
+    ]
+    print(visible_report("\n".join(map(visible, lines))))
+
+
+def _query() -> None:
+    """Answers the queries that the flags ask for, writes the answers and prints the first of them."""
+    chosen = flags.FLAGS
+    _check_given("query", "index", "out")
+    if bool(chosen.embeddings) == bool(chosen.records):
+        raise DataError("query takes either --embeddings=FILE or --records=ID; give one of them")
+    out = checked_out(chosen.out, overwrite=chosen.overwrite)
+    _check_apart(out)
+    tables = open_tables(chosen.embeddings or [], names=chosen.names) if chosen.embeddings else []
+    index = open_index(chosen.index)
+    remaining = conditions.remaining(index, chosen.where)
+    if tables:
+        with progress_bar("reading", sum(table.num_rows for table in tables)) as tell:
+            queries = index_queries.of_tables(tables, index, tell=tell)
+    else:
+        queries = index_queries.of_records(chosen.records, index, data_set=_one_name())
+    apart = index_queries.kept_apart(queries, index, same_patient=chosen.same_patient == "exclude")
+    passes = -(-len(queries.embeddings) // QUERIES_AT_ONCE)
+    with progress_bar("searching", passes * len(remaining.rows), unit=" rows") as tell:
+        neighbours = nearest(
+            index.embeddings, queries.embeddings, k=chosen.k, rows=remaining.rows, apart=apart, tell=tell
+        )
+    answers = Answers(
+        index=index,
+        queries=queries,
+        neighbours=neighbours,
+        remaining=remaining,
+        k=chosen.k,
+        same_patient=chosen.same_patient,
+    )
+    answers.write(out)
+    print(visible_report("\n".join(map(visible, [*answers.lines(), *_summary(answers, out)]))))
+
+
+def _one_name() -> str | None:
+    names = flags.FLAGS.names
+    if len(names) > 1:
+        raise DataError(f"--names={','.join(names)}: records are looked for in one data set; name one, or none for all")
+    return names[0] if names else None
+
+
+def _check_given(what: str, *required: str) -> None:
+    """Checks that required flags are given, and none that mean nothing here."""
+    chosen = flags.FLAGS
+    for name in required:
+        if not chosen[name].value:
+            raise DataError(f"--{name}=… must be given (--help tells more)")
+    for name in sorted({*_FLAGS["build"], *_FLAGS["query"]} - {*_FLAGS[what]}):
+        if chosen[name].present:
+            raise DataError(f"--{name} means nothing to {what}; leave it out (--help tells more)")
+
+
+def _check_apart(out: Path) -> None:
+    """Checks that answers replace no table of embeddings, and lie in no index."""
+    chosen = flags.FLAGS
+    if out.resolve() in {Path(path).resolve() for path in chosen.embeddings or []}:
+        raise DataError(f"--out={out}: is a table of --embeddings; name another")
+    if out.resolve().parent == Path(chosen.index).resolve():
+        raise DataError(f"--out={out}: lies in the index, which holds its own files only; name another folder")
+
+
+def _summary(answers: Answers, out: Path) -> list[str]:
+    index, queries = answers.index, answers.queries
+    _, about, listed = places(out)
+    without = queries.ids.column("patient_id").null_count
+    excluding = answers.same_patient == "exclude"
+    return [
+        f"{out}: {int(answers.counts().sum())} neighbours of {len(queries.ids)} queries among "
+        f"{len(answers.remaining.rows)} of {index.num_rows} rows; {about.name} tells where they come from",
+        *(f"  where {text}: {met} rows; {missing} have no value" for text, met, missing in answers.remaining.told),
+        f"  with fewer than {answers.k} neighbours: {answers.fewer()} queries",
+        *([f"  no queries: {len(queries.refused)} rows, listed in {listed.name}"] if queries.refused else []),
+        *_notes(
+            simulated=index.simulated or queries.simulated,
+            without_patient=index.stated["rows_without_patient"] if excluding else 0,
+        ),
+        *(
+            [f"  note: {without} queries have no patient_id; only their own record is left out"]
+            if excluding and without
+            else []
+        ),
+    ]
+
+
+def _notes(*, simulated: bool, without_patient: int) -> list[str]:
+    return [
+        *(["  note: recordings are SIMULATED"] if simulated else []),
+        *(
+            [f"  note: {without_patient} rows have no patient_id, so that a patient's other recordings may be answers"]
+            if without_patient
+            else []
+        ),
+    ]
+
+
+def define_flags() -> None:
+    """Defines the flags of the command in a function, because at import they would meet those of other commands."""
+    flags.DEFINE_list("embeddings", None, "[build, query] Tables of embeddings (python -m ecgjax.embed).")
+    flags.DEFINE_list(
+        "names",
+        [],
+        "[build, query] Names of the data sets of --embeddings, one each, or of --records; without, what the tables "
+        "say. Recordings of one hospital need one name for its patients to be known again.",
+    )
+    flags.DEFINE_string("out", None, "[build] Folder of the index. [query] Table of answers to write, NAME.parquet.")
+    flags.DEFINE_boolean("overwrite", False, "[build, query] Replace what is at --out once the new one is whole.")
+    flags.DEFINE_string("index", None, "[query] Folder of the index.")
+    flags.DEFINE_list("records", None, "[query] Ids of records of the index that are the queries.")
+    flags.DEFINE_integer(
+        "k", 10, "[query] Number of neighbours of each query.", lower_bound=1, upper_bound=MOST_NEIGHBOURS
+    )
+    flags.DEFINE_enum(
+        "same_patient",
+        "exclude",
+        ["exclude", "keep"],
+        "[query] What is done with other records of the query's patient in the same data set.",
+    )
+    flags.DEFINE_multi_string(
+        "where",
+        [],
+        "[query] Condition that neighbours must meet, such as sex=female or 'label_age_years>60', on any column of the "
+        "index; with =, !=, <, <=, > or >=. Several --where must all hold; a missing value meets none.",
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    what, *rest = sys.argv[1:] or [""]
+    if what in _FLAGS:
+        run_config.run(lambda _: {"build": _build, "query": _query}[what](), argv=[sys.argv[0], *rest])
+    elif command.asks_for_help(sys.argv) or "--helpxml" in sys.argv:
+        run_config.run(lambda _: None)
+    else:
+        command.fail(f"{what or 'nothing'} is no part of this command; say build or query first (--help tells more)")
