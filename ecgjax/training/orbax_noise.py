@@ -30,15 +30,18 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 class _WithoutLateAnswers:
-    """Hook for errors that nobody can catch, which passes over answers to an event loop that has ended.
+    """Hook for errors that nobody can catch, which passes over what a save or a read that has failed leaves behind.
 
-    Threads of TensorStore give their answers to the loop of a save, also where the save has failed before.
+    Threads of TensorStore give their answers to an event loop that has ended, and coroutines of Orbax that nobody waits
+    for any more raise errors when they are freed.
     """
 
     def __init__(self) -> None:
         self._before = sys.unraisablehook
 
     def __call__(self, unraisable: Any, /) -> None:
-        late = unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"
-        if not (late and unraisable.object is None):
+        closed = unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"
+        code = getattr(unraisable.object, "cr_code", None)
+        freed = code is not None and "orbax" in Path(code.co_filename).parts
+        if not (freed or (closed and unraisable.object is None)):
             self._before(unraisable)
