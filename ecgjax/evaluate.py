@@ -83,7 +83,7 @@ from ecgjax.studies.report.neighbour_section import neighbour_section
 from ecgjax.studies.report.report import Provenance
 from ecgjax.studies.report.report_files import write_report
 from ecgjax.studies.report.report_tables import question, results_table
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 
 #: Number of records whose augmented views are drawn.
 _PREVIEWED = 2

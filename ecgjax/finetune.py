@@ -45,7 +45,16 @@ from ecgjax.evaluation.results import RESULTS_FILE, write_results
 from ecgjax.export.config_file import without_paths
 from ecgjax.export.evaluations import Evaluation
 from ecgjax.finetuning.looks import Looks
-from ecgjax.finetuning.run import FineTuningRun, first_state, make_look, parts_of, prepare_run, restore_latest, tuned
+from ecgjax.finetuning.run import (
+    FineTuningRun,
+    Resumption,
+    first_state,
+    make_look,
+    parts_of,
+    prepare_run,
+    restore_latest,
+    tuned,
+)
 from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.pages.markdown import format_table
@@ -65,9 +74,11 @@ from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
+from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, write_about
-from ecgjax.training.checkpoint import Checkpoints
-from ecgjax.training.loop import EVALUATION_DUE, train
+from ecgjax.training.checkpoint import Checkpoints, best_by
+from ecgjax.training.loop import train
+from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
 
@@ -132,14 +143,25 @@ def _train(
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
-    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
-        restored = restore_latest(run, checkpoints, metadata)
+    keep = settings.checkpoint
+    with Checkpoints(
+        run_config.checkpoint_dir(workdir),
+        keep_last=keep.keep,
+        keep_every=keep.keep_every,
+        best=best_by(keep),
+        made_anew=accept,
+    ) as checkpoints:
+        with watchdog.start():
+            restored = restore_latest(run, checkpoints, metadata)
         accept()
-        start = 0 if restored is None else int(restored[0].step)
+        start = 0 if restored is None else int(restored.state.step)
         _announce(run, labelled, start, progress=progress)
         if first:
             write_about(about, workdir, step=start, num_steps=run.num_steps)
-        state, looks = restored or (first_state(run, progress=progress), Looks())
+        if restored is None:
+            with watchdog.start():
+                restored = Resumption(first_state(run, progress=progress), Looks(), evaluation_due=False)
+        state, looks, evaluation_due = restored
         with Telemetry(
             workdir,
             total_steps=run.num_steps,
@@ -160,13 +182,13 @@ def _train(
                     **metadata, "looks": looks.to_json(), "about": about, "exposures": exposures(about, step),
                 },
                 log_every=settings.log_every,
-                save_every=settings.checkpoint.every,
+                saves=SaveSchedule(every=keep.every, minutes=keep.minutes, look_every=settings.log_every),
                 evaluate=make_look(run, looks),
                 eval_every=settings.training.eval_every,
                 parts=lambda state: parts_of(state, looks),
                 enough=lambda: looks.exhausted(settings.training.patience),
                 learning_rate="config.training.learning_rate",
-                evaluation_due=bool(start and checkpoints.metadata(start).get(EVALUATION_DUE)),
+                evaluation_due=evaluation_due,
                 watchdog=watchdog,
             )  # fmt: skip
             # The stream's threads would otherwise read ahead while the results are made.
@@ -202,12 +224,12 @@ def _announce(run: FineTuningRun, labelled: LabelledStart, start: int, *, progre
     if jax.process_index() or not progress:
         return
     for caution in labelled.cautions:
-        print(visible(caution))
+        say(visible(caution))
     data, source = run.data, labelled.source
     train, val, test = map(run.kind.counts, (data.train, data.val, data.test))
-    print(visible(f"{data.task.title}: {train} train, {val} validation, {test} test"))
+    say(visible(f"{data.task.title}: {train} train, {val} validation, {test} test"))
     params = sum(leaf.size for leaf in jax.tree.leaves(source.encoder.split.params))
-    print(
+    say(
         visible(
             f"{source.settings.name} of {source.title}, step {source.encoder.step:,}: {params:,} parameters; batch "
             f"{run.batch_size}; at most {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
@@ -314,14 +336,14 @@ def _told(
 
 def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tuple[str, ...]) -> None:
     head = found.head
-    print(f"\n{visible(head.question)}: {visible(head.selected)}")
+    say(f"\n{visible(head.question)}: {visible(head.selected)}")
     if head.chosen_on:
-        print(visible(f"{head.calibration} and thresholds ({head.threshold_rule}) from {head.chosen_on}"))
-    print(format_table(table.header, table.rows))
+        say(visible(f"{head.calibration} and thresholds ({head.threshold_rule}) from {head.chosen_on}"))
+    say(format_table(table.header, table.rows))
     if missing:
-        print(f"{' and '.join(missing)} not written: pip install 'ecgjax[export]', and the same command again")
-    print(visible(f"results: {workdir / RESULTS_FILE}"))
-    print(visible(f"model: {model_folder(workdir)}"))
+        say(f"{' and '.join(missing)} not written: pip install 'ecgjax[export]', and the same command again")
+    say(visible(f"results: {workdir / RESULTS_FILE}"))
+    say(visible(f"model: {model_folder(workdir)}"))
 
 
 def main(_: list[str]) -> int:

@@ -21,8 +21,9 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -35,11 +36,23 @@ from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.processes.watchdog import Watchdog
 from ecgjax.settings.sections import flat
-from ecgjax.training.about import about_run, exposures, write_about
+from ecgjax.system.terminal import say
+from ecgjax.training.about import about_run, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
 from ecgjax.training.loop import EVALUATION_DUE, train
-from ecgjax.training.run import Run, describe_positives, make_evaluation, prepare_run, records_of, restore_latest
+from ecgjax.training.resumption import changes
+from ecgjax.training.run import (
+    Run,
+    best_of,
+    describe_positives,
+    make_evaluation,
+    prepare_run,
+    records_of,
+    records_of_resumption,
+    restore_latest,
+)
 from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
+from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
 
@@ -73,7 +86,7 @@ def pretrain(
         Watchdog(workdir, settings.watchdog) as watchdog,
     ):
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
-        run_config.check_resume(config, workdir, defaults=newer)
+        changed = run_config.check_resume(config, workdir, defaults=newer)
         saved = latest_saved(run_config.checkpoint_dir(workdir))
         extensions = extensions_after(workdir, extend, settings.init, saved=saved)
         origin = origin_of(workdir, settings.init, saved=saved)
@@ -87,11 +100,18 @@ def pretrain(
                 run_config.write_resolved(config, workdir)
                 write_extensions(workdir, extensions)
 
-        return _train(run, origin, workdir, begin=begin, watchdog=watchdog, progress=progress)
+        return _train(run, origin, workdir, changed=changed, begin=begin, watchdog=watchdog, progress=progress)
 
 
 def _train(
-    run: Run, origin: Origin, workdir: str | Path, *, begin: Callable[[], None], watchdog: Watchdog, progress: bool
+    run: Run,
+    origin: Origin,
+    workdir: str | Path,
+    *,
+    changed: Mapping[str, tuple[Any, Any]],
+    begin: Callable[[], None],
+    watchdog: Watchdog,
+    progress: bool,
 ) -> bool:
     settings = run.settings
     trained_on = records_of(run, earlier=origin.seen)
@@ -104,22 +124,42 @@ def _train(
         begun_from=origin.said,
         extensions=run.extensions,
     )
-    metadata = {
+    metadata: dict[str, Any] = {
         "fingerprint": run.fingerprint,
+        "digests": dict(run.digests),
         "records": trained_on.digest,
+        "own_records": records_of(run).digest,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
-    with Checkpoints(run_config.checkpoint_dir(workdir), keep_last=settings.checkpoint.keep) as checkpoints:
-        with watchdog.start():
-            state = restore_latest(run, checkpoints, metadata)
+    evaluate, keep = make_evaluation(run), settings.checkpoint
+    saves = SaveSchedule(every=keep.every, minutes=keep.minutes, look_every=settings.log_every)
+
+    def write_files() -> None:
         begin()
         if jax.process_index() == 0:
             trained_on.write(workdir)
-            origin.write(run.warm_start, workdir, frozen=run.frozen)
-            write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
+
+    with Checkpoints(
+        run_config.checkpoint_dir(workdir),
+        keep_last=keep.keep,
+        keep_every=keep.keep_every,
+        best=best_of(run, evaluate),
+        made_anew=write_files,
+    ) as checkpoints:
+        with watchdog.start():
+            state, before = restore_latest(run, checkpoints, metadata)
         start = int(state.step)
+        if before is not None:
+            trained_on = records_of_resumption(run, trained_on, before, workdir)
+            metadata["records"] = trained_on.digest
+            if told := changes(before, metadata, told=read_about(workdir), leaves=changed, step=start):
+                about["changes"] = told
+        write_files()
+        if jax.process_index() == 0:
+            origin.write(run.warm_start, workdir, frozen=run.frozen)
+            write_about(about, workdir, step=start, num_steps=run.num_steps)
         _announce(run, origin, start)
         with Telemetry(
             workdir,
@@ -138,13 +178,14 @@ def _train(
                 checkpoints=checkpoints,
                 metadata=lambda step: {**metadata, "about": about, "exposures": exposures(about, step)},
                 log_every=settings.log_every,
-                save_every=settings.checkpoint.every,
-                evaluate=make_evaluation(run),
+                saves=saves,
+                evaluate=evaluate,
                 eval_every=settings.eval_every,
-                evaluation_due=bool(start and checkpoints.metadata(start).get(EVALUATION_DUE)),
+                evaluation_due=before is not None and bool(before.get(EVALUATION_DUE)),
                 nonfinite=settings.nonfinite,
                 watchdog=watchdog,
             )
+        _tell_best(checkpoints)
     if jax.process_index() == 0:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     return finished
@@ -154,19 +195,24 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
     if jax.process_index():
         return
     if run.recordings.simulated:
-        print("The recordings are SIMULATED.")
+        say("The recordings are SIMULATED.")
     for shard in run.recordings.store.bad_shards:
-        print(f"left out: {visible(str(shard))}")
+        say(f"left out: {visible(str(shard))}")
     begun = origin.describe(run.warm_start, frozen=run.frozen)
     for line in (*run.side.describe(), *describe_positives(run), *begun):
-        print(visible(line))
+        say(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
-    print(
+    say(
         f"{run.settings.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
         f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps"
         f"{describe_extensions(run.extensions, run.num_steps)} on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )
+
+
+def _tell_best(checkpoints: Checkpoints) -> None:
+    if jax.process_index() == 0 and (best := checkpoints.best()):
+        say(f"best checkpoint: step {best[0]:,}, {best[1]:.6g} (--step={best[0]} names it to other commands)")
 
 
 def main(_: list[str]) -> int:

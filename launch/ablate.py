@@ -73,7 +73,7 @@ from ecgjax.studies.questions import check_answerable
 from ecgjax.studies.report.ablation_page import training_facts, write_report
 from ecgjax.studies.store import begin_study
 from ecgjax.system.files import write_atomically
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 
 from .arms import Arm, arms_of
 

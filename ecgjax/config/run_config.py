@@ -52,6 +52,7 @@ MAY_CHANGE = (
     "nonfinite.most_in_a_row",
     "nonfinite.most_in_all",
     "watchdog.",
+    "resume.",
 )
 
 # Leaf that the config of one kind of run has alone → that kind.
@@ -63,8 +64,12 @@ _LOCK_FILE = ".lock"
 # An argument that sets a leaf.
 _SETS_LEAF = re.compile(r"--?(no)?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
 
-#: Errors of the machine that no code can solve: no space, no permission, a read-only disk.
-_MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+#: Errors of the machine that no code can solve: no space, no permission, a read-only or broken disk, a folder where a
+#: file should be.
+_MACHINE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.ESTALE, errno.EISDIR, errno.ENOTDIR),
+)
 
 
 def define_flags(default: str | None = None) -> None:
@@ -297,6 +302,11 @@ def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]
             raise ConfigError(
                 f"another run is writing to {workdir}; wait for it to end, or use another {flag}"
             ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"{flag}={workdir} cannot be locked against a second run ({error.strerror}): put it on a disk that has "
+                "locks, or mount this one with them"
+            ) from error
         yield
     finally:
         os.close(lock)
@@ -306,7 +316,9 @@ def write_resolved(config: ml_collections.ConfigDict, workdir: str | Path) -> No
     """Writes every leaf of the config to `config.json` of the workdir, atomically."""
     path = Path(workdir) / CONFIG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():  # A run can resume on a disk that is full.
+        write_atomically(path, text)
 
 
 def load_resolved(workdir: str | Path) -> ml_collections.ConfigDict:
@@ -342,20 +354,27 @@ def check_resume(
     *,
     defaults: Mapping[str, Value] | None = None,
     may_change: tuple[str, ...] = (),
-) -> None:
+) -> dict[str, tuple[Value, Value]]:
     """Refuses to resume with another config than the one a workdir was started with.
 
     Args:
-        config: Config of the resumption.
+        config: Config of the resumption; leaves and sections that its `resume.allow` names may differ.
         workdir: Folder of the run.
         defaults: Values, by path, of leaves that are newer than the run.
         may_change: Leaves that may differ beside `MAY_CHANGE`, or beginnings of their paths.
 
+    Returns:
+        Values before and now, by path, of leaves that differ and were allowed to.
+
     Raises:
-        ConfigError: Leaves outside `MAY_CHANGE` differ, and the message names them with both values; or there are
-            checkpoints without the config that they were trained with.
+        ConfigError: Leaves outside `MAY_CHANGE` differ that `resume.allow` does not name, and the message names them
+            with both values; `resume.allow` names none; or there are checkpoints without the config that they were
+            trained with.
     """
     path = Path(workdir) / CONFIG_FILE
+    # The stored config went through JSON, and both sides must have the same types.
+    now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
+    allowed = allowed_changes(now)
     if not path.is_file():
         folder = checkpoint_dir(workdir)
         if folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir()):
@@ -363,23 +382,50 @@ def check_resume(
                 f"{folder} holds checkpoints, but {path} with the config they were trained with is gone; restore it "
                 "from a copy, or use another --workdir"
             )
-        return
+        return {}
     stored = flat(load_resolved(workdir).to_dict())
-    # The stored config went through JSON, and both sides must have the same types.
-    now = flat(_tuples(json.loads(json.dumps(config.to_dict()))))
     if (kind := kind_of_run(stored)) and kind != kind_of_run(now):
         raise ConfigError(f"--workdir={workdir} is the folder of a {kind} run; give a folder of its own to this one")
     before = {**(defaults or {}), **stored}
-    differing = [
-        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+    differing = {
+        name: (before.get(name), now.get(name))
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name) and not name.startswith((*MAY_CHANGE, *may_change))
-    ]
-    if differing:
-        raise ConfigError(
-            f"{workdir} was started with another config: {'; '.join(differing)}. "
-            "Give the same config to go on, or another --workdir to start anew"
+    }
+    refused = {name: values for name, values in differing.items() if not _is_among(name, allowed)}
+    if refused:
+        deliberate = (
+            "; to change it deliberately in the middle of the run, --config.resume.allow="
+            f"{','.join([*allowed, *refused])}"
+            if "resume.allow" in now
+            else ""
         )
+        raise ConfigError(
+            f"{workdir} was started with another config: "
+            f"{'; '.join(f'{name} was {was!r} and is {now!r}' for name, (was, now) in refused.items())}. "
+            "Give the same config to go on, or another --workdir to start anew" + deliberate
+        )
+    return differing
+
+
+def allowed_changes(leaves: Mapping[str, Value]) -> tuple[str, ...]:
+    """Returns the leaves and sections that `resume.allow` names.
+
+    Args:
+        leaves: Leaves of a config by path.
+
+    Raises:
+        ConfigError: There is no such leaf or section.
+    """
+    names = tuple(filter(None, map(str.strip, str(leaves.get("resume.allow", "")).split(","))))
+    for name in names:
+        if not any(_is_among(leaf, (name,)) for leaf in leaves):
+            raise ConfigError(f"config.resume.allow={name!r} is no leaf or section of a config{meant(name, leaves)}")
+    return names
+
+
+def _is_among(leaf: str, names: Sequence[str]) -> bool:
+    return any(leaf == name or leaf.startswith(f"{name}.") for name in names)
 
 
 def parse_fractions(texts: Sequence[str]) -> list[float]:

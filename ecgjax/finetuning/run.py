@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from ecgjax.finetuning.supervision import Supervision
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.loop import EVALUATION_DUE
 from ecgjax.training.steps import Batch, TrainState, Weights
 
 #: Version that is raised when the same settings, labels and seed no longer give the same batches.
@@ -241,10 +242,22 @@ def first_state(run: FineTuningRun, *, progress: bool = True) -> TrainState:
     return _on_mesh(state, settings, run.mesh)
 
 
-def restore_latest(
-    run: FineTuningRun, checkpoints: Checkpoints, metadata: Mapping[str, Any]
-) -> tuple[TrainState, Looks] | None:
-    """Returns state and looks of the latest checkpoint; None where there is no checkpoint.
+class Resumption(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        state: State of the checkpoint.
+        looks: Looks up to it.
+        evaluation_due: Whether the look at its step is still to be done.
+    """
+
+    state: TrainState
+    looks: Looks
+    evaluation_due: bool
+
+
+def restore_latest(run: FineTuningRun, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> Resumption | None:
+    """Returns what the run goes on from, of the latest checkpoint that is good; None where there is no checkpoint.
 
     Args:
         run: Run that begins or resumes.
@@ -253,24 +266,25 @@ def restore_latest(
 
     Raises:
         ConfigError: The checkpoint comes from other data, labels or another encoder.
-        CheckpointError: The checkpoint is damaged, or belongs to another model.
+        CheckpointError: All checkpoints are damaged, or the latest belongs to another model.
     """
-    latest = checkpoints.latest_step()
+
+    def accept(_: int, before: Mapping[str, Any]) -> Mapping[str, Any]:
+        if before.get("fingerprint") != metadata["fingerprint"]:
+            raise ConfigError(
+                f"{checkpoints.directory} was trained with other recordings, labels or another encoder than "
+                f"config.data.dir={run.settings.data.dir} and config.init.source={run.settings.init.source} now hold; "
+                "resume with the same, or use another --workdir"
+            )
+        looked = Looks.from_json(before["looks"], None).best is not None
+        return {_BEST: run.state.evaluated._asdict()} if looked else {}
+
+    latest = checkpoints.restore_latest(run.state.parts(), accept=accept)
     if latest is None:
         return None
-    before = checkpoints.metadata(latest)
-    if before.get("fingerprint") != metadata["fingerprint"]:
-        raise ConfigError(
-            f"{checkpoints.directory} was trained with other recordings, labels or another encoder than "
-            f"config.data.dir={run.settings.data.dir} and config.init.source={run.settings.init.source} now hold; "
-            "resume with the same, or use another --workdir"
-        )
-    looks = Looks.from_json(before["looks"], None)
-    best = {} if looks.best is None else {_BEST: run.state.evaluated._asdict()}
-    _, parts = checkpoints.restore(run.state.parts() | best, step=latest)
-    if looks.best is not None:
-        looks.weights = Weights(**parts[_BEST])
-    return run.state.with_parts(parts), looks
+    weights = Weights(**latest.parts[_BEST]) if _BEST in latest.parts else None
+    looks = Looks.from_json(latest.metadata["looks"], weights)
+    return Resumption(run.state.with_parts(latest.parts), looks, bool(latest.metadata.get(EVALUATION_DUE)))
 
 
 def parts_of(state: TrainState, looks: Looks) -> dict[str, Any]:

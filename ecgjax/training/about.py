@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ import numpy as np
 from data_pipelines.card.build_command import build_command
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
+from data_pipelines.system.visible_text import visible
 from ecgjax import encoders
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.samplers import SampledSide
 from ecgjax.optim import Extension
 from ecgjax.system.files import write_atomically
+from ecgjax.system.machine_faults import cause_of
 from ecgjax.system.revision import code_revision
+from ecgjax.system.terminal import warn
 from ecgjax.training.settings import PretrainingSettings
 
 #: Name of the file in the folder of a run.
@@ -157,8 +160,8 @@ def versions() -> dict[str, str]:
 
 
 def exposures(about: About, step: int) -> dict[str, Any]:
-    """Returns how many records were seen after a number of steps, also in epochs."""
-    seen = step * int(about["batch_size"])
+    """Returns how many records were seen after a number of steps, also in epochs of the present data."""
+    seen = sum(size * (end - begin) for begin, end, size in _batch_sizes(about, step))
     return {
         "steps": step,
         "batch_size": about["batch_size"],
@@ -167,8 +170,22 @@ def exposures(about: About, step: int) -> dict[str, Any]:
     }
 
 
+def _batch_sizes(about: About, step: int) -> Iterator[tuple[int, int, int]]:
+    """Yields first step, end and batch size of the parts of a run up to a step."""
+    begin = 0
+    for change in about.get("changes", ()):
+        if change["name"] == "batch_size":
+            end = min(step, change["step"])
+            yield begin, end, int(change["was"])
+            begin = end
+    yield begin, step, int(about["batch_size"])
+
+
 def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int) -> None:
     """Writes what a run says of itself, and keeps which code earlier steps were trained with.
+
+    A file that is damaged is written anew. One that cannot be written costs no run: a warning says so, and every
+    checkpoint holds the same.
 
     Args:
         about: What the run says of itself.
@@ -181,16 +198,27 @@ def write_about(about: About, workdir: str | Path, *, step: int, num_steps: int)
         **{name: value for name, value in about.items() if name != "code"},
         "exposures_when_written": exposures(about, step),
         "exposures_of_the_whole_run": exposures(about, num_steps),
-        "code_from_step": _code_from_step(path, about["code"], step),
+        "code_from_step": _code_from_step(workdir, about["code"], step),
     }
-    write_atomically(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-
-
-def _code_from_step(path: Path, now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
-    """Returns the code of every part of a run, with the step that it begins at."""
     try:
-        before = list(json.loads(path.read_text(encoding="utf-8"))["code_from_step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        write_atomically(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        warn(f"{visible(str(path))} cannot be written ({cause_of(error)}); the checkpoints hold the same")
+
+
+def read_about(workdir: str | Path) -> dict[str, Any]:
+    """Returns what the folder of a run says of it; nothing where the file is missing or damaged."""
+    try:
+        told = json.loads((Path(workdir) / ABOUT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _code_from_step(workdir: str | Path, now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """Returns the code of every part of a run, with the step that it begins at."""
+    before = read_about(workdir).get("code_from_step", [])
+    if not isinstance(before, list) or not all(isinstance(part, dict) and "step" in part for part in before):
         before = []
     if step and not before:  # The run is older than this file.
         before = [{"step": 0, **unknown_code()}]

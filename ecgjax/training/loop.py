@@ -27,7 +27,8 @@ from data_pipelines.system.stop_signals import say
 from ecgjax.errors import DivergedError
 from ecgjax.processes.stop_request import StopRequest
 from ecgjax.processes.watchdog import Watchdog, WatchdogSettings
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoint import EVALUATION, Checkpoints
+from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.settings import NonfiniteSettings
 from ecgjax.training.steps import Batch, Metrics, TrainState
 from ecgjax.training.telemetry import Telemetry
@@ -46,7 +47,7 @@ def train(
     checkpoints: Checkpoints,
     metadata: Callable[[int], Mapping[str, Any]],
     log_every: int,
-    save_every: int,
+    saves: SaveSchedule,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
     parts: Callable[[TrainState], Mapping[str, Any]] = lambda state: state.parts(),
@@ -67,7 +68,8 @@ def train(
         checkpoints: Checkpoints that the states are saved to.
         metadata: Function from the number of finished updates to the metadata of their checkpoint.
         log_every: Number of steps between metrics.
-        save_every: Number of steps between checkpoints; the last step is always saved.
+        saves: Schedule of the checkpoints; the last step is always saved, and so is one whose evaluation is better
+            than those of all checkpoints.
         evaluate: Function from a state to metrics under their full names, which may be none; None for no evaluation.
         eval_every: Number of steps between evaluations; 0 for none. The last step is always evaluated.
         parts: Function from a state to the parts of its checkpoint.
@@ -85,10 +87,12 @@ def train(
     Raises:
         DivergedError: The loss or a parameter is no longer finite, or too many updates were left out because they were
             not; the checkpoints from before stay.
+        CheckpointError: The last save failed; of earlier ones that fail a line is printed.
     """
     start = saved = int(state.step)
     pending: tuple[int, Metrics] | None = None
     latest: Metrics = {}
+    evaluated: Mapping[str, float] = {}  # metrics of the state at hand
     check = Check(nonfinite, learning_rate=learning_rate)
 
     def flush() -> None:
@@ -105,8 +109,10 @@ def train(
         with telemetry.pause(), watch("save", f"saving step {now}", compiles=True):
             # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's place.
             check(now, latest)
-            checkpoints.save(now, parts(state), metadata={**metadata(now), **more})
+            told = {**metadata(now), EVALUATION: _finite(evaluated), **more}
+            checkpoints.save(now, parts(state), metadata=told)
         saved = now
+        saves.saved()
 
     def keep(now: int, **more: Any) -> str:
         """Saves the state if it is not saved yet, waits for it, and returns what is saved in words."""
@@ -114,7 +120,6 @@ def train(
             save(now, **more)
         with watch("save", f"saving step {now}"):
             checkpoints.wait()
-        telemetry.flush()
         return _what_is_saved(saved, checkpoints, new=now > start)
 
     # Several processes save together or not at all.
@@ -127,18 +132,23 @@ def train(
             last = now == num_steps
             # A run resumed at `start` has evaluated and saved there before it was stopped.
             fresh = now > start or start == 0 or evaluation_due
+            evaluated = {}
+            improved = False
             if evaluate is not None and eval_every and fresh and (last or now % eval_every == 0):
                 flush()
                 rescue = (lambda now=now: keep(now, **{EVALUATION_DUE: True})) if alone else None
                 with telemetry.pause():
                     with watch("evaluation", f"the evaluation of step {now}", rescue=rescue, compiles=True):
-                        values = evaluate(state)
-                    if values:
-                        telemetry.log(now, values)
+                        evaluated = evaluate(state)
+                    if evaluated:
+                        telemetry.log(now, evaluated)
+                        improved = checkpoints.improves(evaluated)
             last = last or enough()
             # Every process asks at every step, because all of them agree on the step to stop at.
             stopping = stop.requested()
-            if now > start and (last or stopping or now % save_every == 0):
+            with watch("step", f"step {now}"):  # The clock's answer is that of all processes, which wait for it.
+                due = saves.due(now)
+            if now > start and (due or improved or last or stopping):
                 save(now)
             if last or stopping:
                 words = keep(now)
@@ -207,6 +217,11 @@ class Check:
                     f"Start anew in another --workdir with a lower {self._learning_rate}, or with a "
                     "config.optimizer.clip_norm"
                 )
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    # JSON has no NaN.
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _check_finite(step: int, metrics: Metrics, learning_rate: str) -> None:

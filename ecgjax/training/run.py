@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,13 +23,19 @@ from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import Columns, row_columns
 from ecgjax.data.samplers import SampledSide
 from ecgjax.encoders import cost
-from ecgjax.errors import ConfigError, chosen
-from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records
+from ecgjax.errors import CheckpointError, ConfigError, chosen
+from ecgjax.leakage.trained_on import (
+    RECORDS_FILE,
+    PretrainingRecords,
+    pretraining_records,
+    read_pretraining_records,
+)
 from ecgjax.optim import Extension
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoint import Best, Checkpoints, best_by
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
+from ecgjax.training.resumption import refuse_changes
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
 from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
 from ecgjax.training.warm_start import SourceWeights, WarmStart, begin_with, check_source
@@ -45,6 +52,18 @@ _MOST_STEPS = 2**31 - 1
 COLUMNS = {"patient": "group", "valid_start": "valid_start", "valid_samples": "valid_samples"}
 
 
+class Resumption(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        state: State of its first step.
+        before: Metadata of the checkpoint that it comes from; None at the beginning of a run.
+    """
+
+    state: TrainState
+    before: Mapping[str, Any] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A pretraining run, ready for its first step.
@@ -56,6 +75,7 @@ class Run:
         columns: Columns of metadata beside patient and signal that the method uses, by name, `[n, …]` over all
             recordings.
         fingerprint: Digest of all that decides which rows and views a step gets.
+        digests: Digests of the parts of that, by their names (`resumption.PARTS`).
         mesh: Mesh of all devices of the run.
         sampler: Sampler of training records.
         split: Encoder at initialisation, or with the weights that the run begins with.
@@ -76,6 +96,7 @@ class Run:
     side: SampledSide
     columns: Columns
     fingerprint: str
+    digests: Mapping[str, str]
     mesh: Mesh
     sampler: Sampler
     split: encoders.Split[encoders.Encoder]
@@ -199,6 +220,7 @@ def prepare_run(
         side=side,
         columns=columns,
         fingerprint=fingerprint,
+        digests=_digests(recordings, columns, sampler),
         mesh=mesh,
         sampler=sampler,
         split=model.encoder,
@@ -249,38 +271,67 @@ def records_of(run: Run, *, earlier: PretrainingRecords | None = None) -> Pretra
     return own if earlier is None else own.after(earlier)
 
 
-def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> TrainState:
-    """Returns the latest checkpoint's state, or the run's first state where there is no checkpoint.
+def records_of_resumption(
+    run: Run, listed: PretrainingRecords, before: Mapping[str, Any], workdir: str | Path
+) -> PretrainingRecords:
+    """Returns the list of all records that a run has drawn and may draw, where it goes on with other data.
+
+    Args:
+        run: Run that resumes.
+        listed: List of the records that it may draw from now on, as `records_of` returns it.
+        before: Metadata of the checkpoint that it goes on from.
+        workdir: Folder of the run, with the list of what it has drawn.
+
+    Raises:
+        CheckpointError: That list is missing, damaged, or of another run.
+    """
+    if before.get("records", listed.digest) == listed.digest:
+        return listed
+    path = Path(workdir) / RECORDS_FILE
+    remedy = "it also lists what the run drew before its data were changed: restore it from a copy"
+    drawn = read_pretraining_records(path, remedy=remedy)
+    if drawn.run == run.fingerprint:  # It was written by an earlier resumption with these data.
+        return records_of(run).after(drawn.earlier)
+    if drawn.digest != before["records"]:
+        raise CheckpointError(f"{path} lists the records of another run than the checkpoints beside it; {remedy}")
+    return records_of(run).after(drawn)
+
+
+def restore_latest(run: Run, checkpoints: Checkpoints, metadata: Mapping[str, Any]) -> Resumption:
+    """Returns the state that a run goes on from: that of the latest good checkpoint, or its first one.
 
     Args:
         run: Run that begins or resumes.
         checkpoints: Checkpoints of the run's workdir.
-        metadata: Metadata that the run saves; `fingerprint` and `records` must equal those of the checkpoint.
+        metadata: Metadata that the run saves; data, columns and sampling must be those of the checkpoint, but for what
+            `config.resume.allow` names.
 
     Raises:
-        ConfigError: The checkpoint comes from other data, another seed, sampler or batch size.
-        CheckpointError: The checkpoint is damaged, or belongs to another model.
+        ConfigError: The checkpoint comes from other data, another seed, sampler or batch size, or from beyond the run's
+            end.
+        CheckpointError: All checkpoints are damaged, or the latest belongs to another model.
     """
-    latest = checkpoints.latest_step()
+
+    def accept(step: int, before: Mapping[str, Any]) -> Mapping[str, Any]:
+        refuse_changes(
+            before,
+            metadata,
+            allow=run.settings.resume.allow,
+            directory=str(checkpoints.directory),
+            data=run.settings.data.dir,
+        )
+        if step > run.num_steps:
+            raise ConfigError(
+                f"{checkpoints.directory} has a checkpoint of step {step:,}, and the run ends at step "
+                f"{run.num_steps:,}: the record of its extension is gone; give --extend={step - run.num_steps} or more "
+                "again"
+            )
+        return {}
+
+    latest = checkpoints.restore_latest(run.state.parts(), accept=accept)
     if latest is None:
-        return run.state
-    before = checkpoints.metadata(latest)
-    # Checkpoints that were saved before records were listed are known by the fingerprint alone.
-    if (
-        before["fingerprint"] != metadata["fingerprint"]
-        or before.get("records", metadata["records"]) != metadata["records"]
-    ):
-        raise ConfigError(
-            f"{checkpoints.directory} was trained on another data set, split or sampling than "
-            f"{run.settings.data.dir} with this config gives; resume on the same data, or use another --workdir"
-        )
-    if latest > run.num_steps:
-        raise ConfigError(
-            f"{checkpoints.directory} has a checkpoint of step {latest:,}, and the run ends at step {run.num_steps:,}: "
-            f"the record of its extension is gone; give --extend={latest - run.num_steps} or more again"
-        )
-    _, parts = checkpoints.restore(run.state.parts(), step=latest)
-    return run.state.with_parts(parts)
+        return Resumption(run.state, None)
+    return Resumption(run.state.with_parts(latest.parts), latest.metadata)
 
 
 def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | None:
@@ -301,6 +352,25 @@ def make_evaluation(run: Run) -> Callable[[TrainState], Mapping[str, float]] | N
         return {f"eval/{name}": float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
 
     return evaluate
+
+
+def best_of(run: Run, evaluate: Callable[[TrainState], Mapping[str, float]] | None) -> Best | None:
+    """Returns the measure of the run's best checkpoint, or None where the config names none.
+
+    Args:
+        run: Run whose checkpoints are meant.
+        evaluate: Evaluation of the run; None where it has none.
+
+    Raises:
+        ConfigError: A measure is named that is no metric of an evaluation, or the run has no evaluation.
+    """
+    best = best_by(run.settings.checkpoint)
+    if best is not None and evaluate is None:
+        raise ConfigError(
+            f"config.checkpoint.best={best.metric!r} needs an evaluation: set config.eval_every, and "
+            "config.data.val_folds to folds that have recordings"
+        )
+    return best
 
 
 def _check_other_recordings(side: SampledSide, settings: PretrainingSettings) -> None:
@@ -361,14 +431,32 @@ def num_steps(duration: DurationSettings, *, batch_size: int, examples_per_epoch
 
 def _fingerprint(recordings: Recordings, columns: Columns, sampler: Sampler, *, seed: int) -> str:
     """Returns a digest, in hexadecimal, of all that decides which rows and views a step gets."""
+    digests = _column_digests(recordings, columns)
+    return _digest_of((PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), seed))
+
+
+def _digests(recordings: Recordings, columns: Columns, sampler: Sampler) -> dict[str, str]:
+    """Returns the digests of the parts of the fingerprint (`resumption.PARTS`)."""
+    groups, *others = sorted(_column_digests(recordings, columns), key=lambda column: column[0] != "group")
+    return {
+        "data": _digest_of((recordings.fingerprints, groups)),
+        "columns": _digest_of(others),
+        "sampling": sampler.fingerprint(),
+        "pipeline": str(PIPELINE_VERSION),
+    }
+
+
+def _column_digests(recordings: Recordings, columns: Columns) -> list[tuple[str, str]]:
     # Columns are sorted, because the order in which they were made is not part of the data. Partners are read row by
     # row, so that their file's digest stands for them.
-    digests = [
+    return [
         (name, values.digest if isinstance(values, PairedEmbeddings) else _digest(values))
         for name, values in sorted({"group": recordings.index.group, **columns}.items())
     ]
-    parts = (PIPELINE_VERSION, recordings.fingerprints, digests, sampler.fingerprint(), seed)
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _digest_of(value: object) -> str:
+    return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()
 
 
 def _digest(values: np.ndarray) -> str:

@@ -89,7 +89,22 @@ class CheckpointSettings:
     """`config.checkpoint`: how often the state is saved, and how many checkpoints are kept."""
 
     every: int = leaf(100, "Steps between checkpoints.", bound=ONE_OR_MORE)
-    keep: int = leaf(2, "Checkpoints that are kept.", bound=ONE_OR_MORE)
+    minutes: float | None = leaf(
+        None, "Minutes after which there is one in any case, looked at every log_every steps.", bound=POSITIVE
+    )
+    keep: int = leaf(2, "Latest checkpoints that are kept.", bound=ONE_OR_MORE)
+    keep_every: int | None = leaf(None, "Steps whose multiples are kept for good.", bound=ONE_OR_MORE)
+    best: str = leaf(
+        "", 'Metric of the evaluation by which the best checkpoint is saved and kept, as "eval/loss"; empty for none.'
+    )
+    best_mode: str = leaf("min", "Direction in which that metric is better.", choices=("min", "max"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResumeSettings:
+    """`config.resume`: what may differ between a run and its resumption."""
+
+    allow: str = leaf("", 'Leaves or sections that may differ, with commas, as "data,batch_size,seed"; empty for none.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +167,7 @@ class PretrainingSettings:
     checkpoint: CheckpointSettings = section(CheckpointSettings)
     nonfinite: NonfiniteSettings = section(NonfiniteSettings)
     watchdog: WatchdogSettings = section(WatchdogSettings)
+    resume: ResumeSettings = section(ResumeSettings)
 
     @property
     def method(self) -> MethodSettings:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ecgjax.system.files import write_atomically
+from ecgjax.system.terminal import give_up_blocked_output, say, warn
 from ecgjax.training import devices
+from ecgjax.training.run_log import event_file
+from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
+from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
 
-METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 
 
@@ -31,6 +31,9 @@ class Telemetry:
     `metrics.jsonl` has one strict JSON object a line, with `step`; a value that is not finite is `null`. A run that
     resumes at step s first drops the lines after s, and one that starts at 0 drops all, so that the file reads as an
     uninterrupted run's.
+
+    Nothing here can end, stop or hold up a run: what a disk does not take is kept and written later, or lost, counted
+    and said at the end (`metric_writer`).
 
     Args:
         workdir: Directory of the run.
@@ -61,13 +64,12 @@ class Telemetry:
         self._waited = 0.0
         if not self._writes:
             return
-        workdir = Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / METRICS_FILE
-        _drop_after(path, start_step)
-        self._file = path.open("a", encoding="utf-8")
-        # purge_step hides what an interrupted run wrote after the step that this one resumes from.
-        self._board = SummaryWriter(str(workdir / TENSORBOARD_DIR), purge_step=start_step + 1)
+        drop_after(workdir, start_step)
+        folder = Path(workdir)
+        # The header of the events hides what an interrupted run wrote after the step that this one resumes from.
+        begin = event_file.header(from_step=start_step + 1)
+        events = GrowingFile(event_file.event_path(folder / TENSORBOARD_DIR), header=begin)
+        self._writer = MetricWriter([GrowingFile(folder / METRICS_FILE), events])
         self._bar = tqdm(
             total=total_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None if progress else True
         )
@@ -79,9 +81,10 @@ class Telemetry:
 
     def __exit__(self, *_: object) -> None:
         if self._writes:
-            self._bar.close()
-            self._board.close()
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
+            self._writer.close()
+            give_up_blocked_output()
 
     @contextlib.contextmanager
     def input_wait(self) -> Iterator[None]:
@@ -99,16 +102,12 @@ class Telemetry:
         yield
         self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
-    def flush(self) -> None:
-        """Writes what is still held back for TensorBoard, before the process ends without closing anything."""
-        if self._writes:
-            self._board.flush()
-
     def step(self) -> None:
         """Counts one more dispatched step, and moves the progress bar."""
         self._dispatched += 1
         if self._writes:
-            self._bar.update()
+            with contextlib.suppress(OSError):
+                self._bar.update()
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes metrics to the file, to TensorBoard and to the terminal.
@@ -127,11 +126,9 @@ class Telemetry:
             return
         # JSON has no NaN: what Python writes for it, other readers refuse.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        self._file.flush()
-        for name, value in finite.items():
-            if value is not None:
-                self._board.add_scalar(name, value, step)
+        line = json.dumps({"step": step, **finite}, allow_nan=False) + "\n"
+        known = {name: value for name, value in finite.items() if value is not None}
+        self._writer.put([line.encode(), event_file.scalars(step, known)])
         self._say(step, values)
         self._warn_of_collapse(step, values.get("train/effective_rank", math.nan))
 
@@ -141,11 +138,10 @@ class Telemetry:
             return
         collapsed = effective_rank < COLLAPSED_RANK
         if collapsed and not self._collapsed:
-            tqdm.write(
-                f"warning: at step {step} the embeddings vary in {effective_rank:.2f} directions only "
+            warn(
+                f"at step {step} the embeddings vary in {effective_rank:.2f} directions only "
                 f"(train/effective_rank below {COLLAPSED_RANK:g}): they are collapsing. Lower the learning rate, look "
-                "for views that are too easy to tell apart, or use a loss with more negatives",
-                file=sys.stderr,
+                "for views that are too easy to tell apart, or use a loss with more negatives"
             )
         self._collapsed = collapsed
 
@@ -173,27 +169,7 @@ class Telemetry:
         shown = {n: values[n] for n in ("train/loss", "eval/loss", "perf/ecgs_per_sec") if n in values}
         text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if self._bar.disable:
-            print(f"step {step}/{self._total}  {text}", flush=True)
+            say(f"step {step}/{self._total}  {text}")
         else:
-            self._bar.set_postfix_str(text)
-
-
-def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl` as dictionaries; an incomplete last line of a killed process is left out."""
-    return [json.loads(line) for line in _whole_lines(Path(workdir) / METRICS_FILE)]
-
-
-def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    # A run that was killed may have left half a line.
-    return text[: text.rfind("\n") + 1].splitlines()
-
-
-def _drop_after(path: Path, step: int) -> None:
-    lines = _whole_lines(path)
-    # What is logged at a step comes before its checkpoint. Step 0 has no checkpoint, and is evaluated again.
-    kept = [line for line in lines if step > 0 and json.loads(line)["step"] <= step]
-    if path.exists():
-        write_atomically(path, "".join(f"{line}\n" for line in kept))
+            with contextlib.suppress(OSError):
+                self._bar.set_postfix_str(text)

@@ -31,7 +31,7 @@ from ecgjax.studies.tuned_run import tuned_model
 from ecgjax.studies.tuned_run.labelled_start import check_signals, open_start
 from ecgjax.training import device_mesh, loop
 from ecgjax.training.checkpoint import Checkpoints
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
 

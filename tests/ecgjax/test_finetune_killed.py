@@ -15,7 +15,7 @@ from ecgjax.config import run_config
 from ecgjax.evaluation.models.answers import load_archive
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.training.checkpoint import Checkpoints
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
 

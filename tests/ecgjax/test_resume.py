@@ -20,7 +20,7 @@ from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.pretrain import pretrain
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support import tiny_config
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset

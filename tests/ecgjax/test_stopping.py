@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.system.exit_status import ExitStatus
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.ecgjax.test_resume import assert_equal_runs
 from tests.support.fixtures import make_simulated_dataset
 

@@ -21,7 +21,7 @@ from ecgjax.training.about import ABOUT_FILE
 from ecgjax.training.loop import StopRequest
 from ecgjax.training.run import prepare_run
 from ecgjax.training.run_length import EXTENSIONS_FILE
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run

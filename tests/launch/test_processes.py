@@ -19,11 +19,12 @@ from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.storage.store import open_store
 from ecgjax.config import run_config
 from ecgjax.training import device_mesh
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from launch import local
 from tests.support import process_rows
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset
+from tests.support.storage_faults import damage, largest_file
 
 ROOT = Path(__file__).parents[2]
 STEPS = 24
@@ -243,6 +244,26 @@ def test_a_shard_that_one_process_cannot_read_is_left_out_by_all(dataset, enviro
     assert len(unread) == 6
     assert sum(unread.values()) > 0
     assert_same_run(two, one, steps=6)
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_checkpoint_before_a_damaged_one(dataset, environment, tmp_path):
+    """One process, then two, then one again: each finds the last checkpoint damaged and goes on from the one before."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    # The clock asks for a save at every step; the first process's clock alone decides.
+    often = ["--config.checkpoint.keep=3", "--config.checkpoint.best=eval/loss", "--config.checkpoint.minutes=1e-9"]
+    run([*pretrain(dataset, one), *often], environment)
+    shutil.copytree(one, two)
+    for number, command in enumerate([launcher(*pretrain(dataset, two), *often), [*pretrain(dataset, two), *often]], 1):
+        damage(largest_file(two / "checkpoints" / str(STEPS) / "params_encoder" / "d"))
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        aside = f"{STEPS}.damaged" + ("-2" if number == 2 else "")
+        told = [line for line in (done.stdout + done.stderr).splitlines() if " is damaged: " in line]
+        assert len(told) == 1, done.stdout + done.stderr
+        assert told[0].endswith(f"it is kept as {aside}, and the run begins from step {STEPS - 1}")
+        assert f"resuming from step {STEPS - 1}" in done.stdout
+        assert_same_run(two, one)
 
 
 @pytest.mark.slow

@@ -98,10 +98,67 @@ def test_what_the_machine_refuses_prints_one_line(capsys):
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'metrics.jsonl'\n"
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / run_config.CONFIG_FILE).write_text("{")
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff\x00", b"null", b'"text"'])
+def test_a_damaged_config_is_named(tmp_path, content):
+    (tmp_path / run_config.CONFIG_FILE).write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.json is damaged"):
         run_config.check_resume(simclr.get_config(), tmp_path)
+
+
+def test_a_config_that_is_there_already_is_not_written_again(tmp_path, monkeypatch):
+    config = simclr.get_config()
+    run_config.write_resolved(config, tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_config, "write_atomically", full)
+    run_config.write_resolved(config, tmp_path)  # A run can resume on a disk that is full.
+    config.log_every += 1
+    with pytest.raises(OSError, match="No space left"):
+        run_config.write_resolved(config, tmp_path)
+
+
+def test_what_is_named_may_differ_and_nothing_else(tmp_path):
+    config = simclr.get_config()
+    run_config.write_resolved(config, tmp_path)
+    config.seed, config.batch_size, config.objective.temperature = 7, 16, 0.5
+    with pytest.raises(ConfigError, match=r"--config.resume.allow=batch_size,objective.temperature,seed$"):
+        run_config.check_resume(config, tmp_path)
+    config.resume.allow = "seed,objective"
+    with pytest.raises(ConfigError, match=r"batch_size was \d+ and is 16\. .*allow=seed,objective,batch_size$"):
+        run_config.check_resume(config, tmp_path)
+    config.resume.allow = "seed, objective, batch_size"
+    assert {name: now for name, (_, now) in run_config.check_resume(config, tmp_path).items()} == {
+        "seed": 7,
+        "batch_size": 16,
+        "objective.temperature": 0.5,
+    }
+    config.resume.allow = "sed"
+    with pytest.raises(ConfigError, match="allow='sed' is no leaf or section of a config; did you mean seed"):
+        run_config.check_resume(config, tmp_path)
+
+
+@pytest.mark.parametrize("left", [b"", b"1234", b"\xff" * 100])
+def test_a_lock_that_was_left_holds_nobody_up(tmp_path, left):
+    (tmp_path / ".lock").write_bytes(left)
+    with run_config.exclusive(tmp_path):
+        pass
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").mkdir()
+    refused = pytest.raises(ConfigError, match=r"no folder that can be written \(Is a directory\)")
+    with refused, run_config.exclusive(tmp_path):
+        pass
+
+
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_config.fcntl, "flock", none)
+    refused = pytest.raises(ConfigError, match=r"cannot be locked against a second run \(No locks available\)")
+    with refused, run_config.exclusive(tmp_path):
+        pass
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):

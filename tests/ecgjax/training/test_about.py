@@ -12,6 +12,7 @@ from ecgjax.training import about, device_mesh
 from ecgjax.training.about import ABOUT_FILE, exposures, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from tests.support.fixtures import make_simulated_dataset
+from tests.support.storage_faults import no_file_beyond
 from tests.support.written_runs import tiny
 
 
@@ -76,13 +77,26 @@ def test_a_run_resumed_with_other_code_keeps_both(tmp_path):
     assert told(tmp_path)["exposures_when_written"]["epochs"] == 20
 
 
-@pytest.mark.parametrize("left", [None, "{", "[]", '{"code_from_step": []}'])
+@pytest.mark.parametrize(
+    "left",
+    [None, "{", "[]", "", "\x00", '{"code_from_step": []}', '{"code_from_step": [1]}', '{"code_from_step": "ab"}'],
+)
 def test_of_a_run_begun_before_there_was_this_file_the_first_code_is_not_recorded(tmp_path, left):
     if left is not None:
         (tmp_path / ABOUT_FILE).write_text(left)
     write(tmp_path, "b", 30)
     revisions = [(each["step"], each["git_revision"]) for each in told(tmp_path)["code_from_step"]]
     assert revisions == [(0, about.NOT_RECORDED), (30, "b")]
+
+
+def test_a_file_that_cannot_be_written_costs_no_run(tmp_path, capsys):
+    (tmp_path / ABOUT_FILE).mkdir()
+    write(tmp_path, "a", 0)
+    assert f"{tmp_path / ABOUT_FILE} cannot be written (Is a directory); the checkpoints" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [ABOUT_FILE], "no temporary file is left"
+    with no_file_beyond(10):
+        write(tmp_path, "a", 0)
+    assert list((tmp_path / ABOUT_FILE).iterdir()) == []
 
 
 def test_exposures_count_records_and_epochs():

@@ -10,7 +10,9 @@ import pytest
 from ecgjax.errors import DivergedError
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
-from ecgjax.training.telemetry import Telemetry, read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
+from ecgjax.training.save_schedule import SaveSchedule
+from ecgjax.training.telemetry import Telemetry
 
 
 class State(NamedTuple):
@@ -33,6 +35,9 @@ class RecordingCheckpoints:
     def wait(self):
         pass
 
+    def improves(self, evaluation):
+        return False
+
 
 def run(workdir, *, start=0, num_steps=20, bad_from=math.inf, checkpoints=None, log_every=5, evaluate=None):
     def step(state, batch):
@@ -51,7 +56,7 @@ def run(workdir, *, start=0, num_steps=20, bad_from=math.inf, checkpoints=None, 
             checkpoints=checkpoints,
             metadata=lambda step: {"step": step},
             log_every=log_every,
-            save_every=10,
+            saves=SaveSchedule(every=10),
             evaluate=evaluate,
             eval_every=10 if evaluate else 0,
         )

@@ -5,7 +5,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from ecgjax.training import devices
-from ecgjax.training.telemetry import METRICS_FILE, TENSORBOARD_DIR, Telemetry, read_metrics
+from ecgjax.training.run_log.metrics_file import METRICS_FILE, read_metrics
+from ecgjax.training.telemetry import TENSORBOARD_DIR, Telemetry
 
 
 class Clock:

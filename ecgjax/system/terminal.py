@@ -1,0 +1,48 @@
+"""Lines for the user that can fail without ending a run.
+
+Standard output may be a file on a disk that is full, or a pipe whose reader has gone: what a run says is lost then, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from tqdm import tqdm
+
+
+def say(line: str) -> bool:
+    """Writes a line to standard output, past a progress bar, and returns whether it could be written."""
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except (OSError, ValueError):  # A closed stream raises a ValueError.
+        return False
+    return True
+
+
+def warn(line: str) -> None:
+    """Writes a warning to standard error, past a progress bar, if that can be written.
+
+    Args:
+        line: Text of the warning, without the word itself.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(f"warning: {line}", file=sys.stderr)
+        sys.stderr.flush()
+
+
+def give_up_blocked_output() -> None:
+    """Drops what standard output still holds where it cannot be written.
+
+    The interpreter would try once more when it ends, and turn the status of a run that is good into 120.
+    """
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
