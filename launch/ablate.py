@@ -30,7 +30,6 @@ import hashlib
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,6 +75,7 @@ from ecgjax.system.files import write_atomically
 from ecgjax.training.run_log.metrics_file import read_metrics
 
 from .arms import Arm, arms_of
+from .child_process import run_child
 
 # Options of JAX: the folder of its compiled programs, and the least seconds of compiling for a program to be kept.
 _COMPILATION = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -292,7 +292,7 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
     workdir, facts, encoder = out / "runs" / run.folder / f"seed{run.seed}", {}, None
     if run.model == "pretrained":
         command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
-        if status := subprocess.run(command, check=False, env=_environment()).returncode:
+        if status := run_child(command, environment=_environment()):
             return status
         encoder = frozen_encoder.load_encoder(workdir, layer=run.settings.probe.layer)
         facts = training_facts(read_metrics(workdir))

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shlex
-import subprocess
 import types
 
 import jax
@@ -149,11 +148,11 @@ def given(stored_dataset, monkeypatch, tmp_path):
     """Gives the command some arguments; pretraining happens in this process."""
     planned = {}
 
-    def pretrain_here(command, check, env):
+    def pretrain_here(command, environment):
         workdir = next(word for word in command if word.startswith("--workdir=")).removeprefix("--workdir=")
         with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
             finished = pretrain.pretrain(ConfigDict(tree_of(planned[workdir].settings)), workdir)
-        return subprocess.CompletedProcess(command, 0 if finished else 75)
+        return 0 if finished else 75
 
     def give(*more):
         common = {
@@ -173,7 +172,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
             planned[str(tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}")] = run
         return ablate.ablate(asked)
 
-    monkeypatch.setattr(ablate, "subprocess", types.SimpleNamespace(run=pretrain_here))
+    monkeypatch.setattr(ablate, "run_child", pretrain_here)
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(boosted, "_TREES", 3)
     return give
@@ -258,8 +257,7 @@ def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, 
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
-    failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
-    monkeypatch.setattr(ablate, "subprocess", failing)
+    monkeypatch.setattr(ablate, "run_child", lambda command, **_: 2)
     assert given("--baselines=") == 1
     assert "failed: pretraining ended with status 2" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
@@ -278,8 +276,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_
 
 
 def test_models_beside_the_arms_need_no_pretraining(given, monkeypatch, tmp_path, capsys):
-    failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
-    monkeypatch.setattr(ablate, "subprocess", failing)
+    monkeypatch.setattr(ablate, "run_child", lambda command, **_: 2)
     assert given("--baselines=demographics,boosted") == 1
     capsys.readouterr()
     made = {path.parent.name for path in (tmp_path / "out" / "results").rglob("*.npz")}
@@ -315,7 +312,7 @@ def test_an_unknown_baseline_is_refused_by_name(given, monkeypatch):
 def test_trainings_with_labels_that_do_not_suit_a_question_are_refused_first(
     given, monkeypatch, tmp_path, changed, words
 ):
-    monkeypatch.setattr(ablate, "subprocess", None)
+    monkeypatch.setattr(ablate, "run_child", None)
     monkeypatch.setattr(ablate, "make", None)
     leaves = f"--config.probe.supervised.{changed}".split()
     with pytest.raises(ConfigError, match=rf"^config\.probe\.supervised: {re.escape(words)}"):
@@ -402,7 +399,6 @@ def test_what_an_arm_began_with_had_seen_is_kept_out_too(given, monkeypatch, cap
 
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
     status = run_config.EXIT_STOPPED
-    stopping = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, status))
-    monkeypatch.setattr(ablate, "subprocess", stopping)
+    monkeypatch.setattr(ablate, "run_child", lambda command, **_: status)
     assert given("--sweep=objective.temperature=.1|.5", "--baselines=") == status
     assert not (tmp_path / "out" / "report.md").exists()
