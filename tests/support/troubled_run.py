@@ -10,12 +10,15 @@ reached, the line `trouble` is printed. Troubles:
   save-hangs       the save of a step waits without end, before anything is written
   save-is-slow     the save of a step takes 4 s
   killed           the process is killed by the system before the step
+  killed-in-save   the process is killed by the system while the save of a step is being written
 """
 
 import os
+import random
 import runpy
 import signal
 import sys
+import threading
 import time
 
 from data_pipelines.errors import DataError
@@ -38,7 +41,7 @@ def read_trouble(kind, step):
         for number, batch in enumerate(original(*arguments, start_step=start_step, **options), start_step):
             if number == step:
                 if kind == "killed":
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    kill()
                 if kind == "read-hangs":
                     hang()
                 reach()
@@ -64,6 +67,27 @@ def evaluation_trouble(step):
     original, run.make_evaluation = run.make_evaluation, troubled
 
 
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_in_save(step):
+    """Kills this process at some moment after the folder of a save is made, and before it gets its name at the latest.
+
+    Calls of the system are heard of before they are made.
+    """
+
+    def hear(call, arguments):
+        if call == "os.mkdir" and os.path.basename(arguments[0]).startswith(f"{step}.orbax-checkpoint-tmp"):
+            timer = threading.Timer(random.uniform(0, 0.05), kill)
+            timer.daemon = True
+            timer.start()
+        elif call == "os.rename" and os.path.basename(arguments[1]) == str(step):
+            kill()
+
+    sys.addaudithook(hear)
+
+
 def save_trouble(kind, step):
     from ecgjax.training.checkpoint import Checkpoints
 
@@ -85,6 +109,8 @@ if __name__ == "__main__":
     if not process or os.environ.get("ECGJAX_PROCESS_ID") == process[0]:
         if name == "evaluation-hangs":
             evaluation_trouble(int(at))
+        elif name == "killed-in-save":
+            kill_in_save(int(at))
         elif name.startswith("save"):
             save_trouble(name, int(at))
         else:
