@@ -337,11 +337,11 @@ def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config
     with pytest.raises(ConfigError, match=rf"has 400 samples at 100 Hz.*trained on 200 at 50 Hz: .*{remedy}"):
         open_start(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
     start = open_start(read(FineTuningSettings, config()))
-    recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=50.0)
+    recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=20.0)
     filtered = dataclasses.replace(
         start.source, preprocessor=dataclasses.replace(start.source.preprocessor, recipe=recipe)
     )
     with pytest.raises(
-        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=50.0: build the data set"
+        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=20.0: build the data set"
     ):
         check_signals(filtered, start.recordings, directory="here")
