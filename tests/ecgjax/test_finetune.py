@@ -338,10 +338,9 @@ def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config
         open_start(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
     start = open_start(read(FineTuningSettings, config()))
     recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=20.0)
-    filtered = dataclasses.replace(
-        start.source, preprocessor=dataclasses.replace(start.source.preprocessor, recipe=recipe)
-    )
+    prepared_so = dataclasses.replace(start.source.preprocessor, recipe=recipe)
+    filtered = dataclasses.replace(start.source, read_preparation=lambda: prepared_so)
     with pytest.raises(
-        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=20.0: build the data set"
+        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=20\.0: build the data set"
     ):
         check_signals(filtered, start.recordings, directory="here")
