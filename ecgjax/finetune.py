@@ -44,6 +44,7 @@ from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.run import FineTuningRun, first_state, make_look, parts_of, prepare_run, restore_latest, tuned
 from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
+from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
 from ecgjax.settings.sections import leaves_of, read, tree_of
@@ -56,7 +57,7 @@ from ecgjax.studies.one_task.fine_tuned import (
     write_predictions,
 )
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
+from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, records_seen, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
 from ecgjax.training import device_mesh
@@ -109,9 +110,10 @@ def _train(
     run: FineTuningRun, labelled: LabelledStart, workdir: Path, *, accept: Callable[[], None], progress: bool
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
-    about = _about(run, labelled)
+    about, seen = _about(run, labelled), records_seen(labelled, run=run.fingerprint)
     metadata = {
         "fingerprint": run.fingerprint,
+        "records": seen.digest,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
@@ -122,6 +124,7 @@ def _train(
         start = 0 if restored is None else int(restored[0].step)
         _announce(run, labelled, start, progress=progress)
         if first:
+            seen.write(workdir)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         state, looks = restored or (first_state(run, progress=progress), Looks())
         with Telemetry(
@@ -256,6 +259,7 @@ def _finish(
         answering=answering,
         about=about,
         evaluation=evaluation,
+        signatures=workdir / RECORDS_FILE if settings.with_signatures else None,
     )
     if progress:
         _print_results(found, table, workdir, missing=missing)
