@@ -57,6 +57,7 @@ from ecgjax.finetuning.run import (
 )
 from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
+from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
 from ecgjax.processes.signs_of_life import SignsOfLife
@@ -71,7 +72,7 @@ from ecgjax.studies.one_task.fine_tuned import (
     write_predictions,
 )
 from ecgjax.studies.one_task.supplement import Report
-from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, source_of
+from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, records_seen, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
 from ecgjax.system.environment import describe_environment
 from ecgjax.system.terminal import say
@@ -136,9 +137,10 @@ def _train(
     progress: bool,
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
-    about = _about(run, labelled)
+    about, seen = _about(run, labelled), records_seen(labelled, run=run.fingerprint)
     metadata = {
         "fingerprint": run.fingerprint,
+        "records": seen.digest,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
@@ -157,6 +159,7 @@ def _train(
         start = 0 if restored is None else int(restored.state.step)
         _announce(run, labelled, start, progress=progress)
         if first:
+            seen.write(workdir)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         if restored is None:
             with watchdog.start():
@@ -296,6 +299,7 @@ def _finish(
         answering=answering,
         about=about,
         evaluation=evaluation,
+        signatures=workdir / RECORDS_FILE if settings.with_signatures else None,
     )
     if progress:
         _print_results(found, table, workdir, missing=missing)

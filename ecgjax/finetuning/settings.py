@@ -70,8 +70,12 @@ class FineTuningSettings:
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of test patients: any scalar or class of the data set too, "=site", or "dataset".'
     )
+    with_signatures: bool = leaf(
+        False,
+        "Whether the signatures of the records that the model has seen leave with it, by which evaluations find them.",
+    )
 
 
 #: Leaves, or beginnings of their paths, that may differ when a run is resumed, beside those of every run: where the
 #: encoder lies, whose weights are compared, and how the result is told.
-MAY_CHANGE = ("init.source", "bootstrap", "groups")
+MAY_CHANGE = ("init.source", "bootstrap", "groups", "with_signatures")

@@ -234,9 +234,12 @@ def _heads(source: EncoderSource, parts: list[str]) -> dict[tuple[str, str], np.
 def _labels_of(source: EncoderSource) -> tuple[str, ...]:
     """Returns the questions whose answers the source's own training used."""
     run = source.run
+    answered: tuple[str, ...] = ()
     if run is None:
         path = Path(source.place) / CONFIG_FILE
-        training = read_json(path).get("training")
+        content = read_json(path)
+        training, head = content.get("training"), content.get("head")
+        answered = (str(head.get("question")),) if isinstance(head, Mapping) else ()
         said = training.get("settings") if isinstance(training, Mapping) else None
         if not isinstance(said, Mapping):
             raise ConfigError(
@@ -247,7 +250,7 @@ def _labels_of(source: EncoderSource) -> tuple[str, ...]:
             run = defaults.settings_of(earlier.translated(_nested(said)))
         except ConfigError as error:
             raise ConfigError(f"config.init.source={source.place}: {path}: {error}; export it again") from error
-    return labels_looked_at(run.column_use)
+    return (*labels_looked_at(run.column_use), *answered)
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -25,6 +26,9 @@ from ecgjax.finetuning.run import first_state, make_look, prepare_run
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
+from ecgjax.pretrained.beginning import open_beginning
+from ecgjax.pretrained.source import open_source
+from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.studies.tuned_run import tuned_model
@@ -149,6 +153,23 @@ def test_the_exported_model_answers_what_was_evaluated(config, whole, dataset):
     assert model.head.question == results["question"] == "age_years>62"
     assert model.head.outputs[0].threshold == results["outputs"][0]["threshold"]
     assert model.head.outputs[0].records == results["splits"]["validation"]["records"]
+
+
+def test_a_model_tells_what_it_has_seen_of_both_trainings_where_it_is_asked_to(config, whole, source, tmp_path):
+    # The same command with the setting writes the model anew, with the list.
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    assert open_source(workdir / "model").encoder.trained_on is None
+    assert finetune.finetune(config(**ALL, with_signatures=True), workdir, progress=False)
+    seen = open_source(workdir / "model").encoder.trained_on()
+    data = open_start(read(FineTuningSettings, config(**ALL))).data
+    own = np.union1d(data.train.records, data.val.records)
+    np.testing.assert_array_equal(seen.number[: len(own)], own)
+    assert not np.isin(data.test.records, seen.number).any()
+    before = open_source(source).encoder.trained_on()
+    assert set(map(bytes, before.content)) <= set(map(bytes, seen.content))
+    begun = open_beginning(InitSettings(source=str(workdir / "model")))
+    assert begun.seen.digest != before.digest
+    assert "age_years>62" in begun.seen.labels
 
 
 def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_prevalence(whole):
@@ -337,11 +358,10 @@ def test_recordings_of_another_rate_or_filter_are_refused_with_the_remedy(config
     with pytest.raises(ConfigError, match=rf"has 400 samples at 100 Hz.*trained on 200 at 50 Hz: .*{remedy}"):
         open_start(read(FineTuningSettings, config(data__dir=str(other), training__batch_size=4)))
     start = open_start(read(FineTuningSettings, config()))
-    recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=50.0)
-    filtered = dataclasses.replace(
-        start.source, preprocessor=dataclasses.replace(start.source.preprocessor, recipe=recipe)
-    )
+    recipe = dataclasses.replace(start.source.preprocessor.recipe, notch_hz=20.0)
+    prepared_so = dataclasses.replace(start.source.preprocessor, recipe=recipe)
+    filtered = dataclasses.replace(start.source, read_preparation=lambda: prepared_so)
     with pytest.raises(
-        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=50.0: build the data set"
+        ConfigError, match=r"was prepared with notch_hz=None, .* with notch_hz=20\.0: build the data set"
     ):
         check_signals(filtered, start.recordings, directory="here")

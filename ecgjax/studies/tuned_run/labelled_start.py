@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 
@@ -17,6 +18,7 @@ from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.finetuning import trainer
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.leakage import guard
+from ecgjax.leakage.trained_on import PretrainingRecords, pretraining_records, seen_by
 from ecgjax.pages.page import SIMULATED
 from ecgjax.pretrained.source import EncoderSource, open_source
 from ecgjax.studies.one_task.fine_tuned import check_trainable
@@ -197,3 +199,22 @@ def source_of(start: LabelledStart) -> dict[str, object]:
         "is_exported_model": source.run is None,
         "data": [dict(each) for each in source.data],
     }
+
+
+def records_seen(start: LabelledStart, *, run: str) -> PretrainingRecords:
+    """Returns the list of all that a fine-tuned model has seen, by which later evaluations find it.
+
+    These are its own training and validation records, because validation chooses step, calibration and thresholds, and
+    what its source was pretrained on.
+
+    Args:
+        start: Encoder and labelled recordings of the run.
+        run: Fingerprint of the run.
+    """
+    source, data, listed = start.source, start.data, None
+    if source.encoder.trained_on is not None:
+        # Where the list is damaged and the run goes on all the same, the source is named as one without a list.
+        with contextlib.suppress(CheckpointError):
+            listed = source.encoder.trained_on()
+    own = np.union1d(data.train.records, data.val.records)
+    return pretraining_records(start.recordings, own, run=run).after(seen_by(listed, name=source.title))

@@ -54,6 +54,7 @@ def write_tuned_model(
     answering: AnsweringHead,
     about: About,
     evaluation: Evaluation,
+    signatures: Path | None = None,
 ) -> tuple[str, ...]:
     """Writes encoder and head as a folder that `ecgjax.load` opens.
 
@@ -66,6 +67,7 @@ def write_tuned_model(
         answering: Question of the head, and how its outputs become answers.
         about: What the training with labels says of itself.
         evaluation: Measurements on the test records, for the card.
+        signatures: File of the signatures of all records that were seen, which leaves with the model; None for none.
 
     Returns:
         Forms of the model's function that were left out, because a package is not installed.
@@ -78,6 +80,7 @@ def write_tuned_model(
         head=head,
         about=answering,
         evaluations=[evaluation],
+        signatures=signatures,
         formats=formats,
     )
     return tuple(name for name in _WRITTEN_WITH if name not in formats)
