@@ -33,10 +33,12 @@ from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.studies.tuned_run import tuned_model
 from ecgjax.studies.tuned_run.labelled_start import check_signals, open_start
-from ecgjax.training import device_mesh, loop
+from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support.fixtures import make_simulated_dataset
+from tests.support.stopping import stop_at
+from tests.support.storage_faults import damage, largest_file
 from tests.support.written_runs import tiny, write_run
 
 STEPS = 12
@@ -115,9 +117,9 @@ def computed(workdir):
 
 def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch):
     workdir = tmp_path / "stopped"
-    for stop in (1, 7):
+    for start, stop in ((0, 1), (1, 7)):
         with monkeypatch.context() as patch:
-            patch.setattr(loop.StopRequest, "requested", lambda self, step, stop=stop: step == stop)
+            stop_at(patch, stop, start=start)
             assert not finetune.finetune(config(**ALL), workdir, progress=False)
         assert final(workdir)[0] == stop
         assert not (workdir / "results.json").exists()
@@ -131,6 +133,43 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp
     weights = [(each / "model" / "model.safetensors").read_bytes() for each in (workdir, whole)]
     assert weights[0] == weights[1]
     assert read_results(workdir).keys() == read_results(whole).keys()
+
+
+def test_a_damaged_checkpoint_costs_steps_and_no_bit(config, whole, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "damaged"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        assert not finetune.finetune(config(**ALL, checkpoint__keep=3), workdir, progress=False)
+    checkpoints = run_config.checkpoint_dir(workdir)
+    # The looks at steps 3 and 6 lie before both; the best weights are a part that the one at step 0 may lack.
+    for step, part in ((9, "best"), (8, "params_encoder")):
+        damage(largest_file(checkpoints / str(step) / part / "d"))
+    assert finetune.finetune(config(**ALL), workdir, progress=False)
+    told = capsys.readouterr().err
+    assert "/9 is damaged: " in told
+    assert "/8 is damaged: " in told
+    assert {"8.damaged", "9.damaged"} <= {path.name for path in checkpoints.iterdir()}
+    assert final(workdir) == final(whole)
+    assert computed(workdir) == computed(whole)
+
+
+def test_the_best_checkpoint_and_multiples_stay(config, tmp_path, capsys):
+    workdir, leaves = tmp_path / "run", {"checkpoint__best": "eval/AUROC", "checkpoint__best_mode": "max"}
+    with pytest.raises(
+        ConfigError, match=r"config\.checkpoint\.best='eval/AUPRC' is no metric .*: eval/AUROC, eval/loss"
+    ):
+        finetune.finetune(config(checkpoint__best="eval/AUPRC"), tmp_path / "refused", progress=False)
+    with pytest.raises(ConfigError, match=r"config\.checkpoint\.best='AUROC' must be a metric of the evaluation"):
+        finetune.finetune(config(checkpoint__best="AUROC"), tmp_path / "refused", progress=False)
+    assert finetune.finetune(config(**leaves, checkpoint__keep=1, checkpoint__keep_every=8), workdir, progress=False)
+    looks = {line["step"]: line["eval/AUROC"] for line in read_metrics(workdir) if "eval/AUROC" in line}
+    best = min(step for step, value in looks.items() if value == max(looks.values()))
+    kept = {int(path.name) for path in run_config.checkpoint_dir(workdir).iterdir() if path.name.isdecimal()}
+    assert kept == {8, STEPS, best}
+    # What a pretraining may be told to change deliberately is no setting here, and is not offered.
+    with pytest.raises(ConfigError, match="training.batch_size was 8 and is 4") as refusal:
+        finetune.finetune(config(**leaves, training__batch_size=4), workdir, progress=False)
+    assert "resume.allow" not in str(refusal.value)
 
 
 def test_the_same_command_again_trains_no_step_and_tells_the_same(config, whole, monkeypatch):
@@ -195,7 +234,8 @@ def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, who
     run = prepared(settings)
     with Checkpoints(run_config.checkpoint_dir(whole), read_only=True) as checkpoints:
         found = finetuning_run.restore_latest(run, checkpoints, {"fingerprint": run.fingerprint})
-    state, looks = found
+    state, looks, due = found
+    assert not due
     before = run.encoder.split.params
     for weights in (state.params, state.ema.params, looks.weights.params):
         jax.tree.map(np.testing.assert_array_equal, weights["encoder"]["stem_conv"], before["stem_conv"])

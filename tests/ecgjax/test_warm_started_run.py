@@ -18,12 +18,12 @@ from ecgjax.pretrained.beginning import INIT_FILE, open_beginning
 from ecgjax.pretrained.source import open_source
 from ecgjax.training import device_mesh
 from ecgjax.training.about import ABOUT_FILE
-from ecgjax.training.loop import StopRequest
 from ecgjax.training.run import prepare_run
 from ecgjax.training.run_length import EXTENSIONS_FILE
 from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset
+from tests.support.stopping import stop_at
 from tests.support.written_runs import tiny, write_run
 
 HEAD = ["encoder/head/bias", "encoder/head/kernel"]
@@ -55,7 +55,7 @@ def train(config, workdir, **more):
 @contextlib.contextmanager
 def stopped_at(step):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopRequest, "requested", lambda _, now: now >= step)
+        stop_at(patch, step)
         yield
 
 
