@@ -53,9 +53,9 @@ def train(config, workdir, **more):
 
 
 @contextlib.contextmanager
-def stopped_at(step):
+def stopped_at(step, *, start=0):
     with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, step)
+        stop_at(patch, step, start=start)
         yield
 
 
@@ -154,7 +154,7 @@ def test_a_run_extended_before_its_end_and_after_it_equals_a_longer_run(datasets
         assert not train(config, workdir)
     assert train(config, workdir, extend=2)
     assert said(workdir)["exposures_of_the_whole_run"]["steps"] == final_state(workdir)[0] == 6
-    with stopped_at(7):
+    with stopped_at(7, start=6):
         assert not train(config, workdir, extend=5)
     assert train(config, workdir), "the workdir keeps how long the run is"
     assert train(config, workdir, extend=5), "the same command asks for the same end"
