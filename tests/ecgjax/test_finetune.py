@@ -167,7 +167,7 @@ def test_the_best_checkpoint_and_multiples_stay(config, tmp_path, capsys):
     kept = {int(path.name) for path in run_config.checkpoint_dir(workdir).iterdir() if path.name.isdecimal()}
     assert kept == {8, STEPS, best}
     # What a pretraining may be told to change deliberately is no setting here, and is not offered.
-    with pytest.raises(ConfigError, match="training.batch_size was 8 and is 4") as refusal:
+    with pytest.raises(ConfigError, match=r"training\.batch_size was 8 and is 4") as refusal:
         finetune.finetune(config(**leaves, training__batch_size=4), workdir, progress=False)
     assert "resume.allow" not in str(refusal.value)
 
