@@ -287,10 +287,14 @@ def test_killed_inside_a_save_equals_uninterrupted(dataset, uninterrupted, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_thirty_kills_a_third_of_them_inside_a_save_change_no_bit(dataset, tmp_path, processes):
-    steps, workdir, rng = 200, tmp_path / "killed", np.random.default_rng(0)
+    assert_kills_change_no_bit(dataset, tmp_path, processes=processes, steps=200, kills_in_saves=10, other_kills=20)
+
+
+def assert_kills_change_no_bit(dataset, tmp_path, *, processes, steps, kills_in_saves, other_kills):
+    workdir, rng = tmp_path / "killed", np.random.default_rng(0)
     whole = uninterrupted_run(dataset, tmp_path, processes=processes, steps=steps)
-    in_saves = rng.choice(np.arange(EVERY, steps, EVERY), 10, replace=False)
-    others = rng.choice(np.setdiff1d(np.arange(1, steps), in_saves), 20, replace=False)
+    in_saves = rng.choice(np.arange(EVERY, steps, EVERY), kills_in_saves, replace=False)
+    others = rng.choice(np.setdiff1d(np.arange(1, steps), in_saves), other_kills, replace=False)
     for step in np.sort(np.concatenate([in_saves, others])):
         inside = step in in_saves
         # The first process names the folder of a save.
