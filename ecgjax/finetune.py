@@ -48,6 +48,7 @@ from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.run import (
     FineTuningRun,
     Resumption,
+    best_of,
     first_state,
     make_look,
     parts_of,
@@ -77,7 +78,7 @@ from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tu
 from ecgjax.system.environment import describe_environment
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, write_about
-from ecgjax.training.checkpoint import Checkpoints, best_by
+from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
@@ -150,7 +151,7 @@ def _train(
         run_config.checkpoint_dir(workdir),
         keep_last=keep.keep,
         keep_every=keep.keep_every,
-        best=best_by(keep),
+        best=best_of(run),
         made_anew=accept,
     ) as checkpoints:
         with watchdog.start():

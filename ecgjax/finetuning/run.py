@@ -36,7 +36,7 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.supervision import Supervision
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.training import device_mesh
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoint import Best, Checkpoints, best_by
 from ecgjax.training.loop import EVALUATION_DUE
 from ecgjax.training.steps import Batch, TrainState, Weights
 
@@ -318,9 +318,29 @@ def make_look(run: FineTuningRun, looks: Looks) -> Callable[[TrainState], Mappin
             outputs = np.asarray(first, np.float64)
         found = run.tuning.measure(run.supervision, outputs, step=step)
         looks.see(found, state.evaluated)
-        return {"eval/loss": found.loss, f"eval/{run.kind.primary.replace(' ', '_')}": found.metric}
+        return dict(zip(_metrics(run), (found.loss, found.metric), strict=True))
 
     return look
+
+
+def best_of(run: FineTuningRun) -> Best | None:
+    """Returns the measure of the run's best checkpoint, or None where the config names none.
+
+    Args:
+        run: Run whose checkpoints are meant.
+
+    Raises:
+        ConfigError: The measure is no metric of a look at validation.
+    """
+    best = best_by(run.settings.checkpoint)
+    if best is not None:
+        best.check(_metrics(run))
+    return best
+
+
+def _metrics(run: FineTuningRun) -> tuple[str, str]:
+    """Returns the full names of loss and metric of a look at validation."""
+    return "eval/loss", f"eval/{run.kind.primary.replace(' ', '_')}"
 
 
 def _is_first() -> bool:

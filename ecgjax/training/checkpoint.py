@@ -17,7 +17,7 @@ import functools
 import gc
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -65,17 +65,21 @@ class Best:
     metric: str
     mode: str
 
+    def check(self, metrics: Collection[str]) -> None:
+        """Raises a `ConfigError` where the metric is not among those of the evaluation, given by their full names."""
+        if self.metric not in metrics:
+            raise ConfigError(
+                f"config.checkpoint.best={self.metric!r} is no metric of the evaluation; there are: "
+                f"{', '.join(sorted(metrics))}"
+            )
+
     def value(self, evaluation: Mapping[str, float | None]) -> float:
         """Returns the metric's value; NaN where it is not finite.
 
         Raises:
             ConfigError: The evaluation has no such metric.
         """
-        if self.metric not in evaluation:
-            raise ConfigError(
-                f"config.checkpoint.best={self.metric!r} is no metric of the evaluation; there are: "
-                f"{', '.join(sorted(evaluation))}"
-            )
+        self.check(evaluation)
         value = evaluation[self.metric]
         return math.nan if value is None or not math.isfinite(value) else value
 

@@ -472,6 +472,13 @@ FINETUNE = (
         ("bootstrap=10",),
         ("groups=('nonsense',)", "nonsense"),
         ("checkpoint.every=0",),
+        ("checkpoint.minutes=nan",),
+        ("checkpoint.keep_every=0",),
+        ("checkpoint.best=train/loss", "config.checkpoint.best", "eval/"),
+        ("checkpoint.best=eval/los", "config.checkpoint.best", "eval/loss"),
+        ("checkpoint.best_mode=least", "min", "max"),
+        ("resume.allow=training", "resume"),
+        ("watchdog.minutes=-1",),
         ("seed=x", "x"),
     ),
 )
