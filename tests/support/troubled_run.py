@@ -106,7 +106,7 @@ if __name__ == "__main__":
     watchdog.PATIENCE_S = 1.0  # so that tests need not wait for what a read on a slow disk is given
     trouble = sys.argv.pop(1)
     name, at, *process = trouble.split("@")
-    if not process or os.environ.get("ECGJAX_PROCESS_ID") == process[0]:
+    if not process or os.environ.get("ECGJAX_PROCESS_ID", "0") == process[0]:
         if name == "evaluation-hangs":
             evaluation_trouble(int(at))
         elif name == "killed-in-save":
