@@ -20,7 +20,7 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ from ecgjax.settings.sections import leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
     answering_head,
+    cautions_of,
     counts,
     measure,
     results_table,
@@ -235,10 +236,11 @@ def _finish(
     groups = group_columns(settings.groups, recordings, data.test.records)
     report = Report(resamples=settings.bootstrap, seed=settings.seed, groups=groups, unit=answering.unit)
     found = measure(answers, data, report, head=answering)
+    cautions = (*cautions_of(answering), *labelled.cautions)
     write_predictions(
         workdir, answering, data, val_outputs=val, test_outputs=test, record_ids=recordings.index.record_id.__getitem__
     )
-    write_results(workdir, found.results, **_told(run, labelled, found, looks, training=training))
+    write_results(workdir, found.results, **_told(run, labelled, found, looks, cautions=cautions, training=training))
     table = results_table(found, data)
     evaluation = Evaluation(
         question=data.task.title,
@@ -246,7 +248,7 @@ def _finish(
         simulated=labelled.simulated,
         records=len(data.test.records),
         patients=data.test.num_patients,
-        cautions=len(labelled.cautions),
+        cautions=len(cautions),
         same_statistics=True,
         rows=[("fine-tuned", name, value) for name, value, *_ in table.rows],
     )
@@ -266,7 +268,13 @@ def _finish(
 
 
 def _told(
-    run: FineTuningRun, labelled: LabelledStart, found: Finetuned, looks: Looks, *, training: Mapping[str, Any]
+    run: FineTuningRun,
+    labelled: LabelledStart,
+    found: Finetuned,
+    looks: Looks,
+    *,
+    cautions: Sequence[str],
+    training: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the description of the run in `results.json`."""
     best, head = chosen_look(looks)[0], found.head
@@ -275,7 +283,7 @@ def _told(
         "kind": run.data.task.kind,
         "classes": list(run.data.classes),
         "simulated": labelled.simulated,
-        "cautions": list(labelled.cautions),
+        "cautions": list(cautions),
         "selected": head.selected,
         "validation": {"metric": run.kind.primary, "value": best.metric, "loss": best.loss},
         "looks": looks.to_json()["history"],
@@ -300,6 +308,8 @@ def _told(
 
 def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tuple[str, ...]) -> None:
     head = found.head
+    for caution in cautions_of(head):
+        print(visible(caution))
     print(f"\n{visible(head.question)}: {visible(head.selected)}")
     if head.chosen_on:
         print(visible(f"{head.calibration} and thresholds ({head.threshold_rule}) from {head.chosen_on}"))
