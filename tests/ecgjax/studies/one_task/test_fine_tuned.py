@@ -114,7 +114,7 @@ def test_a_head_that_answers_alike_for_all_decides_nothing_and_says_so():
         outputs=outputs[:, 0], val_outputs=outputs[:, 0], val_metric=0.1, selected="", records=2, positives=1
     )
     metrics = {
-        key.metric for key in measure(answers, data, Report(resamples=100, seed=0, groups=()), head=head).results
+        key.metric for key in measure(answers, data, Report(resamples=100, seed=0, groups={}), head=head).results
     }
     assert "AUROC" in metrics
     assert not {"sensitivity", "specificity", "PPV", "ECE"} & metrics
