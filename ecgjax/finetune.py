@@ -23,7 +23,7 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ from ecgjax.settings.sections import flat, leaves_of, read, tree_of
 from ecgjax.studies.one_task.fine_tuned import (
     Finetuned,
     answering_head,
+    cautions_of,
     counts,
     measure,
     results_table,
@@ -276,10 +277,11 @@ def _finish(
     groups = group_columns(settings.groups, recordings, data.test.records)
     report = Report(resamples=settings.bootstrap, seed=settings.seed, groups=groups, unit=answering.unit)
     found = measure(answers, data, report, head=answering)
+    cautions = (*cautions_of(answering), *labelled.cautions)
     write_predictions(
         workdir, answering, data, val_outputs=val, test_outputs=test, record_ids=recordings.index.record_id.__getitem__
     )
-    write_results(workdir, found.results, **_told(run, labelled, found, looks, training=training))
+    write_results(workdir, found.results, **_told(run, labelled, found, looks, cautions=cautions, training=training))
     table = results_table(found, data)
     evaluation = Evaluation(
         question=data.task.title,
@@ -287,7 +289,7 @@ def _finish(
         simulated=labelled.simulated,
         records=len(data.test.records),
         patients=data.test.num_patients,
-        cautions=len(labelled.cautions),
+        cautions=len(cautions),
         same_statistics=True,
         rows=[("fine-tuned", name, value) for name, value, *_ in table.rows],
     )
@@ -307,7 +309,13 @@ def _finish(
 
 
 def _told(
-    run: FineTuningRun, labelled: LabelledStart, found: Finetuned, looks: Looks, *, training: Mapping[str, Any]
+    run: FineTuningRun,
+    labelled: LabelledStart,
+    found: Finetuned,
+    looks: Looks,
+    *,
+    cautions: Sequence[str],
+    training: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the description of the run in `results.json`."""
     best, head = chosen_look(looks)[0], found.head
@@ -316,7 +324,7 @@ def _told(
         "kind": run.data.task.kind,
         "classes": list(run.data.classes),
         "simulated": labelled.simulated,
-        "cautions": list(labelled.cautions),
+        "cautions": list(cautions),
         "selected": head.selected,
         "validation": {"metric": run.kind.primary, "value": best.metric, "loss": best.loss},
         "looks": looks.to_json()["history"],
@@ -341,6 +349,8 @@ def _told(
 
 def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tuple[str, ...]) -> None:
     head = found.head
+    for caution in cautions_of(head):
+        say(visible(caution))
     say(f"\n{visible(head.question)}: {visible(head.selected)}")
     if head.chosen_on:
         say(visible(f"{head.calibration} and thresholds ({head.threshold_rule}) from {head.chosen_on}"))

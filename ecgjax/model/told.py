@@ -34,6 +34,7 @@ def told(path: Path, about: Description, preprocessor: Preprocessor) -> str:
         f"from {path}, weights {about.weights_digest}",
         f"trained for {_training(about.training)}",
         *(f"trained on {_dataset(each)}" for each in about.data if isinstance(each, Mapping)),
+        *([] if about.head is None else [f"fine-tuned on {_dataset(each)}" for each in about.head.about.data]),
         f"takes 8 or 12 leads by name in any order, at any rate of {LOWEST_SOURCE_RATE_HZ} Hz or more, in "
         f"{', '.join(MILLIVOLTS_PER_UNIT)}; {recipe.min_seconds:g} s or more",
         f"prepares by the recipe {recipe.name}, version {recipe.version}: {recipe.sampling_rate_hz} Hz, "

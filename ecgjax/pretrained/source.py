@@ -112,7 +112,8 @@ class EncoderSource:
         return guard.unchecked(
             f"{name}, the exported model {self.place}, has no signatures of the records that it was pretrained on",
             among=among,
-            remedy="python -m ecgjax.export --with_signatures writes them with the model",
+            remedy="python -m ecgjax.export --with_signatures writes them with an encoder, and python -m "
+            "ecgjax.finetune --config.with_signatures with a model that answers",
         )
 
     @property

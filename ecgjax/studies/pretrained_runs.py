@@ -193,7 +193,10 @@ def keep_apart(
                 directories=[*run.settings.data.directories, *pretraining_data],
             )
         result = compared[trained_on.digest]
-        found += [*result.cautions, *guard.earlier_trainings(trained_on, name=run.title)]
+        found += [
+            *(f"{run.title}: {each}" for each in result.cautions),
+            *guard.earlier_trainings(trained_on, name=run.title),
+        ]
         if not result.found:
             continue
         described = f"{run.title}: {describe(result, recordings, trained_on)}"

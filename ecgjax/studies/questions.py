@@ -139,7 +139,11 @@ def ask(
             names.append(name)
         if not names:
             why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-            raise DataError(f"--task={text!r} cannot be cross-validated on these {len(records)} records: {why}")
+            needed = f"config.min_positives={min_positives} records, and {folds} patients, of either answer are needed"
+            raise DataError(
+                f"--task={text!r} cannot be cross-validated on these {len(records)} records: {why}; {needed}: "
+                "ask another threshold or class, or label more records"
+            )
         questions.append(Question(title=text, problems=tuple(names), left_out=left_out))
     return problems, questions
 

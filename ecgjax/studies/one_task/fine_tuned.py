@@ -43,6 +43,9 @@ MIN_TRAINING = 2
 #: Least slope of a calibration: scores that rank no better than chance all become the prevalence.
 _LEAST_SLOPE = 1e-9
 
+#: Number of positive, and of negative, validation records below which readers are told how few there are.
+_FEW = 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finetuned:
@@ -178,10 +181,43 @@ def _with_thresholds(head: AnsweringHead, labels: np.ndarray, outputs: np.ndarra
     """Returns a head whose thresholds are chosen on the probabilities that it gives for validation."""
     probabilities = head.answers(outputs).reshape(labels.shape)
     chosen = tuple(
-        dataclasses.replace(output, threshold=best_f1_threshold(labels[:, column], probabilities[:, column]))
+        output
+        if _is_flat(output)
+        else dataclasses.replace(output, threshold=best_f1_threshold(labels[:, column], probabilities[:, column]))
         for column, output in enumerate(head.outputs)
     )
     return dataclasses.replace(head, outputs=chosen)
+
+
+def _is_flat(output: HeadOutput) -> bool:
+    """Returns whether an output gives every recording the same answer, but for rounding."""
+    return output.slope <= _LEAST_SLOPE
+
+
+def cautions_of(head: AnsweringHead) -> tuple[str, ...]:
+    """Returns sentences on outputs whose calibration and threshold a reader must not rely on.
+
+    Args:
+        head: Head whose calibration and thresholds were fitted on validation.
+    """
+    if not head.log_odds:
+        return ()
+    flat = tuple(
+        f"THE MODEL DOES NOT ANSWER {output.name}: on the {output.records} validation records the scores of the "
+        f"{output.positives} positive ones are no higher than those of the others, so that every recording gets the "
+        "prevalence for an answer, and no threshold was chosen. Give it more labels, or another encoder."
+        for output in head.outputs
+        if _is_flat(output)
+    )
+    few = tuple(
+        f"{output.name}: step, calibration and threshold rest on {output.positives} positive and "
+        f"{output.records - output.positives} negative validation records."
+        for output in head.outputs
+        if output.positives is not None
+        and min(output.positives, output.records - output.positives) < _FEW
+        and not _is_flat(output)
+    )
+    return (*flat, *few)
 
 
 def _chosen_on(data: ProbeData, folds: Sequence[int]) -> str:
@@ -203,10 +239,13 @@ def measure(answers: Answers, data: ProbeData, report: Report, *, head: Answerin
     """
     models: dict[str, Answers] = {REFERENCE: answers}
     rows: dict[Key, Any] = dict(metrics_of(models, data, report))
-    if data.task.kind == "binary":
+    # A flat output decides nothing that could be measured.
+    flat = {output.name for output in head.outputs if head.log_odds and _is_flat(output)}
+    if data.task.kind == "binary" and not flat:
         rows |= decisions_of(models, data, report)[0]
     elif data.classes:
-        rows |= decisions_of_classes(models, data, report)[0]
+        of_classes = decisions_of_classes(models, data, report)[0]
+        rows |= {key: value for key, value in of_classes.items() if key.metric == "AUROC" or key.part not in flat}
     of_groups, groups = supplement_of(data).groups(models, data, report)
     results = {
         key._replace(model=MODEL if key.model == REFERENCE else key.model, fraction=data.label_fraction): value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from pathlib import Path
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def open_start(settings: FineTuningSettings) -> LabelledStart:
     data = labelled(recordings.index, recordings.split)
     check_answerable(data, recordings.index)
     check_trainable(data, batch_size=settings.training.batch_size)
-    source = open_source(settings.init.source, step=settings.init.step, layer="features")
+    source = _opened(settings)
     unknown = check_signals(source, recordings, directory=settings.data.dir)
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = _guarded(settings, source, recordings, judged)
@@ -94,6 +95,15 @@ def open_start(settings: FineTuningSettings) -> LabelledStart:
     simulated = (SIMULATED,) if source.simulated or recordings.simulated else ()
     cautions = (*simulated, *unknown, *found, *left_out, *few)
     return LabelledStart(source=source, recordings=recordings, data=data, cautions=cautions)
+
+
+def _opened(settings: FineTuningSettings) -> EncoderSource:
+    place = str(settings.init.source)
+    try:
+        return open_source(place, step=settings.init.step, layer="features")
+    except ConfigError as error:
+        moved = "" if Path(place).exists() else "; a source that lies elsewhere by now is named by its new place"
+        raise ConfigError(f"config.init.source: {error}{moved}") from error
 
 
 def _check_data_settings(settings: FineTuningSettings) -> None:

@@ -13,6 +13,7 @@ from ecgjax.evaluation.results import Key
 from ecgjax.studies.one_task.fine_tuned import (
     PREDICTIONS_FILE,
     answering_head,
+    cautions_of,
     check_trainable,
     counts,
     measure,
@@ -100,6 +101,32 @@ def test_scores_that_rank_no_better_than_chance_all_become_the_prevalence():
         _data([0, 1], labels, labels), -5.0 * labels[:, None], offset=np.zeros(1), selected="", folds=(9,)
     )
     np.testing.assert_allclose(head.answers(np.array([[-50.0], [50.0]])), 1 / 3, atol=1e-6)
+
+
+def test_a_head_that_answers_alike_for_all_decides_nothing_and_says_so():
+    labels = np.tile([0, 0, 1], 30)
+    data, outputs = _data([0, 1], labels, labels), -5.0 * labels[:, None] + RNG.normal(0, 1, (90, 1))
+    head = answering_head(data, outputs, offset=np.zeros(1), selected="", folds=(9,))
+    assert head.outputs[0].threshold is None
+    (said,) = cautions_of(head)
+    assert said.startswith("THE MODEL DOES NOT ANSWER lvef<40: on the 90 validation records the scores of the 30 pos")
+    answers = Answers(
+        outputs=outputs[:, 0], val_outputs=outputs[:, 0], val_metric=0.1, selected="", records=2, positives=1
+    )
+    metrics = {
+        key.metric for key in measure(answers, data, Report(resamples=100, seed=0, groups={}), head=head).results
+    }
+    assert "AUROC" in metrics
+    assert not {"sensitivity", "specificity", "PPV", "ECE"} & metrics
+
+
+def test_few_validation_records_of_a_label_are_told():
+    labels = np.array(3 * [1] + 40 * [0])
+    outputs = (labels + RNG.normal(0, 0.5, len(labels)))[:, None]
+    head = answering_head(_data([0, 1], labels, labels), outputs, offset=np.zeros(1), selected="", folds=(9,))
+    assert cautions_of(head) == (
+        "lvef<40: step, calibration and threshold rest on 3 positive and 40 negative validation records.",
+    )
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "quantity"])
