@@ -1,0 +1,88 @@
+"""What becomes of a script or manifest: it is printed, written to a file, or given to the cluster."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from data_pipelines.command import fail, output_file
+from data_pipelines.errors import DataError
+from ecgjax.errors import ConfigError
+from ecgjax.system.files import write_atomically
+
+
+class Delivery(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        submit: Whether the text is given to the cluster.
+        out: Path of the file that it is written to; None for the standard output.
+    """
+
+    submit: bool
+    out: str | None
+
+
+def define_flags(values: flags.FlagValues, *, to: str) -> None:
+    """Defines the flags of a delivery.
+
+    Args:
+        values: Flags to define them in.
+        to: Command that takes the text, for the help.
+    """
+    words = f"Gives it to {to}; otherwise it is printed, and nothing else happens."
+    flags.DEFINE_bool("submit", False, words, flag_values=values)
+    flags.DEFINE_string("out", None, "File to write it to, instead of the standard output.", flag_values=values)
+
+
+def delivery_of(values: flags.FlagValues) -> Delivery:
+    """Returns what parsed flags ask for."""
+    return Delivery(submit=values.submit, out=values.out)
+
+
+def deliver(asked: Delivery, text: str, *, to: Sequence[str], begin: Callable[[], None] | None = None) -> int:
+    """Prints, writes or submits a text; returns the exit status.
+
+    Args:
+        asked: What is asked for.
+        text: Script or manifest.
+        to: Command that takes it at its standard input.
+        begin: Function that is called before a submission.
+
+    Raises:
+        ConfigError: The program that takes it is not there.
+        DataError: The file cannot be written.
+    """
+    if asked.out is not None:
+        path = output_file("out", asked.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    elif not asked.submit:
+        print(text, end="")
+    if not asked.submit:
+        return 0
+    if shutil.which(to[0]) is None:
+        raise ConfigError(
+            f"--submit: there is no {to[0]} on this machine; run the same command where there is, or leave --submit "
+            "out and take what is printed there"
+        )
+    if begin is not None:
+        begin()
+    return subprocess.run(list(to), input=text, text=True, encoding="utf-8", check=False).returncode
+
+
+def run_launcher(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Runs a launcher; a user's error ends the process with status 2 and one line.
+
+    Args:
+        main: Function of the command after `--` that returns the exit status.
+        argv: Program, and the words after its flags.
+    """
+    try:
+        return main(argv[1:])
+    except (ConfigError, DataError, OSError) as error:
+        fail(str(error))
