@@ -151,11 +151,11 @@ def job_of(values: flags.FlagValues) -> SlurmJob:
 def _option(flag: str, text: str) -> str:
     """Returns a further option of sbatch or srun, after checking that it is one and is not set by the script."""
     name = text.partition("=")[0]
-    if known := (name[2:] if name.startswith("--") else _SHORT.get(name[:2], "")):
-        if known in _OWN:
-            own = _SET_BY.get(known, known.replace("-", "_"))
-            given = f"; give --{own} of this command" if own in _FLAGS else ""
-            raise ConfigError(f"--{flag}={text}: the script sets {name} itself, so that every GPU is used{given}")
+    known = name[2:] if name.startswith("--") else _SHORT.get(name[:2], "")
+    if known in _OWN:
+        own = _SET_BY.get(known, known.replace("-", "_"))
+        given = f"; give --{own} of this command" if own in _FLAGS else ""
+        raise ConfigError(f"--{flag}={text}: the script sets {name} itself, so that every GPU is used{given}")
     if not re.fullmatch("--[a-z][a-z0-9-]*", name) or "\0" in text:
         raise ConfigError(f"--{flag}={text!r} is no option in its long form, such as --{flag}=--qos=high")
     return check_plain(flag, text) if flag == "sbatch" else text
