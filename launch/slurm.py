@@ -13,7 +13,6 @@ LOGS/NAME-JOB.restartN.txt, what became of them in LOGS/NAME-JOB.out. docs/clust
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,9 +29,7 @@ def launch(command: Sequence[str]) -> int:
     job = slurm_script.job_of(flags.FLAGS)
     made_by = shlex.join(["python", "-m", f"{__package__}.slurm", *sys.argv[1:]])
     text = slurm_script.script(job, check_command(command), made_by=made_by)
-    return delivery.deliver(
-        delivery.delivery_of(flags.FLAGS), text, to=["sbatch"], begin=lambda: os.makedirs(job.logs, exist_ok=True)
-    )
+    return delivery.deliver(delivery.delivery_of(flags.FLAGS), text, to=["sbatch"], logs=job.logs)
 
 
 def main(argv: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
@@ -44,14 +45,14 @@ def delivery_of(values: flags.FlagValues) -> Delivery:
     return Delivery(submit=values.submit, out=values.out)
 
 
-def deliver(asked: Delivery, text: str, *, to: Sequence[str], begin: Callable[[], None] | None = None) -> int:
+def deliver(asked: Delivery, text: str, *, to: Sequence[str], logs: str = "") -> int:
     """Prints, writes or submits a text; returns the exit status.
 
     Args:
         asked: What is asked for.
         text: Script or manifest.
         to: Command that takes it at its standard input.
-        begin: Function that is called before a submission.
+        logs: Folder that must exist before a submission; empty for none.
 
     Raises:
         ConfigError: The program that takes it is not there.
@@ -70,8 +71,8 @@ def deliver(asked: Delivery, text: str, *, to: Sequence[str], begin: Callable[[]
             f"--submit: there is no {to[0]} on this machine; run the same command where there is, or leave --submit "
             "out and take what is printed there"
         )
-    if begin is not None:
-        begin()
+    if logs:
+        Path(logs).mkdir(parents=True, exist_ok=True)
     return subprocess.run(list(to), input=text, text=True, encoding="utf-8", check=False).returncode
 
 

@@ -149,7 +149,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
     """Gives the command some arguments; pretraining happens in this process."""
     planned = {}
 
-    def pretrain_here(command, check, env):
+    def pretrain_here(command, env):
         workdir = next(word for word in command if word.startswith("--workdir=")).removeprefix("--workdir=")
         with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
             finished = pretrain.pretrain(ConfigDict(tree_of(planned[workdir].settings)), workdir)
@@ -173,7 +173,7 @@ def given(stored_dataset, monkeypatch, tmp_path):
             planned[str(tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}")] = run
         return ablate.ablate(asked)
 
-    monkeypatch.setattr(ablate, "subprocess", types.SimpleNamespace(run=pretrain_here))
+    monkeypatch.setattr(ablate, "child_process", types.SimpleNamespace(run=pretrain_here))
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(boosted, "_TREES", 3)
     return give
@@ -259,7 +259,7 @@ def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
     failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
-    monkeypatch.setattr(ablate, "subprocess", failing)
+    monkeypatch.setattr(ablate, "child_process", failing)
     assert given("--baselines=") == 1
     assert "failed: pretraining ended with status 2" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
@@ -279,7 +279,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_
 
 def test_models_beside_the_arms_need_no_pretraining(given, monkeypatch, tmp_path, capsys):
     failing = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, 2))
-    monkeypatch.setattr(ablate, "subprocess", failing)
+    monkeypatch.setattr(ablate, "child_process", failing)
     assert given("--baselines=demographics,boosted") == 1
     capsys.readouterr()
     made = {path.parent.name for path in (tmp_path / "out" / "results").rglob("*.npz")}
@@ -315,7 +315,7 @@ def test_an_unknown_baseline_is_refused_by_name(given, monkeypatch):
 def test_trainings_with_labels_that_do_not_suit_a_question_are_refused_first(
     given, monkeypatch, tmp_path, changed, words
 ):
-    monkeypatch.setattr(ablate, "subprocess", None)
+    monkeypatch.setattr(ablate, "child_process", None)
     monkeypatch.setattr(ablate, "make", None)
     leaves = f"--config.probe.supervised.{changed}".split()
     with pytest.raises(ConfigError, match=rf"^config\.probe\.supervised: {re.escape(words)}"):
@@ -383,6 +383,6 @@ def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(giv
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
     status = run_config.EXIT_STOPPED
     stopping = types.SimpleNamespace(run=lambda command, **_: subprocess.CompletedProcess(command, status))
-    monkeypatch.setattr(ablate, "subprocess", stopping)
+    monkeypatch.setattr(ablate, "child_process", stopping)
     assert given("--sweep=objective.temperature=.1|.5", "--baselines=") == status
     assert not (tmp_path / "out" / "report.md").exists()
