@@ -537,7 +537,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     many("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
     many("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
     many("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
-    words = f"Models beside the arms: {', '.join(BASELINES)}; empty for the random encoders alone."
+    words = f"Models beside the arms: {', '.join(BASELINES)}; none for the random encoders alone."
     flags.DEFINE_list("baselines", list(BASELINES), words, flag_values=values)
     flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, upper_bound=1000, flag_values=values)
     words = "Share of the labelled training patients for the probes."
@@ -590,7 +590,7 @@ def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
     # arguments, which may be written in several ways.
     repeated = [
         *(f"--{name}={value}" for name in ("config", "sweep", "task") for value in own[name]),
-        f"--baselines={','.join(own['baselines'])}",
+        f"--baselines={','.join(own['baselines']) or 'none'}",
         *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),
         *(f"--config.{leaf}={value}" for leaf, value in common),
     ]

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipelines.command import run
-from launch.clusters import delivery, jobset_manifest
-from launch.clusters.checks import check_command
+
+from .clusters import delivery, jobset_manifest
+from .clusters.checks import check_command
 
 
 def launch(command: Sequence[str]) -> int:

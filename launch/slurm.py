@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipelines.command import run
-from launch.clusters import delivery, slurm_script
-from launch.clusters.checks import check_command
+
+from .clusters import delivery, slurm_script
+from .clusters.checks import check_command
 
 
 def launch(command: Sequence[str]) -> int:

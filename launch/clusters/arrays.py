@@ -8,7 +8,8 @@ from typing import NamedTuple
 from absl import flags
 
 from ecgjax.errors import ConfigError
-from launch.clusters import jobset_manifest, slurm_script
+
+from . import jobset_manifest, slurm_script
 
 
 class Array(NamedTuple):

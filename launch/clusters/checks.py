@@ -107,6 +107,16 @@ def check_command(
     return tuple(words)
 
 
+def shared_words(commands: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Returns the words that all commands begin with, and the rest of each."""
+    length = 0
+    for column in zip(*commands, strict=False):
+        if len({*column}) > 1:
+            break
+        length += 1
+    return list(commands[0][:length]), [list(words[length:]) for words in commands]
+
+
 def _encodable(text: str) -> bool:
     try:
         text.encode()

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from ecgjax.errors import ConfigError
-from launch.clusters.checks import LONGEST_NAME, check_name, variables_of
-from launch.clusters.restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
-from launch.clusters.tpu_slices import Slice, slice_of
-from launch.clusters.yaml_text import Node, yaml_text
+
+from .checks import LONGEST_NAME, check_name, shared_words, variables_of
+from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
+from .tpu_slices import Slice, slice_of
+from .yaml_text import Node, yaml_text
 
 #: GPUs by the names of Google Kubernetes Engine, with the most that a machine has.
 GPUS = {
@@ -38,6 +39,7 @@ _NODE_POOL = "cloud.google.com/gke-nodepool"
 _GROUP = "workers"
 _OF_KUBERNETES = 6  # Kubernetes ends the name of a pod with a hyphen and five characters.
 _MOST_TASKS = 100_000
+_LONGEST_WORD = 2**17 - 1
 
 _IMAGE = re.compile(r"[a-z0-9]([A-Za-z0-9._/:@-]*[A-Za-z0-9])?")
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
@@ -232,7 +234,7 @@ def manifest(job: JobSet, command: Sequence[str], *, made_by: str) -> str:
         command: Program and its arguments, which every pod runs.
         made_by: Command that makes this manifest, for its head.
     """
-    spec = {
+    spec: dict[str, Node] = {
         "parallelism": job.hosts,
         "completions": job.hosts,
         "completionMode": "Indexed",
@@ -246,7 +248,7 @@ def manifest(job: JobSet, command: Sequence[str], *, made_by: str) -> str:
         },
         "template": _pod(job, command, variables=_place(job)),
     }
-    failures = {
+    failures: dict[str, Node] = {
         "maxRestarts": job.max_restarts,
         "rules": [
             {
@@ -286,9 +288,15 @@ def array_manifest(job: JobSet, commands: Sequence[Sequence[str]], *, made_by: s
     if len(commands) > _MOST_TASKS:
         raise ConfigError(f"{len(commands)} jobs are more than a Job of Kubernetes has ({_MOST_TASKS})")
     _check_pod_names(job, pods=len(commands))
-    cases = "".join(f"{number}) exec {shlex.join(words)} ;;\n" for number, words in enumerate(commands))
-    choose = f'case "$JOB_COMPLETION_INDEX" in\n{cases}*) exit 2 ;;\nesac\n'
-    spec = {
+    common, own = shared_words(commands)
+    cases = "".join(f"{number}) set -- {shlex.join(words)} ;;\n" for number, words in enumerate(own))
+    choose = f'case "$JOB_COMPLETION_INDEX" in\n{cases}*) exit 2 ;;\nesac\nexec {shlex.join(common)} "$@"\n'
+    if len(choose.encode()) > _LONGEST_WORD:
+        raise ConfigError(
+            f"the names of {len(commands)} jobs make a word of {len(choose.encode())} bytes, and Linux allows "
+            f"{_LONGEST_WORD}; make several arrays, of fewer seeds or arms each"
+        )
+    spec: dict[str, Node] = {
         "parallelism": min(at_once or len(commands), len(commands)),
         "completions": len(commands),
         "completionMode": "Indexed",

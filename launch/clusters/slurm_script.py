@@ -14,8 +14,9 @@ from absl import flags
 
 from data_pipelines.command import MOST_WORKERS
 from ecgjax.errors import ConfigError
-from launch.clusters.checks import check_name, check_plain, variables_of
-from launch.clusters.restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
+
+from .checks import check_name, check_plain, shared_words, variables_of
+from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
 
 #: Options that the script sets itself, from flags of the launcher.
 _OWN = (
@@ -34,7 +35,8 @@ _SET_BY = {
 
 #: Variables of the script, which would reach the processes instead of the user's.
 _SHELL_VARIABLES = (
-    "logs", "restarts", "job", "log", "failures", "command", "step", "stopped", "status", "count", "ECGJAX_CLUSTER",
+    "logs", "restarts", "job", "log", "failures", "command", "own", "step", "stopped", "status", "count",
+    "ECGJAX_CLUSTER",
 )  # fmt: skip
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-(?P<hours>\d+)(?::(?P<m>\d+)(?::(?P<s>\d+))?)?)|(?P<plain>\d+(?::\d+){0,2})")
@@ -226,20 +228,20 @@ def array_script(job: SlurmJob, commands: Sequence[Sequence[str]], *, made_by: s
             f"{len(commands)} jobs are more than an array of Slurm has ({_MOST_TASKS}); make several arrays, of fewer "
             "seeds or arms each"
         )
-    cases = "".join(
-        f"  {number})\n{_array('command', words, indent='    ')}    ;;\n" for number, words in enumerate(commands)
-    )
+    common, own = shared_words(commands)
+    cases = "".join(f"  {number}) own=({shlex.join(words)}) ;;\n" for number, words in enumerate(own))
     choose = (
         f'case "$SLURM_ARRAY_TASK_ID" in\n{cases}'
         '  *)\n    echo "error: this array has no job $SLURM_ARRAY_TASK_ID" >&2\n    exit 2\n    ;;\nesac\n'
+        + _array("command", common, more='"${own[@]}"')
     )
     limit = f"%{at_once}" if at_once else ""
     return _whole(job, choose, made_by=made_by, array=f"0-{len(commands) - 1}{limit}")
 
 
-def _array(name: str, words: Sequence[str], indent: str = "") -> str:
-    lines = "".join(f"{indent}  {shlex.quote(word)}\n" for word in words)
-    return f"{indent}{name}=(\n{lines}{indent})\n"
+def _array(name: str, words: Sequence[str], *, more: str = "") -> str:
+    lines = "".join(f"  {line}\n" for line in (*map(shlex.quote, words), *filter(None, [more])))
+    return f"{name}=(\n{lines})\n"
 
 
 def _whole(job: SlurmJob, command: str, *, made_by: str, array: str = "") -> str:

@@ -24,25 +24,30 @@ def yaml_text(node: Node) -> str:
 
 
 def _lines(node: Node) -> list[str]:
+    found: list[str] = []
     if isinstance(node, Mapping) and node:
-        found = []
         for name, value in node.items():
-            found += _entry(f"{_scalar(name)}:", value, "  ")
+            lines = _lines(value)
+            nested = not isinstance(value, str) and isinstance(value, Mapping | Sequence) and bool(value)
+            found += [f"{_scalar(name)}:", *(f"  {line}" for line in lines)] if nested else [
+                f"{_scalar(name)}: {lines[0]}", *lines[1:]
+            ]  # fmt: skip
         return found
     if isinstance(node, Sequence) and not isinstance(node, str) and node:
-        found = []
         for value in node:
             first, *rest = _lines(value)
             found += [f"- {first}", *(f"  {line}" for line in rest)]
         return found
+    if isinstance(node, str) and _is_block(node):
+        return ["|", *(f"  {line}" for line in node[:-1].split("\n"))]
     return [_scalar(node)]
 
 
-def _entry(name: str, value: Node, indent: str) -> list[str]:
-    nested = not isinstance(value, str) and isinstance(value, Mapping | Sequence) and bool(value)
-    if not nested:
-        return [f"{name} {_scalar(value)}"]
-    return [name, *(f"{indent}{line}" for line in _lines(value))]
+def _is_block(text: str) -> bool:
+    """Returns whether a text of several lines can be shown as it is."""
+    lines = text.split("\n")
+    whole = len(lines) > 2 and not lines[-1] and all(line and not line.startswith(" ") for line in lines[:-1])
+    return whole and all(line.isprintable() for line in lines)
 
 
 def _scalar(node: Node) -> str:
