@@ -40,6 +40,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    jobset_manifest.define_flags(flags.FLAGS)
-    delivery.define_flags(flags.FLAGS, to="kubectl create")
+    delivery.define_all(jobset_manifest.define_flags, to="kubectl create")
     run(main)

@@ -39,6 +39,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    slurm_script.define_flags(flags.FLAGS)
-    delivery.define_flags(flags.FLAGS, to="sbatch")
+    delivery.define_all(slurm_script.define_flags, to="sbatch")
     run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,21 @@ def define_flags(values: flags.FlagValues, *, to: str) -> None:
     words = f"Gives it to {to}; otherwise it is printed, and nothing else happens."
     flags.DEFINE_bool("submit", False, words, flag_values=values)
     flags.DEFINE_string("out", None, "File to write it to, instead of the standard output.", flag_values=values)
+
+
+def define_all(*defining: Callable[[flags.FlagValues], None], to: str) -> None:
+    """Defines the flags of a launcher, so that its `--help` lists them.
+
+    Args:
+        *defining: Functions that define some of them.
+        to: Command that takes what the launcher makes, for the help.
+    """
+    before = {*flags.FLAGS}
+    for define in defining:
+        define(flags.FLAGS)
+    define_flags(flags.FLAGS, to=to)
+    for name in {*flags.FLAGS} - before:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
 def delivery_of(values: flags.FlagValues) -> Delivery:

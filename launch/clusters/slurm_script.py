@@ -328,6 +328,10 @@ done
 """
 
 
+def _used_up(job: SlurmJob) -> str:
+    return f"the {job.max_restarts} restarts in a row are used up"
+
+
 def _end(job: SlurmJob) -> str:
     return f"""\
 again() {{
@@ -355,7 +359,7 @@ case $status in
     count=$(( $(cat "$failures" 2> /dev/null || echo 0) + 1 ))
     echo "$count" > "$failures"
     if ((count > {job.max_restarts})); then
-      echo "error: status $status, for the ${{count}}th time in a row; job $job is not started again; log: $log" >&2
+      echo "error: status $status, and {_used_up(job)}; job $job ends; log: $log" >&2
       exit "$status"
     fi
     again "hung or lost a process, restart $count of {job.max_restarts} in a row"
