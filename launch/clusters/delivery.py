@@ -61,7 +61,7 @@ def delivery_of(values: flags.FlagValues) -> Delivery:
     return Delivery(submit=values.submit, out=values.out)
 
 
-def deliver(asked: Delivery, text: str, *, to: Sequence[str], logs: str = "") -> int:
+def deliver(asked: Delivery, text: str, *, to: Sequence[str], logs: str = "", needs: str = "") -> int:
     """Prints, writes or submits a text; returns the exit status.
 
     Args:
@@ -69,6 +69,7 @@ def deliver(asked: Delivery, text: str, *, to: Sequence[str], logs: str = "") ->
         text: Script or manifest.
         to: Command that takes it at its standard input.
         logs: Folder that must exist before a submission; empty for none.
+        needs: Program that must be there for a submission; empty for that which takes it.
 
     Raises:
         ConfigError: The program that takes it is not there.
@@ -82,10 +83,10 @@ def deliver(asked: Delivery, text: str, *, to: Sequence[str], logs: str = "") ->
         print(text, end="")
     if not asked.submit:
         return 0
-    if shutil.which(to[0]) is None:
+    if shutil.which(needs or to[0]) is None:
         raise ConfigError(
-            f"--submit: there is no {to[0]} on this machine; run the same command where there is, or leave --submit "
-            "out and take what is printed there"
+            f"--submit: there is no {needs or to[0]} on this machine; run the same command where there is, or leave "
+            "--submit out and take what is printed there"
         )
     if logs:
         Path(logs).mkdir(parents=True, exist_ok=True)
