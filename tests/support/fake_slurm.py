@@ -67,14 +67,16 @@ class FakeSlurm:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Returns the environment of a batch script, with further variables."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "ECGJAX_"))}
+        given = {**os.environ, **(more or {})}
+        ours = ("SLURM_RESTART_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_JOB_ID")
+        others = ("SLURM_", "ECGJAX_")
+        kept = {name: each for name, each in given.items() if not name.startswith(others) or name in ours}
         return {
-            **own,
-            "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
+            **kept,
+            "PATH": f"{self.folder}{os.pathsep}{given['PATH']}",
             "FAKE_SLURM": str(self.folder),
             "SLURM_JOB_ID": "77",
             "SLURM_JOB_NAME": "rehearsal",
-            **(more or {}),
         }
 
     def start(self, script: str, cwd: Path, more: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
