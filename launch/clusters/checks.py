@@ -9,6 +9,8 @@ from ecgjax.errors import ConfigError
 
 _LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
+_IMAGE = re.compile(rf"{_PART}(:\d+(?=/))?(/{_PART})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:;=@/+~\[\]&|*!()-]+")
 
 #: Longest name of a host, and so of a pod and of a virtual machine (RFC 1123).
@@ -60,6 +62,25 @@ _OF_THE_PLACE = (
     "ECGJAX_PROCESS_ID", "ECGJAX_NUM_PROCESSES", "JAX_LOCAL_DEVICE_IDS", "CUDA_VISIBLE_DEVICES", "JOB_COMPLETION_INDEX",
     "JOB_INDEX", "TPU_WORKER_ID", "MEGASCALE_SLICE_ID", "SLURM_PROCID",
 )  # fmt: skip
+
+
+def check_image(image: str) -> str:
+    """Returns the value of `--image` after checking that it names an image.
+
+    Args:
+        image: Name of the image, with its registry and tag.
+
+    Raises:
+        ConfigError: It is empty, or has characters or an order of parts that no registry takes.
+    """
+    if not image:
+        raise ConfigError("--image=… must be given: the image of the containers (docker/ has files to build one from)")
+    if not _IMAGE.fullmatch(image):
+        raise ConfigError(
+            f"--image={image!r} is no name of an image; write it as registry.example/name:TAG, in small letters but for "
+            "the tag"
+        )
+    return image
 
 
 def variables_of(texts: Sequence[str], *, reserved: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,7 @@ from absl import flags
 
 from ecgjax.errors import ConfigError
 
-from .checks import LONGEST_NAME, check_name, shared_words, variables_of
+from .checks import LONGEST_NAME, check_image, check_name, shared_words, variables_of
 from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
 from .tpu_slices import Slice, slice_of
 from .yaml_text import Node, yaml_text
@@ -41,7 +41,6 @@ _OF_KUBERNETES = 6  # Kubernetes ends the name of a pod with a hyphen and five c
 _MOST_TASKS = 100_000
 _LONGEST_WORD = 2**17 - 1
 
-_IMAGE = re.compile(r"[a-z0-9]([A-Za-z0-9._/:@-]*[A-Za-z0-9])?")
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?")
 _VARIABLES = (
     "JOBSET_NAME", "REPLICATED_JOB_NAME", "REPLICATED_JOB_REPLICAS", "PROCESSES_IN_JOB", "ECGJAX_CLUSTER",
@@ -144,10 +143,7 @@ def jobset_of(values: flags.FlagValues) -> JobSet:
     """
     tpu = slice_of(values.tpu, chips_per_host=values.chips_per_host) if values.tpu else None
     _check_machines(values, tpu)
-    if not values.image:
-        raise ConfigError("--image=… must be given: the image of the containers (docker/ has files to build one from)")
-    if not _IMAGE.fullmatch(values.image):
-        raise ConfigError(f"--image={values.image!r} is no name of an image; write REGISTRY/NAME:TAG")
+    check_image(values.image)
     for flag in ("cpu", "memory"):
         if getattr(values, flag) and not _QUANTITY.fullmatch(getattr(values, flag)):
             raise ConfigError(f"--{flag}={getattr(values, flag)!r} is no quantity of Kubernetes, such as 96 or 400Gi")

@@ -12,7 +12,7 @@ from absl import flags
 
 from ecgjax.errors import ConfigError
 
-from .checks import check_name, check_plain, variables_of
+from .checks import check_image, check_name, check_plain, variables_of
 from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
 from .tpu_slices import Slice, slice_of
 
@@ -96,10 +96,11 @@ def job_of(values: flags.FlagValues) -> TpuJob:
     Raises:
         ConfigError: A value is missing or not possible.
     """
-    for flag in ("tpu", "zone", "project", "image"):
+    check_image(values.image)
+    for flag in ("tpu", "zone", "project"):
         if not getattr(values, flag):
             raise ConfigError(f"--{flag}=… must be given (--help tells more)")
-    for flag in ("zone", "project", "image", "runtime", "logs"):
+    for flag in ("zone", "project", "runtime", "logs"):
         if getattr(values, flag):
             check_plain(flag, getattr(values, flag))
     if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", values.zone):

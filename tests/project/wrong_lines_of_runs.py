@@ -732,9 +732,10 @@ JOBSET = (
 _TPU_VM = "--tpu=v5e:4x4 --zone=us-west4-a --project=mine --image=registry.example/ecgjax:1"
 
 TPU_VM = (
-    ("", "--tpu"),
+    ("", "--image"),
+    (f"--image=a {_COMMAND}", "--tpu"),
     (_TPU_VM, "after --"),
-    (f"--tpu=v5e:4x4 {_COMMAND}", "--zone"),
+    (f"--image=a --tpu=v5e:4x4 {_COMMAND}", "--zone"),
     (f"{_TPU_VM} --tpu=v5e:4 {_COMMAND}", "--tpu='v5e:4'", "topology"),
     (f"{_TPU_VM} --zone=west {_COMMAND}", "--zone=west"),
     (f"{_TPU_VM} --name=-x {_COMMAND}", "--name='-x'"),

@@ -235,7 +235,20 @@ def test_what_kubernetes_would_refuse_or_misread_is_refused_by_name(arguments, w
         _job(*arguments)
 
 
-@pytest.mark.parametrize("image", ["", "with blank", "Upper", "-x", "a:"])
+def test_images_are_named_with_registry_port_tag_and_digest():
+    for image in (
+        "a",
+        "a:1",
+        "localhost:5000/a/b_c:V1.2",
+        "eu-docker.pkg.dev/p/r/ecgjax-tpu:x",
+        f"a@sha256:{'0' * 64}",
+    ):
+        assert _job(image=image).image == image
+
+
+@pytest.mark.parametrize(
+    "image", ["", "with blank", "Upper", "-x", "a:", "a/Upper:1", "a//b", "a:1:2", "a@sha256:1", "a\n"]
+)
 def test_an_image_must_be_one(image):
     with pytest.raises(ConfigError, match="--image="):
         _job(image=image)

@@ -184,7 +184,7 @@ def test_words_reach_the_container_as_they_were_given(tmp_path):
         (["--zone="], "--zone=… must be given"),
         (["--zone=west"], "--zone=west is no zone"),
         (["--zone=us west4-a"], "--zone='us west4-a'"),
-        (["--image="], "--image=… must be given"),
+        (["--image="], "--image=… must be given: the image"),
         (["--image=a;rm -rf x"], "--image="),
         (["--name=Run"], "--name='Run'"),
         (["--name=" + "x" * 60], "60 characters"),
