@@ -77,8 +77,8 @@ def check_image(image: str) -> str:
         raise ConfigError("--image=… must be given: the image of the containers (docker/ has files to build one from)")
     if not _IMAGE.fullmatch(image):
         raise ConfigError(
-            f"--image={image!r} is no name of an image; write it as registry.example/name:TAG, in small letters but for "
-            "the tag"
+            f"--image={image!r} is no name of an image; write it as registry.example/name:TAG, in small letters "
+            "but for the tag"
         )
     return image
 
