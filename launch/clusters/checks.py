@@ -11,7 +11,7 @@ _LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
 _IMAGE = re.compile(rf"{_PART}(:\d+(?=/))?(/{_PART})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?")
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:;=@/+~\[\]&|*!()-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:;=@/+\[\]&|*!()-]+")
 
 #: Longest name of a host, and so of a pod and of a virtual machine (RFC 1123).
 LONGEST_NAME = 63

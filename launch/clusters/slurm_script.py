@@ -313,7 +313,7 @@ def _start(job: SlurmJob) -> str:
     return f"""\
 # All GPUs of a node are seen by all processes of the node, which divide them among themselves.
 srun \\
-{lines}  --output="$log" \\
+{lines}  --output="${{log//%/%%}}" \\
   "${{command[@]}}" &
 step=$!
 stopped=
