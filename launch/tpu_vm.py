@@ -1,8 +1,9 @@
 r"""Writes a script that runs a command on TPU virtual machines of Google Cloud, and runs it where that is asked for.
 
   python -m launch.tpu_vm --tpu=v5e:16x16 --slices=2 --zone=us-west4-a --project=PROJECT --spot \
-      --image=REGISTRY/ecgjax-tpu:TAG --setup='sudo mount -t nfs SERVER:/share /mnt/share' --mount=/mnt/share -- \
-      python -m ecgjax.pretrain --config=… --config.data.dir=/mnt/share/… --workdir=/mnt/share/…   (prints the script)
+      --image=REGISTRY/ecgjax-tpu:TAG --setup='mountpoint -q /mnt || sudo mount -t nfs SERVER:/share /mnt' \
+      --mount=/mnt -- \
+      python -m ecgjax.pretrain --config=… --config.data.dir=/mnt/… --workdir=/mnt/…               (prints the script)
   python -m launch.tpu_vm … --submit -- python -m ecgjax.pretrain …                               (runs it)
 
 The script asks for the machines (a queued resource of gcloud) and waits for them, starts a container on every worker of

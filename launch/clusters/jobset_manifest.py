@@ -151,6 +151,8 @@ def jobset_of(values: flags.FlagValues) -> JobSet:
         if getattr(values, flag):
             check_name(flag, getattr(values, flag))
     exclusive = values.exclusive_topology
+    if exclusive and not re.fullmatch(r"[A-Za-z0-9./_-]{1,253}", exclusive):
+        raise ConfigError(f"--exclusive_topology={exclusive!r} is no label of nodes, such as {_NODE_POOL}")
     found = JobSet(
         name=values.name,
         tpu=tpu,

@@ -226,6 +226,7 @@ def test_names_of_pods_are_no_longer_than_a_host_may_be_called():
         (["--volume=data:relative"], "is no volume"),
         (["--volume=a:/x", "--volume=b:/x"], "--volume=b:/x: the claim or the folder is taken"),
         (["--node_selector=x"], "--node_selector='x' is no label"),
+        (["--exclusive_topology=my rack"], "--exclusive_topology='my rack' is no label"),
         (["--env=JOBSET_NAME=x"], "--env=JOBSET_NAME: the launcher or the cluster sets"),
         (["--namespace=My Team"], "--namespace='My Team'"),
     ],
