@@ -311,13 +311,15 @@ def _start(job: SlurmJob) -> str:
     ]
     lines = "".join(f"  {shlex.quote(option)} \\\n" for option in (*options, *job.srun))
     return f"""\
+step=
+stopped=
+trap 'stopped=1; [[ -z $step ]] || kill -TERM "$step" 2> /dev/null' TERM
 # All GPUs of a node are seen by all processes of the node, which divide them among themselves.
 srun \\
 {lines}  --output="${{log//%/%%}}" \\
   "${{command[@]}}" &
 step=$!
-stopped=
-trap 'stopped=1; kill -TERM "$step" 2> /dev/null' TERM
+[[ -z $stopped ]] || kill -TERM "$step"
 while :; do
   stopped=
   wait "$step"

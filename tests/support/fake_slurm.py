@@ -20,12 +20,12 @@ while [[ $1 == --* ]]; do
 done
 export SLURM_STEP_NODELIST=127.0.0.1 SLURM_STEP_NUM_TASKS=$tasks SLURM_STEP_ID=0 SLURM_NODEID=0
 processes=()
+trap 'kill -TERM "${processes[@]}" 2> /dev/null' TERM
 for ((task = 0; task < tasks; task++)); do
   SLURM_PROCID=$task SLURM_LOCALID=$task "$@" >> "$output" 2>&1 &
   processes+=($!)
   echo $! >> "$FAKE_SLURM/processes"
 done
-trap 'kill -TERM "${processes[@]}" 2> /dev/null' TERM
 highest=0
 for process in "${processes[@]}"; do
   while :; do

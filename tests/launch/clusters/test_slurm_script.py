@@ -144,9 +144,9 @@ def test_every_restart_has_a_log_of_its_own_and_none_is_overwritten(slurm, tmp_p
 
 
 def test_sigterm_to_the_script_reaches_the_processes_and_their_status_counts(slurm, tmp_path):
-    command = ["bash", "-c", "trap 'sleep .3; exit 75' TERM; touch ready; while :; do sleep .05; done"]
+    command = ["bash", "-c", "trap 'sleep .3; exit 75' TERM; touch ready$SLURM_PROCID; while :; do sleep .05; done"]
     process = slurm.start(_script(command, "--processes_per_node=2"), tmp_path)
-    while not (tmp_path / "ready").exists():
+    while not all((tmp_path / f"ready{number}").exists() for number in range(2)):
         assert process.poll() is None
     process.terminate()
     output, _ = process.communicate(timeout=60)
