@@ -212,6 +212,7 @@ wait_for_machines() {
       ACTIVE) return 0 ;;
       FAILED | SUSPENDING | SUSPENDED) return 1 ;;
     esac
+    [[ -z $stopped ]] || return 1
     sleep "$poll_s"
   done
 }
@@ -275,14 +276,25 @@ finish() {{
 }}
 
 stopped=
+leave_if_stopped() {{
+  if [[ -n $stopped ]]; then
+    echo "stopped; machines are kept: the same script goes on, and bash SCRIPT delete ends their price"
+    exit {UNCOUNTED[0]}
+  fi
+}}
+
 run() {{
-  local status waiting
+  local status waiting given
   mkdir -p "$logs"
   starts=0
   failures=0
   trap 'stopped=1; on_workers "$stop_worker"' TERM INT
   while :; do
-    if ! have_machines; then
+    leave_if_stopped
+    have_machines
+    given=$?
+    leave_if_stopped
+    if ((given)); then
       [[ $(state) == SUSPEND* ]] && continue
       echo "error: the machines were not given; the lines above and bash SCRIPT status say why" >&2
       exit 1

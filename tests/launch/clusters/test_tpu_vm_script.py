@@ -50,7 +50,7 @@ def cloud(tmp_path):
     path.write_text(_GCLOUD, encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(text, *, states, statuses=(), part="run", stop=False):
+    def run(text, *, states, statuses=(), part="run", stop=""):
         for name, lines in (("states", states), ("statuses", statuses)):
             (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         (tmp_path / "calls").write_text("", encoding="utf-8")
@@ -65,7 +65,7 @@ def cloud(tmp_path):
             ["bash", "script", part], env=environment, cwd=tmp_path, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )  # fmt: skip
-        while stop and "docker wait" not in (tmp_path / "calls").read_text(encoding="utf-8"):
+        while stop and stop not in (tmp_path / "calls").read_text(encoding="utf-8"):
             assert process.poll() is None
         if stop:
             process.terminate()
@@ -129,12 +129,20 @@ def test_a_run_starts_again_after_what_another_start_mends(cloud, statuses, left
 
 
 def test_sigterm_stops_the_containers_and_keeps_the_machines(cloud):
-    done, calls = cloud(_script(), states=["ACTIVE"], statuses=[75], stop=True)
+    done, calls = cloud(_script(), states=["ACTIVE"], statuses=[75], stop="docker wait")
     assert done.returncode == 75, done.stderr
     assert _count(calls, "docker stop --time=300") == 1
     assert _count(calls, "docker run") == 1
     assert not _count(calls, "resources delete")
     assert "the same script goes on" in done.stdout
+
+
+def test_sigterm_while_machines_are_waited_for_starts_nothing(cloud):
+    states = ["", "WAITING_FOR_RESOURCES"]
+    done, calls = cloud(_script(), states=states, stop="queued-resources create")
+    assert done.returncode == 75, done.stderr
+    assert not _count(calls, "docker run")
+    assert not _count(calls, "resources delete")
 
 
 def test_every_slice_is_started_and_waited_for(cloud):
