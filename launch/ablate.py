@@ -7,7 +7,7 @@ r"""Pretrains every arm of an ablation, probes the frozen encoders, and puts the
   python -m launch.ablate … --jobs=jobs.txt         (a command for every run, for xargs or any other queue)
   python -m launch.ablate … --array=slurm --submit -- --gpus_per_node=1 --time=4:00:00       (an array, a job a run)
   python -m launch.ablate … --collect               (what is done, failed and stopped, and the report of what is done)
-  python -m launch.ablate … --collect --array=slurm -- …                     (and an array of the rest)
+  python -m launch.ablate … --collect --array=slurm --submit -- …            (and an array of the rest)
 
 Arms are all combinations of the configs and of one alternative of each --sweep: LEAF=VALUE|VALUE, or several leaves at
 once as in 'relation.name=same_record|relation.name=same_patient sampling.name=patients'; `base` changes nothing.
@@ -407,6 +407,8 @@ def _check_arrays(asked: Asked) -> None:
         raise ConfigError("--submit is for an array; give --array=slurm or jobset too")
     if asked.only and (asked.array or asked.collect):
         raise ConfigError("--only makes one run, --array and --collect are about all; leave one of them out")
+    if asked.collect and asked.array and not (asked.jobs or asked.submit):
+        raise ConfigError("--collect prints the report; give --jobs=FILE for the array of the rest, or --submit")
     if asked.array == "jobset" and not Path(asked.out).is_absolute():
         raise ConfigError(
             f"--out={asked.out}: the pods of an array write there; give the whole path of a folder on one of their "
@@ -423,21 +425,25 @@ def _lacking(runs: Sequence[Planned], out: Path) -> list[Planned]:
 def _hand_out(asked: Asked, lacking: Sequence[Planned], *, of: int) -> int | None:
     """Hands out runs as commands in a file, or as an array in the form of a cluster; returns the exit status."""
     commands = [[*shlex.split(asked.command), "--noreport", f"--only={run.name}"] for run in lacking]
-    print(f"{len(commands)} of {of} runs are to be made{f': {asked.jobs}' if asked.jobs else ''}", file=sys.stderr)
+    told = f"{len(commands)} of {of} runs are to be made"
     if asked.array is None:
         path = output_file("jobs", str(asked.jobs))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, "".join(f"{shlex.join(words)}\n" for words in commands))
+        print(f"{told}: {asked.jobs}")
         return None
     if not commands:
+        print(told, file=sys.stderr)
         return None
     array = arrays.array(
         asked.array,
         asked.of_jobs,
         commands,
-        made_by=f"{asked.command} --array={asked.array} -- {shlex.join(asked.of_jobs)}".rstrip("- "),
+        made_by=f"{asked.command} --array={asked.array} -- {shlex.join(asked.of_jobs)}".removesuffix(" -- "),
         at_once=asked.at_once,
     )
+    # The array itself may go to the standard output.
+    print(told, file=sys.stderr)
     wanted = delivery.Delivery(submit=asked.submit, out=asked.jobs)
     return delivery.deliver(wanted, array.text, to=array.to, logs=array.logs) or None
 

@@ -232,6 +232,7 @@ def test_results_count_whatever_a_status_says(faked, tmp_path, capsys):
         (("--", "--gpus_per_node=1"), "--gpus_per_node=1 after -- is for the jobs of an array"),
         (("--submit",), "--submit is for an array"),
         (("--collect", "--only=x"), "--only makes one run"),
+        (("--collect", "--array=slurm"), "give --jobs=FILE for the array"),
         (("--array=slurm", "--", "--nonsense=1"), "nonsense"),
         (("--array=slurm", "--", "surplus"), "unexpected argument 'surplus'"),
         (("--array=slurm", "--", "--nodes=2"), "--nodes=2: a job of an array is one process"),
