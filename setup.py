@@ -57,15 +57,21 @@ EXTRAS_REQUIRE = {
         "types-protobuf>=7.35",
         "types-tqdm>=4.70",
     ],
+    # JAX's own extras pin the plugins to its version, so that the pins of constraints/ hold for them too.
     "tpu": ["jax[tpu]"],
-    "cuda": ["jax[cuda13]"],
+    "cuda": ["jax[cuda13]"],  # needs a driver of 580 or later
+    "cuda12": ["jax[cuda12]"],  # needs a driver of 525 or later
 }
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "data_pipelines/version.py").read_text(encoding="utf-8"))[1]
 
 #: Folders of the checkout whose names are too common for an installed package → what they are called there.
-RENAMED = {"ecgjax_launch": "launch", "ecgjax_recipes": "configs"}
+RENAMED = {
+    "ecgjax_launch": "launch",
+    "ecgjax_launch.clusters": "launch/clusters",
+    "ecgjax_recipes": "configs",
+}
 
 setup(
     name="ecgjax",

@@ -4,7 +4,10 @@ r"""Pretrains every arm of an ablation, probes the frozen encoders, and puts the
       --task='lvef<40' --task='potassium>5' --seeds=3 --out=runs/systems --config.data.dir=DIR
   python -m launch.ablate --config=configs/simclr.py:small --sweep='augment.vcg.enabled=True|False' \
       --sweep='objective.temperature=.05|.1|.2' --task='lvef<40' --out=runs/vcg --config.data.dir=DIR
-  python -m launch.ablate … --jobs=jobs.txt         (a command for every run, for xargs, Slurm or any other queue)
+  python -m launch.ablate … --jobs=jobs.txt         (a command for every run, for xargs or any other queue)
+  python -m launch.ablate … --array=slurm --submit -- --gpus_per_node=1 --time=4:00:00       (an array, a job a run)
+  python -m launch.ablate … --collect               (what is done, failed and stopped, and the report of what is done)
+  python -m launch.ablate … --collect --array=slurm --submit -- …            (and an array of the rest)
 
 Arms are all combinations of the configs and of one alternative of each --sweep: LEAF=VALUE|VALUE, or several leaves at
 once as in 'relation.name=same_record|relation.name=same_patient sampling.name=patients'; `base` changes nothing.
@@ -12,7 +15,8 @@ once as in 'relation.name=same_record|relation.name=same_patient sampling.name=p
 follow one another, seed by seed; the same command goes on after an interruption, and what is finished is kept. Beside
 every arm stands the same encoder at random initialisation, and the models of --baselines: the same encoder trained with
 labels alone, and models of intervals, of the median beat, and of age and sex. Results are in report.md, report.html and
-results.json in --out, with intervals over test patients.
+results.json in --out, with intervals over test patients. After -- come the flags of launch.slurm or launch.jobset that
+say what each job of an array asks for.
 """
 
 from __future__ import annotations
@@ -74,8 +78,11 @@ from ecgjax.studies.store import begin_study
 from ecgjax.system.files import write_atomically
 from ecgjax.training.run_log.metrics_file import read_metrics
 
+from . import arm_status
+from .arm_status import State, Told
 from .arms import Arm, arms_of
 from .child_process import run_child
+from .clusters import arrays, delivery
 
 # Options of JAX: the folder of its compiled programs, and the least seconds of compiling for a program to be kept.
 _COMPILATION = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -85,7 +92,11 @@ _SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe
 
 
 class Asked(NamedTuple):
-    """The values of the flags (`define_flags`), `common`, the changes of leaves in all arms, and the `command` line."""
+    """The values of the flags (`define_flags`), and what else the command line says.
+
+    That is `of_jobs`, the flags of the jobs of an array, which follow `--`; `common`, the changes of leaves in all
+    arms; and the `command` without what chooses a part of the work.
+    """
 
     config: Sequence[str]
     sweep: Sequence[str]
@@ -97,6 +108,12 @@ class Asked(NamedTuple):
     out: str
     only: Sequence[str]
     jobs: str | None
+    array: str | None
+    at_once: int
+    submit: bool
+    collect: bool
+    report: bool
+    of_jobs: Sequence[str]
     common: Sequence[tuple[str, str]]
     command: str
 
@@ -333,6 +350,10 @@ def _result_path(out: Path, run: Planned) -> Path:
     return out / "results" / run.folder / f"seed{run.seed}.npz"
 
 
+def _status_path(out: Path, run: Planned) -> Path:
+    return out / "status" / run.folder / f"seed{run.seed}.json"
+
+
 def ablate(asked: Asked) -> int | None:
     """Makes the runs that are asked for, writes the report and prints its tables; returns the exit status, None for 0.
 
@@ -343,19 +364,16 @@ def ablate(asked: Asked) -> int | None:
     for name in ("config", "task", "out"):
         if not getattr(asked, name):
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
-    out = output_folder("out", asked.out)
+    _check_arrays(asked)
+    # An array of pods may write to a folder that this machine does not have.
+    elsewhere = asked.array == "jobset" and not asked.collect
+    out = Path(asked.out) if elsewhere else output_folder("out", asked.out)
     baselines = checked_baselines(asked.baselines)
     runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds, baselines=baselines)
     if unknown := {*asked.only} - {run.name for run in runs}:
         raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
-    if asked.jobs:
-        lacking = [run for run in runs if not _result_path(out, run).is_file()]
-        jobs = [f"{asked.command} {shlex.quote(f'--only={run.name}')}" for run in lacking]
-        path = output_file("jobs", asked.jobs)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(f"{job}\n" for job in jobs))
-        print(f"{len(jobs)} of {len(runs)} runs are to be made: {asked.jobs}")
-        return None
+    if (asked.jobs or asked.array) and not asked.collect:
+        return _hand_out(asked, _lacking(runs, out), of=len(runs))
     recordings, cautions = judged_on(runs)
     drawn = {}
     for seed in range(asked.seeds):
@@ -368,45 +386,155 @@ def ablate(asked: Asked) -> int | None:
         for run in runs:
             check_trainings(run.settings, kinds, names=["supervised"])
     _begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
-    if not asked.only:  # Concurrent jobs would write the same files.
-        keep_compiled(out)
     for caution in cautions:
         print(caution)
-    failed = {}
+    if asked.collect:
+        failed = _collect(runs, out)
+    else:
+        if not asked.only:  # Concurrent jobs would write the same files.
+            keep_compiled(out)
+        failed, status = _make_all(runs, recordings, drawn, asked=asked, out=out)
+        if status is not None:
+            return status
+    if asked.report:
+        _report(runs, recordings, drawn[0], asked=asked, out=out, failed=failed, cautions=cautions)
+    for name, reason in failed.items():
+        print(f"error: {name} failed: {reason}", file=sys.stderr)
+    if not asked.collect:
+        return 1 if failed else None
+    rest = _lacking(runs, out)
+    if rest and asked.array:
+        _hand_out(asked, rest, of=len(runs))
+    return 1 if any(not _result_path(out, run).is_file() for run in runs) else None
+
+
+def _check_arrays(asked: Asked) -> None:
+    if asked.of_jobs and asked.array is None:
+        raise ConfigError(f"{asked.of_jobs[0]} after -- is for the jobs of an array; give --array=slurm or jobset too")
+    if asked.submit and asked.array is None:
+        raise ConfigError("--submit is for an array; give --array=slurm or jobset too")
+    if asked.only and (asked.array or asked.collect):
+        raise ConfigError("--only makes one run, --array and --collect are about all; leave one of them out")
+    if asked.collect and asked.array and not (asked.jobs or asked.submit):
+        raise ConfigError("--collect prints the report; give --jobs=FILE for the array of the rest, or --submit")
+    if asked.array == "jobset" and not Path(asked.out).is_absolute():
+        raise ConfigError(
+            f"--out={asked.out}: the pods of an array write there; give the whole path of a folder on one of their "
+            "volumes (--volume=CLAIM:/FOLDER after --)"
+        )
+
+
+def _lacking(runs: Sequence[Planned], out: Path) -> list[Planned]:
+    """Returns the runs that have no result and are not at work."""
+    lacking = [run for run in runs if not _result_path(out, run).is_file()]
+    return [run for run in lacking if arm_status.read(_status_path(out, run)).state is not State.RUNNING]
+
+
+def _hand_out(asked: Asked, lacking: Sequence[Planned], *, of: int) -> int | None:
+    """Hands out runs as commands in a file, or as an array in the form of a cluster; returns the exit status."""
+    commands = [[*shlex.split(asked.command), "--noreport", f"--only={run.name}"] for run in lacking]
+    told = f"{len(commands)} of {of} runs are to be made"
+    if asked.array is None:
+        path = output_file("jobs", str(asked.jobs))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "".join(f"{shlex.join(words)}\n" for words in commands))
+        print(f"{told}: {asked.jobs}")
+        return None
+    if not commands:
+        print(told, file=sys.stderr)
+        return None
+    array = arrays.array(
+        asked.array,
+        asked.of_jobs,
+        commands,
+        made_by=f"{asked.command} --array={asked.array} -- {shlex.join(asked.of_jobs)}".removesuffix(" -- "),
+        at_once=asked.at_once,
+    )
+    # The array itself may go to the standard output.
+    print(told, file=sys.stderr)
+    wanted = delivery.Delivery(submit=asked.submit, out=asked.jobs)
+    return delivery.deliver(wanted, array.text, to=array.to, logs=array.logs) or None
+
+
+def _collect(runs: Sequence[Planned], out: Path) -> dict[str, str]:
+    """Prints how far every run is, and returns the reasons of those that failed, by their names."""
+    found = {}
+    for run in runs:
+        done = _result_path(out, run).is_file()
+        found[run.name] = Told(State.DONE) if done else arm_status.read(_status_path(out, run))
+    counts = {state: sum(told.state is state for told in found.values()) for state in State}
+    print(f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
+    for name, told in found.items():
+        if told.state is not State.DONE:
+            more = "; ".join(filter(None, (told.reason, told.where)))
+            print(f"  {told.state:8} {name}{f' ({more})' if more else ''}")
+    return {name: told.reason for name, told in found.items() if told.state is State.FAILED}
+
+
+def _make_all(
+    runs: Sequence[Planned],
+    recordings: Recordings,
+    drawn: Mapping[int, Mapping[str, ProbeData]],
+    *,
+    asked: Asked,
+    out: Path,
+) -> tuple[dict[str, str], int | None]:
+    """Makes the runs that are asked for.
+
+    Returns:
+        Reasons of the runs that failed, by their names; and the exit status where one was stopped, otherwise None.
+    """
+    failed: dict[str, str] = {}
     with tqdm(
         [run for run in runs if not asked.only or run.name in asked.only], desc="runs", unit="run", disable=None
     ) as bar:
         for run in bar:
             bar.set_postfix_str(run.name)
-            try:
-                status = make(run, recordings, drawn[run.seed], out=out)
-            except (DataError, CheckpointError) as error:
-                failed[run.name] = str(error)
-                continue
+            with arm_status.telling(_status_path(out, run)) as end:
+                try:
+                    status = make(run, recordings, drawn[run.seed], out=out)
+                except (DataError, CheckpointError) as error:
+                    failed[run.name] = str(error)
+                    end(State.FAILED, str(error))
+                    continue
+                if status:
+                    end(arm_status.state_after(status), f"pretraining ended with status {status}")
             if status in RESTARTABLE or status == ExitStatus.INTERRUPTED or status < 0:
                 print(f"{run.name} was stopped; the same command goes on", file=sys.stderr)
-                return status if status > 0 else ExitStatus.STOPPED
+                return failed, status if status > 0 else ExitStatus.STOPPED
             if status:
                 failed[run.name] = f"pretraining ended with status {status}"
+    return failed, None
+
+
+def _report(
+    runs: Sequence[Planned],
+    recordings: Recordings,
+    tasks: Mapping[str, ProbeData],
+    *,
+    asked: Asked,
+    out: Path,
+    failed: Mapping[str, str],
+    cautions: Sequence[str],
+) -> None:
+    """Writes the report of the runs that are done, if any is, and prints its tables."""
     found = [(run, _result_path(out, run)) for run in runs]
     done = [ArmRun.load(path) for _, path in found if path.is_file()]
-    if done:
-        tables, page = write_report(
-            done,
-            recordings,
-            drawn[0],
-            out=out,
-            failed=failed,
-            missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
-            labels_only={run.arm: run.labels_only for run in runs if run.labels_only},
-            resamples=asked.resamples,
-            cautions=cautions,
-            command=asked.command,
-        )
-        print(f"\n{tables}\n\nreport: {page}")
-    for name, reason in failed.items():
-        print(f"error: {name} failed: {reason}", file=sys.stderr)
-    return 1 if failed else None
+    if not done:
+        return
+    tables, page = write_report(
+        done,
+        recordings,
+        tasks,
+        out=out,
+        failed=failed,
+        missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
+        labels_only={run.arm: run.labels_only for run in runs if run.labels_only},
+        resamples=asked.resamples,
+        cautions=cautions,
+        command=asked.command,
+    )
+    print(f"\n{tables}\n\nreport: {page}")
 
 
 def _begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
@@ -423,7 +551,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     many("sweep", [], "LEAF=VALUE|VALUE: alternatives, see above. Repeat for a grid.")
     many("task", [], "What the probes are asked, e.g. 'lvef<40'. Repeat for several.")
     many("only", [], "ARM/seedN as --jobs writes it: makes this run alone.")
-    words = f"Models beside the arms: {', '.join(BASELINES)}; empty for the random encoders alone."
+    words = f"Models beside the arms: {', '.join(BASELINES)}; none for the random encoders alone."
     flags.DEFINE_list("baselines", list(BASELINES), words, flag_values=values)
     flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, upper_bound=1000, flag_values=values)
     words = "Share of the labelled training patients for the probes."
@@ -433,6 +561,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_string("out", None, "Folder of the ablation.", flag_values=values)
     words = "Writes the commands of what is missing into this file, and runs nothing."
     flags.DEFINE_string("jobs", None, words, flag_values=values)
+    words = "Prints, or writes into the file of --jobs, an array with a job for every missing run; nothing is run here."
+    flags.DEFINE_enum("array", None, arrays.CLUSTERS, words, flag_values=values)
+    words = "Jobs of an array that run at once; 0 for no limit."
+    flags.DEFINE_integer("at_once", 0, words, lower_bound=0, upper_bound=100_000, flag_values=values)
+    flags.DEFINE_bool("submit", False, "Gives the array to sbatch or kubectl.", flag_values=values)
+    words = "Tells what is done, failed, stopped or missing, and makes the report of what is done; nothing is run here."
+    flags.DEFINE_bool("collect", False, words, flag_values=values)
+    flags.DEFINE_bool("report", True, "Makes the report at the end.", flag_values=values)
 
 
 def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -453,24 +589,33 @@ def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]
     return rest, common
 
 
+def split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the arguments before and after `--`."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:place]), list(arguments[place + 1 :])
+
+
 def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
     """Returns the values of parsed flags, completed from the whole command line (`arguments`)."""
-    own = {name: getattr(values, name) for name in Asked._fields if name not in ("common", "command")}
-    common = common_changes(arguments)[1]
+    own = {name: getattr(values, name) for name in Asked._fields if name not in ("of_jobs", "common", "command")}
+    mine, of_jobs = split_at_dashes(arguments)
+    common = common_changes(mine)[1]
     # The command leaves out flags that only choose a part of the work. It is made of the values and not of the
     # arguments, which may be written in several ways.
     repeated = [
         *(f"--{name}={value}" for name in ("config", "sweep", "task") for value in own[name]),
-        f"--baselines={','.join(own['baselines'])}",
+        f"--baselines={','.join(own['baselines']) or 'none'}",
         *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),
         *(f"--config.{leaf}={value}" for leaf, value in common),
     ]
-    return Asked(**own, common=common, command=shlex.join(["python", "-m", f"{__package__}.ablate", *repeated]))
+    return Asked(
+        **own, of_jobs=of_jobs, common=common, command=shlex.join(["python", "-m", f"{__package__}.ablate", *repeated])
+    )
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return parse_flags(common_changes(argv)[0])
+        return parse_flags(common_changes(split_at_dashes(argv)[0])[0])
     except ConfigError as error:
         fail(str(error))
 

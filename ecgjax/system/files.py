@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,15 +16,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     After an error the temporary file is removed: on a disk that is full it would take the space.
     """
-    # The temporary file lies beside the other: only within a file system is the replacement atomic.
-    temporary = path.with_name(f".{path.name}.tmp")
+    # The temporary file lies beside the other: only within a file system is the replacement atomic. It has a name of
+    # its own, since jobs on other machines may write the same file.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
-    except OSError:
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -2,9 +2,15 @@
 
 import hashlib
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import time
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,10 +24,12 @@ from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
+from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, read_results
 from ecgjax.settings.sections import flat, tree_of
+from ecgjax.studies.ablation import ArmRun
 from ecgjax.studies.models import BASELINES, PLAIN
-from launch import ablate
+from launch import ablate, arm_status
 from launch.arms import arms_of
 from tests.ecgjax.studies.test_ablation import write_as_before
 
@@ -123,6 +131,142 @@ def test_arms_of_equal_trainings_with_labels_share_one():
     shared = _plan(["base|optimizer.learning_rate=.3|objective.temperature=.2"])
     assert [title for title, *_ in _beside(shared)] == ["labels only resnet18"]
     assert {run.labels_only for run in shared if run.twin} == {"labels only resnet18"}
+
+
+def _only(script):
+    """Returns the names of the runs of an array, in the order of its jobs."""
+    return [shlex.split(line)[0].removeprefix("--only=") for line in re.findall(r"own=\((.*)\) ;;", script.read_text())]
+
+
+@pytest.fixture
+def faked(given, monkeypatch):
+    """Gives the command arguments; runs have made-up answers, and those that are named end as a test says."""
+    ends = {}
+
+    def make(run, recordings, tasks, *, out):
+        if isinstance(end := ends.get(run.name, 0), Exception):
+            raise end
+        if end:
+            return end
+        rng = np.random.default_rng(int(run.digest[:8], 16))
+        answers = {
+            name: Answers(
+                outputs=rng.normal(size=len(data.test.records)).astype(np.float32), records=9, positives=None,
+                val_metric=0.5, selected="C = 1",
+            )
+            for name, data in tasks.items()
+        }  # fmt: skip
+        facts = {"steps": 2.0} if run.twin else {}
+        ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=answers, facts=facts).save(
+            ablate._result_path(out, run)
+        )
+        return 0
+
+    monkeypatch.setattr(ablate, "make", make)
+    grid = ("--sweep=objective.temperature=.1|.5", "--sweep=batch_size=8|16", "--baselines=none")
+    return lambda *more: given(*grid, *more), ends
+
+
+def test_an_array_whose_arms_fail_and_vanish_is_collected_and_gives_the_report_of_a_local_run(faked, tmp_path, capsys):
+    give, ends = faked
+    script, out, slurm = tmp_path / "array.sh", tmp_path / "out", ("--", "--gpus_per_node=1", "--time=1:00:00")
+    assert give("--array=slurm", f"--jobs={script}", *slurm) is None
+    assert not (out / "results").exists()
+    names = _only(script)
+    assert len(names) == 5
+    assert "--array=0-4\n" in script.read_text()
+    failing, stopped, killed, missing, good = names[1], names[2], names[3], names[4], names[0]
+    ends.update({failing: DataError("no probe is possible"), stopped: 75})
+
+    def job(name):
+        return give("--noreport", f"--only={name}")
+
+    assert (job(good), job(failing), job(stopped)) == (None, 1, 75)
+    assert not (out / "report.md").exists(), "jobs that run at once would write the same file"
+    left = out / "status" / killed.replace("/seed0", "") / "seed0.json"
+    with arm_status.telling(left):
+        begun = left.read_text()
+    left.write_text(begun)  # It never came to its end.
+    capsys.readouterr()
+
+    assert give("--collect", "--array=slurm", f"--jobs={script}", *slurm) == 1
+    assert "1 done, 1 running, 1 stopped, 1 failed, 1 missing" in capsys.readouterr().out
+    assert _only(script) == [failing, stopped, missing], "one that is at work is left to it"
+    os.utime(left, (left.stat().st_mtime - 1000, left.stat().st_mtime - 1000))
+    assert give("--collect", "--array=slurm", f"--jobs={script}", *slurm) == 1
+    told = capsys.readouterr()
+    assert "1 done, 1 stopped, 1 killed, 1 failed, 1 missing" in told.out
+    for line in (f"failed   {failing} (no probe is possible;", f"stopped  {stopped} (pretraining ended with status 75;",
+                 f"killed   {killed} (it ended without a word;", f"missing  {missing}\n"):  # fmt: skip
+        assert line in told.out
+    assert f"error: {failing} failed: no probe is possible" in told.err
+    assert _only(script) == names[1:]
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "Failed: " in report
+    assert "Not made yet: " in report
+
+    ends.clear()
+    assert [job(name) for name in _only(script)] == [None] * 4
+    script.unlink()
+    assert give("--collect", "--array=slurm", f"--jobs={script}", *slurm) is None
+    assert not script.exists(), "nothing is left to be made"
+    collected = {name: (out / name).read_bytes() for name in ("report.md", "results.json")}
+    shutil.rmtree(out)
+    assert give() is None
+    assert {name: (out / name).read_bytes() for name in collected} == collected
+
+
+def test_results_count_whatever_a_status_says(faked, tmp_path, capsys):
+    give, _ = faked
+    assert give() is None
+    shutil.rmtree(tmp_path / "out" / "status")
+    assert give("--collect") is None
+    assert "5 runs: 5 done" in capsys.readouterr().out
+    assert give("--array=slurm") is None
+    assert "0 of 5 runs are to be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--", "--gpus_per_node=1"), "--gpus_per_node=1 after -- is for the jobs of an array"),
+        (("--submit",), "--submit is for an array"),
+        (("--collect", "--only=x"), "--only makes one run"),
+        (("--collect", "--array=slurm"), "give --jobs=FILE for the array"),
+        (("--array=slurm", "--", "--nonsense=1"), "nonsense"),
+        (("--array=slurm", "--", "surplus"), "unexpected argument 'surplus'"),
+        (("--array=slurm", "--", "--nodes=2"), "--nodes=2: a job of an array is one process"),
+        (("--array=slurm", "--", "--name=A"), "--name='A'"),
+        (("--array=jobset", "--out=relative", "--", "--image=a"), "--out=relative: the pods of an array write there"),
+        (("--array=jobset", "--"), "--image=… must be given"),
+        (("--array=jobset", "--", "--image=a", "--nodes=2"), "one machine"),
+    ],
+)
+def test_what_an_array_cannot_be_is_refused(faked, arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        faked[0](*arguments)
+
+
+def test_a_stop_is_handed_on_to_pretraining_and_waited_for(tmp_path):
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n    time.sleep(.5); pathlib.Path('saved').touch(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, stop)\npathlib.Path('ready').touch()\ntime.sleep(600)"
+    )
+    code = (
+        "import os, sys\nfrom data_pipelines.system import stop_signals\nstop_signals.listen()\n"
+        "from launch import child_process\n"
+        f"sys.exit(child_process.run([sys.executable, '-c', {child!r}], env=os.environ).returncode)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    )
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=60) == 75
+    assert (tmp_path / "saved").exists()
 
 
 def _digest_before(run):

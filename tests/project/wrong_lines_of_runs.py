@@ -706,6 +706,16 @@ ABLATE = (
     (f"{_ABLATE} --baselines=boosted,,demographics", "--baselines"),
     (f"{_ABLATE} --baselines=random", "--baselines=random", "supervised"),
     (f"{_ABLATE} --baseline=boosted", "baseline", "baselines"),
+    (f"{_ABLATE} --baselines=none,boosted", "--baselines=none,boosted", "'none'"),
+    (f"{_ABLATE} --array=pbs", "array", "pbs", "slurm"),
+    (f"{_ABLATE} --submit", "--submit", "--array"),
+    (f"{_ABLATE} --at_once=-1", "at_once"),
+    (f"{_ABLATE} -- --gpus_per_node=1", "--gpus_per_node=1", "--array"),
+    (f"{_ABLATE} --collect --only=x", "--only", "--collect"),
+    (f"{_ABLATE} --array=slurm -- --nodes=2", "--nodes=2"),
+    (f"{_ABLATE} --array=slurm -- --nonsense=1", "nonsense"),
+    (f"{_ABLATE} --array=slurm -- surplus", "surplus"),
+    (f"{_ABLATE} --array=jobset -- --image=a", "--out=new", "whole path"),
     (f"{_ABLATE} --only=nobody/seed0", "--only=nobody/seed0"),
     (f"{_ABLATE} --only=", "--only"),
     (f"{_ABLATE} --jobs=", "--jobs"),
@@ -904,6 +914,83 @@ EXPORT = (
     ("--workdir={run} --out=new --config.data.dir=nowhere", "config.data.dir"),
 )
 
+_COMMAND = "-- python -m ecgjax.pretrain --workdir=/data/run"
+
+SLURM = (
+    ("", "after --"),
+    ("--nodes=2", "after --"),
+    ("--", "after --"),
+    ("-- ''", "no program"),
+    ("python -m ecgjax.pretrain --workdir=new", "'m'"),
+    (f"--nonsense=1 {_COMMAND}", "nonsense"),
+    (f"--nodes=0 {_COMMAND}", "nodes"),
+    (f"--nodes=many {_COMMAND}", "nodes", "many"),
+    (f"--gpus_per_node=-1 {_COMMAND}", "gpus_per_node"),
+    (f"--gpus_per_node=8 --processes_per_node=3 {_COMMAND}", "--processes_per_node=3", "--gpus_per_node=8"),
+    (f"--gpu_type=h100 {_COMMAND}", "--gpu_type=h100", "--gpus_per_node"),
+    (f"--cpus_per_process=-1 {_COMMAND}", "cpus_per_process"),
+    (f"--name=My_Run {_COMMAND}", "--name='My_Run'", "a-z"),
+    (f"--name= {_COMMAND}", "--name="),
+    (f"--time=tomorrow {_COMMAND}", "--time='tomorrow'", "HOURS"),
+    (f"--time=5:00 {_COMMAND}", "--time=5:00", "--grace_s"),
+    (f"--grace_s=30 {_COMMAND}", "grace_s", "120"),
+    (f"--max_restarts=-1 {_COMMAND}", "max_restarts"),
+    (f"--partition='a b' {_COMMAND}", "--partition='a b'"),
+    (f"--logs='my logs' {_COMMAND}", "--logs='my logs'"),
+    (f"--env=NAME {_COMMAND}", "--env='NAME'", "NAME=VALUE"),
+    (f"--env=CUDA_VISIBLE_DEVICES=0 {_COMMAND}", "CUDA_VISIBLE_DEVICES"),
+    (f"--setup='if true' {_COMMAND}", "--setup='if true'", "bash"),
+    (f"--sbatch=--gpus-per-task=1 {_COMMAND}", "--gpus-per-task", "every GPU"),
+    (f"--sbatch=qos {_COMMAND}", "--sbatch='qos'"),
+    (f"--srun=--ntasks=1 {_COMMAND}", "--ntasks"),
+    (f"--out={{file}}/below {_COMMAND}", "file.txt"),
+    (f"--out={{data}} {_COMMAND}", "--out"),
+)
+
+_JOBSET = "--image=registry.example/ecgjax:1"
+
+JOBSET = (
+    ("", "--image"),
+    (_JOBSET, "after --"),
+    (f"{_COMMAND}", "--image"),
+    (f"--image='my image' {_COMMAND}", "--image='my image'"),
+    (f"{_JOBSET} --nonsense=1 {_COMMAND}", "nonsense"),
+    (f"{_JOBSET} --name={'n' * 60} {_COMMAND}", "60 characters"),
+    (f"{_JOBSET} --name=Run {_COMMAND}", "--name='Run'"),
+    (f"{_JOBSET} --accelerator=h100 --gpus_per_node=8 {_COMMAND}", "--accelerator=h100", "nvidia-h100-80gb"),
+    (f"{_JOBSET} --accelerator=nvidia-l4 {_COMMAND}", "--gpus_per_node"),
+    (f"{_JOBSET} --accelerator=nvidia-gb200 --gpus_per_node=8 {_COMMAND}", "--gpus_per_node=8", "at most 4"),
+    (f"{_JOBSET} --tpu=v5e {_COMMAND}", "--tpu='v5e'", "v5e:16x16"),
+    (f"{_JOBSET} --tpu=v7:4x4 {_COMMAND}", "--tpu='v7:4x4'", "v6e"),
+    (f"{_JOBSET} --tpu=v5e:5x5 {_COMMAND}", "5x5", "16x16"),
+    (f"{_JOBSET} --tpu=v5e:4x4 --chips_per_host=8 {_COMMAND}", "--chips_per_host=8", "4 chips"),
+    (f"{_JOBSET} --tpu=v5e:4x4 --nodes=2 {_COMMAND}", "--nodes=2", "--tpu"),
+    (f"{_JOBSET} --slices=2 {_COMMAND}", "--slices=2", "--tpu"),
+    (f"{_JOBSET} --memory=much {_COMMAND}", "--memory='much'"),
+    (f"{_JOBSET} --volume=data {_COMMAND}", "--volume='data'", "CLAIM"),
+    (f"{_JOBSET} --node_selector=x {_COMMAND}", "--node_selector='x'"),
+    (f"{_JOBSET} --env=JOB_INDEX=1 {_COMMAND}", "JOB_INDEX"),
+    (f"{_JOBSET} --grace_s=30 {_COMMAND}", "grace_s", "120"),
+    (f"{_JOBSET} --out={{file}}/below {_COMMAND}", "file.txt"),
+)
+
+_TPU_VM = "--tpu=v5e:4x4 --zone=us-west4-a --project=mine --image=registry.example/ecgjax:1"
+
+TPU_VM = (
+    ("", "--image"),
+    (f"--image=a {_COMMAND}", "--tpu"),
+    (_TPU_VM, "after --"),
+    (f"--image=a --tpu=v5e:4x4 {_COMMAND}", "--zone"),
+    (f"{_TPU_VM} --tpu=v5e:4 {_COMMAND}", "--tpu='v5e:4'", "topology"),
+    (f"{_TPU_VM} --zone=west {_COMMAND}", "--zone=west"),
+    (f"{_TPU_VM} --name=-x {_COMMAND}", "--name='-x'"),
+    (f"{_TPU_VM} --mount=here {_COMMAND}", "--mount='here'"),
+    (f"{_TPU_VM} --env=TPU_WORKER_ID=1 {_COMMAND}", "TPU_WORKER_ID"),
+    (f"{_TPU_VM} --slices=0 {_COMMAND}", "slices"),
+    (f"{_TPU_VM} --poll_s=0 {_COMMAND}", "poll_s"),
+    (f"{_TPU_VM} --grace_s=10 {_COMMAND}", "grace_s", "120"),
+)
+
 OF_COMMAND = {
     "ecgjax.augmentations": AUGMENTATIONS,
     "ecgjax.benchmark": BENCHMARK,
@@ -917,6 +1004,9 @@ OF_COMMAND = {
     "ecgjax.pretrain": PRETRAIN,
     "ecgjax.search": SEARCH,
     "launch.ablate": ABLATE,
+    "launch.jobset": JOBSET,
     "launch.local": LOCAL,
     "launch.quickstart": QUICKSTART,
+    "launch.slurm": SLURM,
+    "launch.tpu_vm": TPU_VM,
 }
