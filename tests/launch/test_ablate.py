@@ -6,11 +6,7 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-import time
 import types
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -245,28 +241,6 @@ def test_results_count_whatever_a_status_says(faked, tmp_path, capsys):
 def test_what_an_array_cannot_be_is_refused(faked, arguments, words):
     with pytest.raises(ConfigError, match=words):
         faked[0](*arguments)
-
-
-def test_a_stop_is_handed_on_to_pretraining_and_waited_for(tmp_path):
-    child = (
-        "import pathlib, signal, sys, time\n"
-        "def stop(*_):\n    time.sleep(.5); pathlib.Path('saved').touch(); sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, stop)\npathlib.Path('ready').touch()\ntime.sleep(600)"
-    )
-    code = (
-        "import os, sys\nfrom data_pipelines.system import stop_signals\nstop_signals.listen()\n"
-        "from launch import child_process\n"
-        f"sys.exit(child_process.run([sys.executable, '-c', {child!r}], env=os.environ).returncode)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    )
-    while not (tmp_path / "ready").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.terminate()
-    assert process.wait(timeout=60) == 75
-    assert (tmp_path / "saved").exists()
 
 
 def _digest_before(run):

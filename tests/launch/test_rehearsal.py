@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ecgjax.training.telemetry import read_metrics
+from ecgjax.training.run_log.metrics_file import read_metrics
 from tests.launch.test_processes import dataset, environment, pretrain  # noqa: F401
 from tests.support.fake_slurm import FakeSlurm
 
