@@ -42,7 +42,7 @@ ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door project/test_shared_b
   ecgjax/training/test_checkpoint ecgjax/test_resume data_pipelines/streaming/test_batches \
   data_pipelines/shards/test_dataset_build data_pipelines/readers/test_formats)
 
-.PHONY: help install quickstart test test-slow slow test-newer-python newer-python-found test-newest lint format \
+.PHONY: help install quickstart test test-slow slow soak test-newer-python newer-python-found test-newest lint format \
   constraints clean
 # Tests run on all cores by themselves, and what was not run is said last.
 .NOTPARALLEL:
@@ -68,7 +68,10 @@ test-slow:  ## the slow tests, then some of all tests on a newer Python with the
 	@$(MAKE) --no-print-directory --keep-going slow test-newer-python
 
 slow: install
-	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m slow
+	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m "slow and not soak"
+
+soak: install  ## runs that are killed again and again, and a whole array of ablations: an hour or more
+	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m soak
 
 test-newer-python:  ## encoders, objectives, training and builders on Python 3.13 or 3.12, where one is found
 	@for python in $(NEWER_PYTHONS); do \

@@ -262,6 +262,8 @@ OFTEN = f"--config.checkpoint.every={EVERY}"
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.slow
 def test_one_of_two_processes_killed_ten_times_ends_the_other_each_time_and_the_run_goes_on(dataset, tmp_path):
     steps, workdir, rng = 60, tmp_path / "killed", np.random.default_rng(0)
     whole = uninterrupted_run(dataset, tmp_path, processes=2, steps=steps)
@@ -284,6 +286,8 @@ def test_killed_inside_a_save_equals_uninterrupted(dataset, uninterrupted, tmp_p
     assert_goes_on(dataset, tmp_path / "run", uninterrupted, step=10)
 
 
+@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_thirty_kills_a_third_of_them_inside_a_save_change_no_bit(dataset, tmp_path, processes):

@@ -59,6 +59,8 @@ def test_a_run_that_slurm_stops_is_queued_again_and_goes_on_to_its_end(dataset, 
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.slow
 def test_an_ablation_as_an_array_with_one_arm_killed_gives_the_report_of_a_local_run(
     stored_dataset, environment, tmp_path  # noqa: F811
 ):  # fmt: skip
