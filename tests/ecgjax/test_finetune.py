@@ -135,6 +135,7 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp
     assert read_results(workdir).keys() == read_results(whole).keys()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_steps_and_no_bit(config, whole, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "damaged"
     with monkeypatch.context() as patch:
@@ -153,6 +154,7 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bit(config, whole, tmp_path, mo
     assert computed(workdir) == computed(whole)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_and_multiples_stay(config, tmp_path, capsys):
     workdir, leaves = tmp_path / "run", {"checkpoint__best": "eval/AUROC", "checkpoint__best_mode": "max"}
     with pytest.raises(

@@ -158,6 +158,7 @@ def test_what_hangs_hears_a_signal_and_the_run_goes_on_bit_for_bit(
     assert_goes_on(dataset, tmp_path / "run", uninterrupted, step=step)
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_in_mid_run_costs_no_step(dataset, uninterrupted, tmp_path):
     run = Started(dataset, tmp_path / "run", trouble="read-fails@7")
     assert run.status() == ExitStatus.USER_ERROR, run.log()
@@ -279,6 +280,7 @@ def test_one_of_two_processes_killed_ten_times_ends_the_other_each_time_and_the_
     assert_ends_as(whole, dataset, workdir, processes=2, steps=steps)
 
 
+@pytest.mark.slow
 def test_killed_inside_a_save_equals_uninterrupted(dataset, uninterrupted, tmp_path):
     run = Started(dataset, tmp_path / "run", trouble="killed-in-save@20")
     assert run.status() == -signal.SIGKILL, run.log()

@@ -146,6 +146,7 @@ def constant(dataset, steps, **leaves):
     return tiny(dataset, duration__value=float(steps), **held | leaves)
 
 
+@pytest.mark.slow
 def test_a_run_extended_before_its_end_and_after_it_equals_a_longer_run(datasets, tmp_path):
     longer, workdir = tmp_path / "longer", tmp_path / "short"
     config = constant(datasets[0], 4)
@@ -172,6 +173,7 @@ def test_a_run_extended_before_its_end_and_after_it_equals_a_longer_run(datasets
         train(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_refused_extension_leaves_the_workdir_as_it_was(datasets, tmp_path):
     config = tiny(datasets[0], duration__value=2.0, eval_every=0)
     assert train(config, tmp_path / "cosine")

@@ -163,6 +163,7 @@ def faked(given, monkeypatch):
     return lambda *more: given(*grid, *more), ends
 
 
+@pytest.mark.slow
 def test_an_array_whose_arms_fail_and_vanish_is_collected_and_gives_the_report_of_a_local_run(faked, tmp_path, capsys):
     give, ends = faked
     script, out, slurm = tmp_path / "array.sh", tmp_path / "out", ("--", "--gpus_per_node=1", "--time=1:00:00")

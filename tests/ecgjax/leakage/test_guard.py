@@ -298,8 +298,8 @@ def test_going_on_lists_the_same_records_again_or_is_refused(run, tmp_path, monk
     assert load_encoder(copy).trained_on().digest == digest
     listed = records_of
 
-    def others(prepared):
-        whole = listed(prepared)
+    def others(prepared, **seen_before):
+        whole = listed(prepared, **seen_before)
         return dataclasses.replace(whole, content=whole.content[::-1])
 
     monkeypatch.setattr(pretrain, "records_of", others)

@@ -161,6 +161,7 @@ def assert_elastic(dataset, tmp_path, shapes, steps=2):
     np.testing.assert_allclose(np.concatenate([values for _, values in parts]), losses, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_more_devices(dataset, tmp_path):
     assert_elastic(dataset, tmp_path, [(1, 1), (4, 2)])
 

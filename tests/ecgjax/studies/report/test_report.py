@@ -327,15 +327,13 @@ def test_a_report_replaces_the_earlier_one_only_when_whole(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         _write(one, tmp_path, sections=[Section("x", [Picture(figure=Broken(), alt="x")])])
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "note.txt"} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["grade"]
+    assert [path.name for path in tmp_path.iterdir()] == ["grade"]
     _write(one, tmp_path)
     assert not (folder / "note.txt").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".npz"} == {
         name: content for name, content in before.items() if not name.endswith(".npz")
     }
-    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["grade"]
+    assert [path.name for path in tmp_path.iterdir()] == ["grade"]
 
 
 @pytest.mark.slow
