@@ -31,7 +31,6 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
 
 from data_pipelines.system.visible_text import visible
 from ecgjax import processes
@@ -75,7 +74,7 @@ from ecgjax.studies.one_task.fine_tuned import (
 )
 from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, records_seen, source_of
-from ecgjax.studies.tuned_run.tuned_model import model_folder, told_of, write_tuned_model
+from ecgjax.studies.tuned_run.tuned_model import model_folder, write_tuned_model
 from ecgjax.system.environment import describe_environment
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, write_about
@@ -83,6 +82,9 @@ from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
+
+#: Seconds that the first process may take for resampling the test patients and writing the model.
+_RESULTS_S = 3600.0
 
 
 def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
@@ -202,9 +204,8 @@ def _train(
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     if finished:
         _finish(run, labelled, looks, workdir, about=about, progress=progress)
-        if jax.process_count() > 1:
-            # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
-            multihost_utils.sync_global_devices("ecgjax results")
+        # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
+        processes.wait_for_all("the results of the first process", limit_s=_RESULTS_S)
     return finished
 
 
@@ -252,7 +253,6 @@ def _finish(
     # Every process takes part in the predictions; the first one does the rest.
     val, test = (run.predict(weights, part.records) for part in (data.val, data.test))
     encoder, head = tuned(run, weights)
-    told = told_of(labelled.source)
     if jax.process_index():
         return
     training = without_paths(tree_of(settings))
@@ -296,7 +296,6 @@ def _finish(
     missing = write_tuned_model(
         model_folder(workdir),
         source=labelled.source,
-        told=told,
         encoder=encoder,
         head=head,
         answering=answering,

@@ -14,7 +14,7 @@ from ecgjax.training.settings import CheckpointSettings, MeshSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InitSettings:
+class StartSettings:
     """`config.init`: the pretrained encoder that training begins at."""
 
     source: str | None = leaf(None, "Run's workdir or exported model whose encoder is trained on.")
@@ -53,7 +53,7 @@ class FineTuningSettings:
     seed: int = leaf(0, "Seed of the head, of the order of records, and of the labels that are drawn.", bound=SEED)
     task: str = leaf("", "Question, such as 'lvef<40', 'superdiagnostic:*' or a quantity such as 'age_years'.")
     label_fraction: float = leaf(1.0, "Share of the labelled training patients.", bound=SHARE)
-    init: InitSettings = section(InitSettings)
+    init: StartSettings = section(StartSettings)
     data: DataSettings = section(DataSettings)
     training: FineTuneSettings = section(lambda: ProbeSettings().finetune)
     optimizer: UpdateSettings = section(UpdateSettings)

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from data_pipelines.system.visible_text import visible
 from ecgjax.data.recordings import Recordings
-from ecgjax.errors import ConfigError, check_known
+from ecgjax.errors import CheckpointError, ConfigError, check_known
 from ecgjax.leakage.overlaps import describe, find_overlaps
 from ecgjax.leakage.trained_on import PretrainingRecords
 
@@ -34,6 +34,29 @@ def check_overlaps(overlaps: str) -> None:
         ConfigError: The value is not `"refuse"`, `"mark"` or `"drop"`.
     """
     check_known(overlaps, OVERLAPS, setting="config.probe.overlaps")
+
+
+def opened_list(
+    open_list: Callable[[], PretrainingRecords], *, overlaps: str
+) -> tuple[PretrainingRecords | None, tuple[str, ...]]:
+    """Opens the list of what an encoder was pretrained on.
+
+    Args:
+        open_list: Function that opens it.
+        overlaps: Treatment of overlapping records, as for `guard`.
+
+    Returns:
+        The list, None where it cannot be read and overlaps are only marked; and the caution for that case.
+
+    Raises:
+        CheckpointError: The list is missing or damaged, and `overlaps` is not `"mark"`.
+    """
+    try:
+        return open_list(), ()
+    except CheckpointError as error:
+        if overlaps != "mark":
+            raise
+        return None, (f"Whether validation and test records were pretrained on is not known: {error}.",)
 
 
 def guard(

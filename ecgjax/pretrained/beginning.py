@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ecgjax import defaults
-from ecgjax.config import earlier, run_config
+from ecgjax.config import run_config
 from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.export.file_names import CONFIG_FILE
 from ecgjax.export.tensors import flat_tensors
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, read_pretraining_records, seen_by
 from ecgjax.model.json_file import read_json
-from ecgjax.pretrained.source import EncoderSource, open_source
+from ecgjax.pretrained.source import EncoderSource, open_source, settings_recorded
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.system.files import write_atomically
 from ecgjax.training.about import NOT_RECORDED
@@ -247,24 +246,10 @@ def _labels_of(source: EncoderSource) -> tuple[str, ...]:
                 "and so not whether it has seen labels; export it again"
             )
         try:
-            run = defaults.settings_of(earlier.translated(_nested(said)))
+            run = settings_recorded(said)
         except ConfigError as error:
             raise ConfigError(f"config.init.source={source.place}: {path}: {error}; export it again") from error
     return (*labels_looked_at(run.column_use), *answered)
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values by their paths, such as `probe.task`, as nested mappings."""
-    tree: dict[str, Any] = {}
-    for path, value in values.items():
-        *above, name = path.split(".")
-        inner = tree
-        for section in above:
-            inner = inner.setdefault(section, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"{path} is below {section}, which is no section")
-        inner[name] = value
-    return tree
 
 
 def _dataset(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class EncoderSource:
         read_preparation: Function that reads the preparation of these recordings; None where it was not recorded.
         begun_from: Statements about the encoder whose weights the training began with (`beginning.py`); None for
             random ones.
+        about: What a run's checkpoint says of itself; None for an exported model, and for a run that says nothing.
     """
 
     place: Path
@@ -69,6 +70,7 @@ class EncoderSource:
     model: Model | None = None
     read_preparation: Callable[[], Preprocessor] | None = None
     begun_from: Mapping[str, Any] | None = None
+    about: About | None = None
 
     @property
     def title(self) -> str:
@@ -87,7 +89,12 @@ class EncoderSource:
     @functools.cached_property
     def recorded(self) -> RunSettings | None:
         """Settings of the pretraining, of an exported model without paths; None where they cannot be read."""
-        return self.run or _recorded(self.training.get("settings"))
+        if self.run is not None:
+            return self.run
+        try:
+            return settings_recorded(self.training["settings"])
+        except (ConfigError, DataError, KeyError, TypeError, AttributeError):
+            return None
 
     @property
     def known_sets(self) -> tuple[KnownSet, ...]:
@@ -231,6 +238,7 @@ def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource
         run=settings,
         read_preparation=None if about is None else functools.partial(_preparation, path, about),
         begun_from=None if about is None else about.get("begun_from"),
+        about=about,
     )
 
 
@@ -243,23 +251,25 @@ def _preparation(path: Path, about: About) -> Preprocessor:
     return read_preprocessor(path / ABOUT_FILE, preprocessor(about))
 
 
-def _recorded(leaves: object) -> RunSettings | None:
-    """Returns settings from values by their paths in a config; None where there are none, or of another version."""
-    if not isinstance(leaves, Mapping):
-        return None
+def settings_recorded(leaves: Mapping[str, Any]) -> RunSettings:
+    """Returns the settings that an exported model keeps of its training.
+
+    Args:
+        leaves: Values by their paths in a config, such as `probe.task`.
+
+    Raises:
+        ConfigError: They are of another version, or a path leads below what is no section.
+    """
     tree: dict[str, Any] = {}
-    for name, value in leaves.items():
-        *above, leaf = str(name).split(".")
+    for path, value in leaves.items():
+        *above, name = path.split(".")
         inner = tree
         for section in above:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
-                return None
-        inner[leaf] = tuple(value) if isinstance(value, list) else value
-    try:
-        return defaults.settings_of(earlier.translated(tree))
-    except (ConfigError, DataError, TypeError, AttributeError):
-        return None
+                raise ConfigError(f"{path} is below {section}, which is no section")
+        inner[name] = tuple(value) if isinstance(value, list) else value
+    return defaults.settings_of(earlier.translated(tree))
 
 
 def _of_export(path: Path, *, step: int | None, layer: str | None) -> EncoderSource:

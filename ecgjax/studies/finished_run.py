@@ -21,7 +21,7 @@ from ecgjax.data.row_metadata import labels_looked_at
 from ecgjax.data.settings import DataSettings
 from ecgjax.defaults import RunSettings
 from ecgjax.encoders.settings import EncoderSettings
-from ecgjax.errors import CheckpointError, ConfigError
+from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
 from ecgjax.leakage import guard
 from ecgjax.pretrained.source import chosen_place, known_sets_of_run, settings_of_source
@@ -231,13 +231,8 @@ def guarded(
         # Without a list there is no more to compare than data sets and folds.
         found = (*_seen_folds(None if own is None else own.data, data, recordings, encoder), not_listed)
     else:
-        try:
-            trained_on = encoder.trained_on()
-        except CheckpointError as error:
-            if overlaps != "mark":
-                raise
-            found = (f"Whether validation and test records were pretrained on is not known: {error}.",)
-        else:
+        trained_on, found = guard.opened_list(encoder.trained_on, overlaps=overlaps)
+        if trained_on is not None:
             directories = [*(own.data.directories if own else ()), *pretraining_data]
             recordings, found = guard.guard(recordings, trained_on, records, overlaps=overlaps, directories=directories)
     labels = (_LABELS_UNKNOWN,) if own is None else guard.labelled(labels_looked_at(own.column_use))

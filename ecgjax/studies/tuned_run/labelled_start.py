@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ecgjax.data.groups import check_groups
 from ecgjax.data.labels import ProbeData, probe_data
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import labels_looked_at
-from ecgjax.errors import CheckpointError, ConfigError
+from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.finetuning import trainer
 from ecgjax.finetuning.settings import FineTuningSettings
@@ -44,12 +44,15 @@ class LabelledStart:
         source: Pretrained encoder.
         recordings: Recordings of the run, opened and divided.
         data: Labelled records of the task.
+        seen: List of the records that the encoder was pretrained on; None where none came with it, or where it is
+            damaged and overlaps are only marked.
         cautions: Sentences that a reader of the results must know.
     """
 
     source: EncoderSource
     recordings: Recordings
     data: ProbeData
+    seen: PretrainingRecords | None
     cautions: tuple[str, ...]
 
     @property
@@ -87,14 +90,14 @@ def open_start(settings: FineTuningSettings) -> LabelledStart:
     source = _opened(settings)
     unknown = check_signals(source, recordings, directory=settings.data.dir)
     judged = np.concatenate([data.val.records, data.test.records])
-    recordings, found = _guarded(settings, source, recordings, judged)
+    recordings, seen, found = _guarded(settings, source, recordings, judged)
     # The labels are taken again, because records may have been dropped.
     data = labelled(recordings.index, recordings.split)
     few = check_answerable(data, recordings.index)
     data, left_out = check_trainable(data, batch_size=settings.training.batch_size)
     simulated = (SIMULATED,) if source.simulated or recordings.simulated else ()
     cautions = (*simulated, *unknown, *found, *left_out, *few)
-    return LabelledStart(source=source, recordings=recordings, data=data, cautions=cautions)
+    return LabelledStart(source=source, recordings=recordings, data=data, seen=seen, cautions=cautions)
 
 
 def _opened(settings: FineTuningSettings) -> EncoderSource:
@@ -161,9 +164,17 @@ def check_signals(source: EncoderSource, recordings: Recordings, *, directory: s
     return ()
 
 
+class _Guarded(NamedTuple):
+    """Recordings without what an encoder has seen of them, what is known of that, and what a reader must know."""
+
+    recordings: Recordings
+    seen: PretrainingRecords | None
+    cautions: tuple[str, ...]
+
+
 def _guarded(
     settings: FineTuningSettings, source: EncoderSource, recordings: Recordings, records: np.ndarray
-) -> tuple[Recordings, tuple[str, ...]]:
+) -> _Guarded:
     """Refuses, drops or marks validation and test records that the encoder was pretrained on.
 
     Args:
@@ -172,29 +183,23 @@ def _guarded(
         recordings: Recordings of the run.
         records: Validation and test records, `int64[n]`.
     """
-    directories = [] if source.run is None else [each.strip() for each in source.run.data.dir.split(",")]
-    found: tuple[str, ...]
-    if source.encoder.trained_on is None:
-        listed = guard.not_listed("the encoder", among="the validation and test records")
-        found = (_NOT_WITH_EXPORT if source.run is None else listed,)
-    else:
-        try:
-            trained_on = source.encoder.trained_on()
-        except CheckpointError as error:
-            if settings.overlaps != "mark":
-                raise
-            found = (f"Whether validation and test records were pretrained on is not known: {error}.",)
-        else:
-            recordings, found = guard.guard(
-                recordings,
-                trained_on,
-                records,
-                overlaps=settings.overlaps,
-                directories=directories,
-                leaf="config.overlaps",
-            )
+    seen: PretrainingRecords | None = None
+    found: tuple[str, ...] = (_NOT_WITH_EXPORT,)
+    if source.encoder.trained_on is not None:
+        seen, found = guard.opened_list(source.encoder.trained_on, overlaps=settings.overlaps)
+    elif source.run is not None:
+        found = (guard.not_listed("the encoder", among="the validation and test records"),)
+    if seen is not None:
+        recordings, found = guard.guard(
+            recordings,
+            seen,
+            records,
+            overlaps=settings.overlaps,
+            directories=source.directories,
+            leaf="config.overlaps",
+        )
     looked_at = () if source.run is None else labels_looked_at(source.run.column_use)
-    return recordings, (*found, *guard.unlinked(recordings), *guard.labelled(looked_at))
+    return _Guarded(recordings, seen, (*found, *guard.unlinked(recordings), *guard.labelled(looked_at)))
 
 
 def source_of(start: LabelledStart) -> dict[str, object]:
@@ -221,10 +226,6 @@ def records_seen(start: LabelledStart, *, run: str) -> PretrainingRecords:
         start: Encoder and labelled recordings of the run.
         run: Fingerprint of the run.
     """
-    source, data, listed = start.source, start.data, None
-    if source.encoder.trained_on is not None:
-        # Where the list is damaged and the run goes on all the same, the source is named as one without a list.
-        with contextlib.suppress(CheckpointError):
-            listed = source.encoder.trained_on()
+    data = start.data
     own = np.union1d(data.train.records, data.val.records)
-    return pretraining_records(start.recordings, own, run=run).after(seen_by(listed, name=source.title))
+    return pretraining_records(start.recordings, own, run=run).after(seen_by(start.seen, name=start.source.title))

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 
-from ecgjax.config import run_config
 from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.features.frozen_encoder import Encoder
 from ecgjax.export.evaluations import Evaluation
@@ -21,7 +20,6 @@ from ecgjax.finetuning.answering_head import AnsweringHead, Head
 from ecgjax.model.json_file import read_json
 from ecgjax.pretrained.source import EncoderSource
 from ecgjax.training.about import About
-from ecgjax.training.checkpoint import Checkpoints
 
 #: Form of the model's function → package that it is written with, which is installed by an extra.
 _WRITTEN_WITH = {"onnx": "onnx", "stablehlo": "flatbuffers"}
@@ -32,23 +30,10 @@ def model_folder(workdir: str | Path) -> Path:
     return Path(workdir) / "model"
 
 
-def told_of(source: EncoderSource) -> About | None:
-    """Returns what the pretraining of a run says of itself; None for an exported model, and where it says nothing.
-
-    Every process must call it, because opening checkpoints waits for all of them.
-    """
-    if source.run is None:
-        return None
-    with Checkpoints(run_config.checkpoint_dir(source.place), read_only=True) as checkpoints:
-        told: About | None = checkpoints.metadata(source.encoder.step).get("about")
-        return told
-
-
 def write_tuned_model(
     out: Path,
     *,
     source: EncoderSource,
-    told: About | None,
     encoder: Encoder,
     head: Head,
     answering: AnsweringHead,
@@ -61,7 +46,6 @@ def write_tuned_model(
     Args:
         out: Folder to write.
         source: Pretrained encoder that training began at.
-        told: Value of `told_of` for it.
         encoder: Encoder after the training, with the statistics that its outputs are computed with.
         head: Head after the training.
         answering: Question of the head, and how its outputs become answers.
@@ -76,7 +60,7 @@ def write_tuned_model(
     statistics = "running" if jax.tree.leaves(encoder.split.stats) else "none"
     write_answering_model(
         out,
-        run=_trained_run(source, told, encoder, about, statistics=statistics),
+        run=_trained_run(source, encoder, about, statistics=statistics),
         head=head,
         about=answering,
         evaluations=[evaluation],
@@ -86,16 +70,14 @@ def write_tuned_model(
     return tuple(name for name in _WRITTEN_WITH if name not in formats)
 
 
-def _trained_run(
-    source: EncoderSource, told: About | None, encoder: Encoder, about: About, *, statistics: str
-) -> TrainedRun:
+def _trained_run(source: EncoderSource, encoder: Encoder, about: About, *, statistics: str) -> TrainedRun:
     """Returns encoder and pretraining in the form in which they are exported.
 
     Where a source does not say how recordings were prepared or what it was trained on, as runs of before did not, the
     training with labels does.
     """
     if source.run is not None:
-        return TrainedRun(settings=source.run, encoder=encoder, statistics=statistics, about=told or about)
+        return TrainedRun(settings=source.run, encoder=encoder, statistics=statistics, about=source.about or about)
     training: Mapping[str, Any] = read_json(source.place / CONFIG_FILE)["training"]
     recipes = {each["name"]: each["recipe"] for each in about["data"]}
     recipe = next(iter(recipes.values()))
