@@ -36,7 +36,8 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.supervision import Supervision
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.training import device_mesh
-from ecgjax.training.checkpoint import Best, Checkpoints, best_by
+from ecgjax.training.best_checkpoint import Best, best_by
+from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import EVALUATION_DUE
 from ecgjax.training.steps import Batch, TrainState, Weights
 

@@ -17,7 +17,7 @@ import functools
 import gc
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -28,15 +28,15 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
 from data_pipelines.system.visible_text import visible
-from ecgjax.errors import CheckpointError, ConfigError
+from ecgjax.errors import CheckpointError
 from ecgjax.processes.joint_answers import any_process, of_first_process
 from ecgjax.system.files import free_name
 from ecgjax.system.machine_faults import cause_of, remedy_of, shortened
 from ecgjax.system.terminal import warn
+from ecgjax.training.best_checkpoint import Best, KeepBest
 from ecgjax.training.checkpoint_faults import fault_of
 from ecgjax.training.leaf_digests import describe, named_leaves
 from ecgjax.training.orbax_noise import silence_orbax
-from ecgjax.training.settings import CheckpointSettings
 
 PyTree = Any
 
@@ -51,60 +51,6 @@ _ASIDE = "damaged"
 
 #: Times that a reader looks again, where the run that it reads removes the checkpoint which it is about to take.
 _LOOKS = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Best:
-    """The measure by which a checkpoint is the best of a run.
-
-    Attributes:
-        metric: Full name of a metric of the evaluation, such as `eval/loss`.
-        mode: `"min"` where less is better, `"max"` where more is.
-    """
-
-    metric: str
-    mode: str
-
-    def check(self, metrics: Collection[str]) -> None:
-        """Raises a `ConfigError` where the metric is not among those of the evaluation, given by their full names."""
-        if self.metric not in metrics:
-            raise ConfigError(
-                f"config.checkpoint.best={self.metric!r} is no metric of the evaluation; there are: "
-                f"{', '.join(sorted(metrics))}"
-            )
-
-    def value(self, evaluation: Mapping[str, float | None]) -> float:
-        """Returns the metric's value; NaN where it is not finite.
-
-        Raises:
-            ConfigError: The evaluation has no such metric.
-        """
-        self.check(evaluation)
-        value = evaluation[self.metric]
-        return math.nan if value is None or not math.isfinite(value) else value
-
-    def best_of(self, values: Iterable[float]) -> float:
-        """Returns the best of some values."""
-        return min(values) if self.mode == "min" else max(values)
-
-
-def best_by(settings: CheckpointSettings) -> Best | None:
-    """Returns the measure that `config.checkpoint` names, or None where it names none.
-
-    Args:
-        settings: Settings of the checkpoints.
-
-    Raises:
-        ConfigError: The measure is no metric of an evaluation.
-    """
-    if not settings.best:
-        return None
-    if not settings.best.startswith("eval/"):
-        raise ConfigError(
-            f"config.checkpoint.best={settings.best!r} must be a metric of the evaluation, such as eval/loss; "
-            "docs/running.md has all, each under eval/"
-        )
-    return Best(metric=settings.best, mode=settings.best_mode)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,7 +111,7 @@ class Checkpoints:
         if keep_every is not None:
             policies.append(_Preserve.EveryNSteps(keep_every))
         if best is not None:
-            policies.append(_KeepBest(self._best_of))
+            policies.append(KeepBest(self._best_of))
         self._policy = _Preserve.AnyPreservationPolicy(policies)
         if read_only and not self.directory.is_dir():
             raise CheckpointError(f"there are no checkpoints in {self.directory}: no such directory")
@@ -611,22 +557,6 @@ class _SoundSteps(ocp.path.step.NameFormat[Any]):
     def find_step(self, base_path: Any, step: int) -> Any:
         """Returns Orbax's description of the checkpoint of a step."""
         return self._names.find_step(base_path, step)
-
-
-class _KeepBest:
-    """Orbax's policy that keeps the best checkpoint.
-
-    Args:
-        best_of: Function from steps to the best of them, or None.
-    """
-
-    def __init__(self, best_of: Callable[[Sequence[int]], int | None]):
-        self._best_of = best_of
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
-        """Returns which checkpoints are kept."""
-        best = self._best_of([checkpoint.step for checkpoint in checkpoints])
-        return [checkpoint.step == best for checkpoint in checkpoints]
 
 
 def _steps_in(directory: Path) -> list[int]:

@@ -33,7 +33,8 @@ from ecgjax.leakage.trained_on import (
 from ecgjax.optim import Extension
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
-from ecgjax.training.checkpoint import Best, Checkpoints, best_by
+from ecgjax.training.best_checkpoint import Best, best_by
+from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.training.resumption import refuse_changes
 from ecgjax.training.settings import DurationSettings, PretrainingSettings

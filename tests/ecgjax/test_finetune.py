@@ -17,7 +17,6 @@ from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
-from ecgjax.evaluation.models.answers import load_archive
 from ecgjax.evaluation.results import Key, read_results
 from ecgjax.export.model_folder import export_run
 from ecgjax.finetuning import run as finetuning_run
@@ -30,12 +29,12 @@ from ecgjax.pretrained.beginning import open_beginning
 from ecgjax.pretrained.source import open_source
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import config_of, read
-from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.studies.tuned_run import tuned_model
 from ecgjax.studies.tuned_run.labelled_start import check_signals, open_start
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.run_log.metrics_file import read_metrics
+from tests.support.finished_runs import computed, last_of_fine_tuning, predictions
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.stopping import stop_at
 from tests.support.storage_faults import damage, largest_file
@@ -97,36 +96,18 @@ def whole(config, tmp_path_factory):
     return workdir
 
 
-def predictions(workdir):
-    return load_archive(workdir / PREDICTIONS_FILE, lambda words, arrays: arrays)
-
-
-def final(workdir):
-    """Step, metadata and leaves of the last checkpoint, whatever its structure."""
-    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        step = checkpoints.latest_step()
-        return step, checkpoints.metadata(step)["looks"], checkpoints._custom(step)["leaves"]
-
-
-def computed(workdir):
-    return [
-        {name: value for name, value in line.items() if name.startswith(("step", "train/", "eval/"))}
-        for line in read_metrics(workdir)
-    ]
-
-
 def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch):
     workdir = tmp_path / "stopped"
     for start, stop in ((0, 1), (1, 7)):
         with monkeypatch.context() as patch:
             stop_at(patch, stop, start=start)
             assert not finetune.finetune(config(**ALL), workdir, progress=False)
-        assert final(workdir)[0] == stop
+        assert last_of_fine_tuning(workdir)[0] == stop
         assert not (workdir / "results.json").exists()
     assert finetune.finetune(config(**ALL), workdir, progress=False)
     # Of every leaf, that of the optimiser, the average and the best weights too, a checkpoint has the digest.
-    assert final(workdir) == final(whole)
-    assert {"best", "ema_params_encoder", "opt_state"} <= set(final(whole)[2])
+    assert last_of_fine_tuning(workdir) == last_of_fine_tuning(whole)
+    assert {"best", "ema_params_encoder", "opt_state"} <= set(last_of_fine_tuning(whole)[2])
     assert computed(workdir) == computed(whole)
     for name, values in predictions(whole).items():
         np.testing.assert_array_equal(predictions(workdir)[name], values, err_msg=name)
@@ -150,7 +131,7 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bit(config, whole, tmp_path, mo
     assert "/9 is damaged: " in told
     assert "/8 is damaged: " in told
     assert {"8.damaged", "9.damaged"} <= {path.name for path in checkpoints.iterdir()}
-    assert final(workdir) == final(whole)
+    assert last_of_fine_tuning(workdir) == last_of_fine_tuning(whole)
     assert computed(workdir) == computed(whole)
 
 
@@ -341,10 +322,10 @@ def test_training_ends_where_validation_no_longer_improves_and_stays_ended(confi
     monkeypatch.setattr(kind, "value", lambda *args, **kwargs: next(looks))
     changes = {"training__steps": 60, "training__patience": 2}
     assert finetune.finetune(config(**changes), tmp_path, progress=False)
-    step, stored, _ = final(tmp_path)
+    step, stored, _ = last_of_fine_tuning(tmp_path)
     assert (step, stored["best"], stored["since_best"]) == (12, 6, 2)
     assert finetune.finetune(config(**changes), tmp_path, progress=False)
-    assert final(tmp_path)[0] == 12
+    assert last_of_fine_tuning(tmp_path)[0] == 12
 
 
 @pytest.mark.parametrize(

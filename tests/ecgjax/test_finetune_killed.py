@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 
 from ecgjax.config import run_config
-from ecgjax.evaluation.models.answers import load_archive
-from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
-from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.run_log.metrics_file import read_metrics
+from tests.support.finished_runs import computed, last_of_fine_tuning, predictions
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
 
@@ -68,23 +66,6 @@ def whole(flags, environment, tmp_path_factory):
     return workdir
 
 
-def final(workdir):
-    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
-        step = checkpoints.latest_step()
-        return step, checkpoints.metadata(step)["looks"], checkpoints._custom(step)["leaves"]
-
-
-def computed(workdir):
-    return [
-        {name: value for name, value in line.items() if name.startswith(("step", "train/", "eval/"))}
-        for line in read_metrics(workdir)
-    ]
-
-
-def predictions(workdir):
-    return load_archive(workdir / PREDICTIONS_FILE, lambda words, arrays: arrays)
-
-
 def test_killed_ten_times_equals_uninterrupted(flags, environment, whole, tmp_path):
     workdir, rng, killed = tmp_path / "killed", np.random.default_rng(0), 0
     while killed < KILLS:
@@ -105,7 +86,7 @@ def test_killed_ten_times_equals_uninterrupted(flags, environment, whole, tmp_pa
     process = start(flags, environment, workdir)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    assert final(workdir) == final(whole)
+    assert last_of_fine_tuning(workdir) == last_of_fine_tuning(whole)
     assert computed(workdir) == computed(whole)
     for name, values in predictions(whole).items():
         np.testing.assert_array_equal(predictions(workdir)[name], values, err_msg=name)
@@ -121,7 +102,7 @@ def test_terminated_it_saves_and_says_so(flags, environment, tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == run_config.EXIT_STOPPED, output
-    assert final(workdir)[0] >= 5
+    assert last_of_fine_tuning(workdir)[0] >= 5
     assert not (workdir / "model").exists()
 
 
@@ -130,8 +111,8 @@ def test_two_processes_train_the_run_of_one(flags, environment, whole, tmp_path)
     process = start(flags, environment, workdir, sys.executable, "-m", "launch.local", "--processes=2", "--")
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
-    step, looks, _ = final(workdir)
-    assert step == final(whole)[0]
+    step, looks, _ = last_of_fine_tuning(workdir)
+    assert step == last_of_fine_tuning(whole)[0]
     for ours, theirs in zip(computed(workdir), computed(whole), strict=True):
         assert ours.keys() == theirs.keys()
         np.testing.assert_allclose([*ours.values()], [*theirs.values()], rtol=2e-3, atol=1e-4)
@@ -139,5 +120,5 @@ def test_two_processes_train_the_run_of_one(flags, environment, whole, tmp_path)
     np.testing.assert_array_equal(told["test_records"], alone["test_records"])
     results = [json.loads((each / "results.json").read_text()) for each in (workdir, whole)]
     assert results[0]["splits"] == results[1]["splits"]
-    if looks["best"] == final(whole)[1]["best"]:
+    if looks["best"] == last_of_fine_tuning(whole)[1]["best"]:
         np.testing.assert_allclose(told["test_outputs"], alone["test_outputs"], rtol=1e-2, atol=1e-3)

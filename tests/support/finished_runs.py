@@ -3,8 +3,11 @@
 from ecgjax import defaults
 from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
+from ecgjax.evaluation.models.answers import load_archive
 from ecgjax.optim import create
+from ecgjax.studies.one_task.fine_tuned import PREDICTIONS_FILE
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.run_log.metrics_file import read_metrics
 from ecgjax.training.steps import init_state
 
 
@@ -18,3 +21,23 @@ def final_state(workdir):
     template = init_state(params, stats, optimizer, ema=settings.optimizer.ema_decay is not None).parts()
     with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
         return checkpoints.restore(template)
+
+
+def last_of_fine_tuning(workdir):
+    """Returns step, looks and leaves of the last checkpoint of a fine-tuning run, whatever its structure."""
+    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        step = checkpoints.latest_step()
+        return step, checkpoints.metadata(step)["looks"], checkpoints._custom(step)["leaves"]
+
+
+def computed(workdir):
+    """Returns the lines of a run's metrics without what depends on the clock."""
+    return [
+        {name: value for name, value in line.items() if name.startswith(("step", "train/", "eval/"))}
+        for line in read_metrics(workdir)
+    ]
+
+
+def predictions(workdir):
+    """Returns the arrays of the predictions that a fine-tuning run has left."""
+    return load_archive(workdir / PREDICTIONS_FILE, lambda words, arrays: arrays)

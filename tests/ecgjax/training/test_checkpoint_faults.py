@@ -14,7 +14,8 @@ import pytest
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.processes import joint_answers
 from ecgjax.training import checkpoint
-from ecgjax.training.checkpoint import EVALUATION, Best, Checkpoints, latest_saved
+from ecgjax.training.best_checkpoint import Best
+from ecgjax.training.checkpoint import EVALUATION, Checkpoints, latest_saved
 from ecgjax.training.checkpoint_faults import METADATA_FILE, fault_of
 from tests.support.storage_faults import damage, largest_file, no_file_beyond, small_disk
 

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 from ecgjax.training import save_schedule
-from ecgjax.training.checkpoint import Best, Checkpoints
+from ecgjax.training.best_checkpoint import Best
+from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 from tests.ecgjax.training.test_loop import State, train
