@@ -12,7 +12,7 @@ from data_pipelines.system import stop_signals
 def run_child(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
     """Runs a command to its end and returns its exit status.
 
-    A signal that asks this process to stop is passed on to the child, which saves its state; the status is then that of
+    Every signal that asks this process to stop is passed on to the child, which saves its state; the status is then that of
     a command which was stopped (`stop_signals.status`), whatever the child ended with.
 
     Args:
@@ -32,7 +32,7 @@ def run_child(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
             def pass_on(heard: signal.Signals) -> None:
                 child.send_signal(heard)
 
-            take_back = stop_signals.when_heard(pass_on)
+            take_back = stop_signals.when_heard(pass_on, every=True)
             try:
                 if (heard := stop_signals.heard()) is not None:  # It came while the child was being started.
                     pass_on(heard)

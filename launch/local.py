@@ -9,6 +9,7 @@ SIGTERM, SIGUSR1 and SIGINT reach all processes, so that they save and leave tog
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from types import FrameType
 from typing import IO
 
 from absl import flags
@@ -41,6 +41,8 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
     reads. When one fails, the others would wait for it in a collective for minutes, so that they are killed after
     `grace_s`.
 
+    Signals that ask this process to stop are passed on, and end it only when its processes have saved and left.
+
     Args:
         command: Program and its arguments.
         processes: Number of processes.
@@ -48,6 +50,9 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
 
     Returns:
         0 where all succeeded, otherwise the status of the first that failed (128 + signal where a signal ended it).
+
+    Raises:
+        Stopped: A signal was heard before the first process was started.
     """
     coordinator = f"127.0.0.1:{_free_port()}"
     environment = {
@@ -59,45 +64,52 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
         "JAX_COORDINATOR_BIND_ADDRESS": coordinator,  # By default JAX listens on all interfaces.
     }
     running: list[subprocess.Popen[str]] = []
-    asked: list[signal.Signals] = []
-
-    def forward(number: int, _: FrameType | None) -> None:
-        asked.append(signal.Signals(number))
-        for process in running:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    # The handlers are set before the first process starts, so that no signal is missed.
-    previous = {number: signal.signal(number, forward) for number in stop_signals.SIGNALS}
     readers: list[threading.Thread] = []
-    try:
+    asked: list[signal.Signals] = []
+    lock = threading.Lock()  # A process that is being started when a signal comes gets it too.
+
+    def pass_on(heard: signal.Signals) -> None:
+        with lock:
+            asked.append(heard)
+            for process in running:
+                process.send_signal(heard)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(stop_signals.when_heard(pass_on, every=True))
+        stack.enter_context(stop_signals.taken_over())
+        stack.callback(_end, running, readers)
         for index in range(processes):
-            process = subprocess.Popen(
-                list(command),
-                env={**environment, "ECGJAX_PROCESS_ID": str(index)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,  # A Ctrl-C then reaches the process once, through `forward`.
-            )
-            running.append(process)
+            with lock:
+                process = subprocess.Popen(
+                    list(command),
+                    env={**environment, "ECGJAX_PROCESS_ID": str(index)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,  # A Ctrl-C then reaches the process once, through `pass_on`.
+                )
+                running.append(process)
+                if asked:
+                    process.send_signal(asked[0])
             readers.append(threading.Thread(target=_relay, args=(index, process.stdout), daemon=True))
             readers[-1].start()
         status = _wait(running, grace_s)
         # A process may be ended by the signal itself, before the first line of its command.
         return int(stop_signals.status_of(asked[0])) if asked and status == 128 + asked[0] else status
-    finally:
-        for process in running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # This also kills what the process has started.
-            process.wait()
-        for reader, process in zip(readers, running, strict=True):
-            reader.join()
-            if process.stdout is not None:
-                process.stdout.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+
+def _end(running: Sequence[subprocess.Popen[str]], readers: Sequence[threading.Thread]) -> None:
+    """Kills what still runs, with all that it has started, and waits until everything printed is passed on."""
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for reader in readers:
+        reader.join()
+    for process in running:
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _wait(running: Sequence[subprocess.Popen[str]], grace_s: float) -> int:

@@ -55,6 +55,7 @@ class _Ears:
         self.told = threading.Event()
         self.counts: Counter[int] = Counter()
         self.hooks: list[Callable[[signal.Signals], None]] = []
+        self.hooks_of_all: list[Callable[[signal.Signals], None]] = []
         self.pipe: tuple[int, int] | None = None
 
     def handle(self, number: int, _: FrameType | None) -> None:
@@ -73,11 +74,13 @@ class _Ears:
 
     def hear(self, heard: signal.Signals) -> None:
         self.counts[heard] += 1
-        if self.first is None:
+        before = self.first
+        if before is None:
             self.first_at, self.first = time.monotonic(), heard
-            for hook in self.hooks:
-                with contextlib.suppress(Exception):  # The process stops even where others cannot be told.
-                    hook(heard)
+        for hook in (*self.hooks_of_all, *(self.hooks if before is None else ())):
+            with contextlib.suppress(Exception):  # The process stops even where others cannot be told.
+                hook(heard)
+        if before is None:
             if self.taken:
                 say(f"{heard.name}: the run stops at the end of the step under way, and saves its state")
             else:
@@ -90,7 +93,7 @@ class _Ears:
             say("SIGINT for the third time: leaving at once; a save under way is dropped, earlier ones stay")
             os._exit(ExitStatus.INTERRUPTED)
         else:
-            say(f"{heard.name}: already stopping since {self.first.name}; the save is waited for")
+            say(f"{heard.name}: already stopping since {before.name}; the save is waited for")
 
     def insist(self, heard: signal.Signals) -> None:
         """Ends the process where its main thread has not done so."""
@@ -158,6 +161,7 @@ def _forget() -> None:
     if _EARS.previous:
         ignore()
     _EARS.hooks.clear()
+    _EARS.hooks_of_all.clear()
     _EARS.pipe = None
     _unblock()
 
@@ -194,10 +198,16 @@ def is_taken_over() -> bool:
     return _EARS.taken
 
 
-def when_heard(hook: Callable[[signal.Signals], None]) -> Callable[[], None]:
-    """Has a function called with the first signal, in another thread; returns a function that takes this back."""
-    _EARS.hooks.append(hook)
-    return lambda: _EARS.hooks.remove(hook) if hook in _EARS.hooks else None
+def when_heard(hook: Callable[[signal.Signals], None], *, every: bool = False) -> Callable[[], None]:
+    """Has a function called with a signal, in another thread; returns a function that takes this back.
+
+    Args:
+        hook: Function of the signal.
+        every: Whether it is called with every signal, and not with the first alone.
+    """
+    hooks = _EARS.hooks_of_all if every else _EARS.hooks
+    hooks.append(hook)
+    return lambda: hooks.remove(hook) if hook in hooks else None
 
 
 def status_of(stopped_by: signal.Signals) -> ExitStatus:

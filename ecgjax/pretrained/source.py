@@ -176,7 +176,8 @@ def is_export(place: str | Path) -> bool:
         ConfigError: Its configuration is no JSON object.
     """
     config = Path(place) / CONFIG_FILE
-    return config.is_file() and read_json(config).get("format") == FORMAT
+    # A folder that cannot be entered is told by whoever opens it, as a run or as an exported model.
+    return os.path.isfile(config) and read_json(config).get("format") == FORMAT
 
 
 def settings_of_source(place: str | Path) -> RunSettings:

@@ -17,6 +17,7 @@ from data_pipelines.command import EXIT_USER_ERROR
 from data_pipelines.packing.packed_copy import pack
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.storage.store import open_store
+from data_pipelines.system import stop_signals
 from ecgjax.config import run_config
 from ecgjax.training import device_mesh
 from ecgjax.training.run_log.metrics_file import read_metrics
@@ -80,6 +81,31 @@ def test_sigterm_reaches_every_process():
         assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 75
+
+
+def test_processes_get_the_time_that_their_save_takes_and_every_further_signal(tmp_path):
+    # Longer than a command gets to end that has nothing of its own to save.
+    takes = stop_signals.GRACE_S + 2
+    code = (
+        "import os, pathlib, signal, sys, time\n"
+        "heard = []\n"
+        "for number in (signal.SIGTERM, signal.SIGUSR1): signal.signal(number, lambda n, _: heard.append(n))\n"
+        "print('ready', flush=True)\n"
+        "while not heard: time.sleep(.01)\n"
+        f"end = time.monotonic() + {takes}\n"
+        "while time.monotonic() < end: time.sleep(.01)\n"
+        f"pathlib.Path({str(tmp_path)!r}, os.environ['ECGJAX_PROCESS_ID']).write_text(str([int(n) for n in heard]))\n"
+        "sys.exit(75)"
+    )
+    process = subprocess.Popen(launcher(*python(code)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=60) == 75
+    expected = str([int(signal.SIGTERM), int(signal.SIGUSR1)])
+    assert [(tmp_path / number).read_text() for number in "01"] == [expected, expected]
 
 
 def test_a_command_is_needed():
