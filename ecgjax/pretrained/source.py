@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def is_run(place: str | Path) -> bool:
         ConfigError: Its configuration is no JSON object.
     """
     path, config = Path(place), Path(place) / CONFIG_FILE
-    return run_config.checkpoint_dir(path).is_dir() or (config.is_file() and is_of_a_run(config))
+    return os.path.isdir(run_config.checkpoint_dir(path)) or (os.path.isfile(config) and is_of_a_run(config))
 
 
 def _of_run(path: Path, *, step: int | None, layer: str | None) -> EncoderSource:

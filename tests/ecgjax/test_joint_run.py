@@ -17,6 +17,7 @@ from ecgjax.config import run_config
 from ecgjax.data.groups import group_columns
 from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import CheckpointError, ConfigError
+from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.models.answers import Answers
@@ -142,7 +143,7 @@ def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest
 
     monkeypatch.setattr(models.StudyModels, "answers", quick)
     monkeypatch.setattr(boosted, "_TREES", 5)
-    monkeypatch.setattr(evaluate.frozen_encoder, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
+    monkeypatch.setattr(frozen_encoder, "recalibrate_batch_norm", lambda encoder, read, **arguments: encoder)
     encoder = load_encoder(runs[0])
     assert encoder.pretrained_on == tuple(dataset.fingerprint for dataset in datasets)
     settings = defaults.settings_of_run(runs[0])

@@ -208,7 +208,7 @@ _MAKERS: dict[str, Callable[[Path, Make], None]] = {
     "locked": _folder(0),
     "ecgs": _recordings,
     "data": lambda path, make: _simulate(path, patients=_PATIENTS, seed=0, rate_hz=_RATE_HZ),
-    "other": lambda path, make: _simulate(path, patients=5, seed=1, rate_hz=2 * _RATE_HZ),
+    "other": lambda path, make: _simulate(path, patients=40, seed=1, rate_hz=2 * _RATE_HZ),
     "few": lambda path, make: _simulate(path, patients=3, seed=2, rate_hz=_RATE_HZ),
     "damaged": _of_data(_halve(CARD_FILE)),
     "damaged_digests": _of_data(_with_text(DIGESTS_FILE, "no digests\n")),

@@ -291,6 +291,7 @@ _OF_A_RUN = (
     ("--workdir={bare_config}", "bare_config"),
     ("--workdir={no_config}", "no_config"),
     ("--workdir={locked}", "locked"),
+    ("--model={locked} --dataset={data} --task=age_years --out=new", "locked"),
     ("--workdir='\udcff'", "\\xff"),
     ("--workdir={run} --nonsense=1", "nonsense"),
     ("--workdir={run} surplus", "surplus"),
@@ -410,7 +411,7 @@ LABEL_EFFICIENCY = (
 )
 
 _FINETUNE = (
-    "--config.init.source={run} --config.data.dir={data} --task='lvef<40' --workdir=new --config.overlaps=mark "
+    "--config.init.source={run} --config.data.dir={data} --task='lvef<60' --workdir=new --config.overlaps=mark "
     "--config.training.steps=1 --config.training.batch_size=4"
 )
 
@@ -419,26 +420,27 @@ FINETUNE = (
     ("", "--workdir"),
     ("--workdir=new", "--config.init.source"),
     ("--workdir= --config.init.source={run}", "--workdir"),
-    ("--config.init.source={run} --task='lvef<40' --workdir=new", "config.data.dir"),
+    ("--config.init.source={run} --task='lvef<60' --workdir=new", "config.data.dir"),
     ("--config.init.source={run} --config.data.dir={data} --workdir=new", "--task"),
-    ("--config.init.source={run} --config.data.dir=nowhere --task='lvef<40' --workdir=new", "nowhere"),
-    ("--config.init.source={run} --config.data.dir={damaged} --task='lvef<40' --workdir=new", "damaged"),
-    ("--config.init.source={run} --config.data.dir={other} --task='lvef<40' --workdir=new", "Hz", "prepared"),
-    ("--config.init.source={run} --config.data.dir={data},{data} --task='lvef<40' --workdir=new", "data"),
-    ("--config.init.source= --config.data.dir={data} --task='lvef<40' --workdir=new", "--config.init.source"),
-    ("--config.init.source=nowhere --config.data.dir={data} --task='lvef<40' --workdir=new", "nowhere"),
-    ("--config.init.source={empty} --config.data.dir={data} --task='lvef<40' --workdir=new", "empty"),
-    ("--config.init.source={data} --config.data.dir={data} --task='lvef<40' --workdir=new", "data"),
-    ("--config.init.source={half_config} --config.data.dir={data} --task='lvef<40' --workdir=new", "half_config"),
+    ("--config.init.source={run} --config.data.dir=nowhere --task='lvef<60' --workdir=new", "nowhere"),
+    ("--config.init.source={run} --config.data.dir={damaged} --task='lvef<60' --workdir=new", "damaged"),
+    ("--config.init.source={run} --config.data.dir={other} --task='lvef<60' --workdir=new", "Hz", "prepared"),
+    ("--config.init.source={run} --config.data.dir={data},{data} --task='lvef<60' --workdir=new", "data"),
+    ("--config.init.source= --config.data.dir={data} --task='lvef<60' --workdir=new", "--config.init.source"),
+    ("--config.init.source=nowhere --config.data.dir={data} --task='lvef<60' --workdir=new", "nowhere"),
+    ("--config.init.source={locked} --config.data.dir={data} --task='lvef<60' --workdir=new", "locked"),
+    ("--config.init.source={empty} --config.data.dir={data} --task='lvef<60' --workdir=new", "empty"),
+    ("--config.init.source={data} --config.data.dir={data} --task='lvef<60' --workdir=new", "data"),
+    ("--config.init.source={half_config} --config.data.dir={data} --task='lvef<60' --workdir=new", "half_config"),
     (
-        "--config.init.source={damaged_checkpoints} --config.data.dir={data} --task='lvef<40' --workdir=new",
+        "--config.init.source={damaged_checkpoints} --config.data.dir={data} --task='lvef<60' --workdir=new",
         "checkpoint",
     ),
     ("--config=simclr --config.data.dir={data} --workdir=new", "config"),
     ("--config=finetune:prob --config.data.dir={data} --workdir=new", "prob", "probe"),
     ("--config=finetnue --config.data.dir={data} --workdir=new", "finetnue", "finetune"),
-    ("--config.init.source={run} --config.data.dir={data} --task='lvef<40' --workdir={run}", "pretraining run"),
-    ("--config.init.source={run} --config.data.dir={data} --task='lvef<40' --workdir={file}", "file.txt"),
+    ("--config.init.source={run} --config.data.dir={data} --task='lvef<60' --workdir={run}", "pretraining run"),
+    ("--config.init.source={run} --config.data.dir={data} --task='lvef<60' --workdir={file}", "file.txt"),
     (f"{_FINETUNE} --task=nonsense", "nonsense"),
     (f"{_FINETUNE} --task='lvef<'", "lvef<"),
     (f"{_FINETUNE} --task='lvef<0'", "positive"),
@@ -498,6 +500,8 @@ CROSS_VALIDATE = (
     ("--workdir={run} --dataset={data} --task='lvef<40' --out=", "--out"),
     ("--workdir=nowhere --dataset={data} --task='lvef<40' --out=new", "nowhere"),
     ("--workdir={empty} --dataset={data} --task='lvef<40' --out=new", "empty"),
+    ("--workdir={locked} --dataset={data} --task='lvef<40' --out=new", "locked"),
+    ("--model={locked} --dataset={data} --task='lvef<40' --out=new", "locked"),
     ("--workdir={half_config} --dataset={data} --task='lvef<40' --out=new", "half_config"),
     ("--workdir={no_checkpoints} --dataset={data} --task='lvef<40' --out=new", "no_checkpoints"),
     ("--workdir={run} --workdir={run} --dataset={data} --task='lvef<40' --out=new --overlaps=mark", "run"),
