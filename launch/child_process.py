@@ -12,8 +12,8 @@ from data_pipelines.system import stop_signals
 def run_child(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
     """Runs a command to its end and returns its exit status.
 
-    Every signal that asks this process to stop is passed on to the child, which saves its state; the status is then that of
-    a command which was stopped (`stop_signals.status`), whatever the child ended with.
+    Every signal that asks this process to stop is passed on to the child, which saves its state; the status is then
+    that of a command which was stopped (`stop_signals.status`), whatever the child ended with.
 
     Args:
         command: Program and its arguments.
