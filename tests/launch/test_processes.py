@@ -224,22 +224,27 @@ def assert_same_run(workdir, expected_workdir, *, steps=STEPS):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max(), err_msg=part)
 
 
+def stopped_after(step, command, workdir, environment, folder):
+    """Stops a run by SIGTERM after a step, and returns the step that it has saved."""
+    with (folder / f"{step}.log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        while not any(found >= step for found, _ in lines_of(workdir, "train/")):
+            assert process.poll() is None, log.seek(0) or log.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == run_config.EXIT_STOPPED, log.seek(0) or log.read()
+    stopped = max(found for found, _ in lines_of(workdir, "train/"))
+    assert step <= stopped < STEPS
+    return stopped
+
+
 @pytest.mark.slow
 def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environment, tmp_path):
     one, two, fewer = (tmp_path / name for name in ("one", "two", "fewer"))
     run(pretrain(dataset, one), environment)
 
     # SIGTERM reaches the launcher, the processes agree on a step, save there, and leave.
-    log = (tmp_path / "log").open("w+")
-    process = subprocess.Popen(launcher(*pretrain(dataset, two)), cwd=ROOT, env=environment, stdout=log, stderr=log)
-    with log:
-        while len(read_metrics(two)) < 4:
-            assert process.poll() is None, log.seek(0) or log.read()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == run_config.EXIT_STOPPED, log.seek(0) or log.read()
-    stopped = max(step for step, _ in lines_of(two, "train/"))
-    assert 4 <= stopped < STEPS
+    stopped = stopped_after(4, launcher(*pretrain(dataset, two)), two, environment, tmp_path)
 
     shutil.copytree(two, fewer)
     assert f"resuming from step {stopped}" in run(launcher(*pretrain(dataset, two)), environment)
@@ -250,6 +255,20 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
 
     first, expected = (lines_of(w, "train/")[1, "train/loss"] for w in (two, one))
     assert first == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_one_two_four_two_and_one_process(dataset, environment, tmp_path):
+    whole, changing = tmp_path / "whole", tmp_path / "changing"
+    run(pretrain(dataset, whole), environment)
+    stopped = 0
+    for processes in (1, 2, 4, 2):
+        command = launcher(*pretrain(dataset, changing), processes=processes)
+        before, stopped = stopped, stopped_after(stopped + 2, command, changing, environment, tmp_path)
+        resumed = f"{processes} × cpu; resuming from step {before}" if before else f"{processes} × cpu"
+        assert resumed in (tmp_path / f"{before + 2}.log").read_text()
+    assert f"1 × cpu; resuming from step {stopped}" in run(pretrain(dataset, changing), environment)
+    assert_same_run(changing, whole)
 
 
 @pytest.mark.slow
