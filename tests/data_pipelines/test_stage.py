@@ -112,6 +112,7 @@ def interrupt(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_packing_that_is_killed_goes_on_behind_its_finished_shards(copy, original, interrupt):
     _, signals = original
     interrupt(copy, second=lambda: pack(open_dataset(copy)))

@@ -278,7 +278,8 @@ def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
     np.testing.assert_allclose(ours, network.scores(signals), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("counts", [(1, 8), pytest.param((1, 2), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(1, 8), (1, 2)])
 def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts):
     settings = read(FineTuningSettings, config(training__metric__weight=1.0))
     found = {}

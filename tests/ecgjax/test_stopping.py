@@ -140,13 +140,14 @@ def test_sigterm_before_jax_is_imported_leaves_with_75(dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "number", "status", "step"),
     [
         ("evaluation-hangs@25", signal.SIGTERM, ExitStatus.STOPPED, 25),
-        pytest.param("read-hangs@7", signal.SIGUSR1, ExitStatus.STOPPED, 7, marks=pytest.mark.slow),
-        pytest.param("read-hangs@10", signal.SIGTERM, ExitStatus.STOPPED, 10, marks=pytest.mark.slow),
-        pytest.param("evaluation-hangs@25", signal.SIGINT, ExitStatus.INTERRUPTED, 25, marks=pytest.mark.slow),
+        ("read-hangs@7", signal.SIGUSR1, ExitStatus.STOPPED, 7),
+        ("read-hangs@10", signal.SIGTERM, ExitStatus.STOPPED, 10),
+        ("evaluation-hangs@25", signal.SIGINT, ExitStatus.INTERRUPTED, 25),
     ],
 )  # fmt: skip
 def test_what_hangs_hears_a_signal_and_the_run_goes_on_bit_for_bit(
@@ -267,7 +268,6 @@ OFTEN = f"--config.checkpoint.every={EVERY}"
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.slow
 def test_one_of_two_processes_killed_ten_times_ends_the_other_each_time_and_the_run_goes_on(dataset, tmp_path):
     steps, workdir, rng = 60, tmp_path / "killed", np.random.default_rng(0)
     whole = uninterrupted_run(dataset, tmp_path, processes=2, steps=steps)
@@ -293,7 +293,6 @@ def test_killed_inside_a_save_equals_uninterrupted(dataset, uninterrupted, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_thirty_kills_a_third_of_them_inside_a_save_change_no_bit(dataset, tmp_path, processes):
     assert_kills_change_no_bit(dataset, tmp_path, processes=processes, steps=200, kills_in_saves=10, other_kills=20)

@@ -88,6 +88,7 @@ def uninterrupted(datasets, source, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_features_at_step_0_are_the_sources_bit_for_bit_and_so_is_the_average(datasets, source):
     settings = defaults.settings_of(warm(datasets[1], source))
     run = prepare_run(settings, source=open_beginning(settings.init).weights)

@@ -33,6 +33,7 @@ def test_commands_and_configs_say_what_they_said():
     assert_equal({kind: recorded(kind) for kind in answers.WORDS}, words())
 
 
+@pytest.mark.slow
 def test_what_was_written_before_is_opened_and_gone_on_with():
     unexpected, _ = answers.agreed_on(open_old(RECORDED, only=("data set", "half-finished run")))
     assert not unexpected, "\n".join(unexpected[:50])

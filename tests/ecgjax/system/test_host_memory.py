@@ -64,7 +64,7 @@ for _ in range(4):
     ("module", "mode", "kept"),
     [
         ("ecgjax.label_efficiency", "command", True),
-        ("launch.ablate", "command", True),
+        pytest.param("launch.ablate", "command", True, marks=pytest.mark.slow),
         ("ecgjax.label_efficiency", "library", False),
     ],
 )
