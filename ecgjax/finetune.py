@@ -43,6 +43,7 @@ from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import RESULTS_FILE, write_results
 from ecgjax.export.config_file import without_paths
 from ecgjax.export.evaluations import Evaluation
+from ecgjax.finetuning.changes import check_allowed
 from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.run import (
     FineTuningRun,
@@ -77,9 +78,10 @@ from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, r
 from ecgjax.studies.tuned_run.tuned_model import model_folder, write_tuned_model
 from ecgjax.system.environment import describe_environment
 from ecgjax.system.terminal import say
-from ecgjax.training.about import About, about_training, exposures, write_about
+from ecgjax.training.about import About, about_training, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
+from ecgjax.training.resumption import changes
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
@@ -112,7 +114,8 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         Watchdog(workdir, settings.watchdog) as watchdog,
     ):
         newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
-        run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
+        check_allowed(run_config.names_in(settings.resume.allow))
+        changed = run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
 
         def accept() -> None:
             # A refused run must leave an earlier run's config as it was.
@@ -128,7 +131,9 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
                 encoder=labelled.source.encoder,
                 weights_digest=labelled.source.weights_digest,
             )
-        return _train(run, labelled, Path(workdir), accept=accept, watchdog=watchdog, progress=progress)
+        return _train(
+            run, labelled, Path(workdir), changed=changed, accept=accept, watchdog=watchdog, progress=progress
+        )  # fmt: skip
 
 
 def _train(
@@ -136,6 +141,7 @@ def _train(
     labelled: LabelledStart,
     workdir: Path,
     *,
+    changed: Mapping[str, tuple[Any, Any]],
     accept: Callable[[], None],
     watchdog: Watchdog,
     progress: bool,
@@ -144,7 +150,9 @@ def _train(
     about, seen = _about(run, labelled), records_seen(labelled, run=run.fingerprint)
     metadata = {
         "fingerprint": run.fingerprint,
+        "digests": dict(run.digests),
         "records": seen.digest,
+        "own_records": seen.digest,
         "datasets": list(run.recordings.fingerprints),
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
@@ -159,16 +167,20 @@ def _train(
     ) as checkpoints:
         with watchdog.start():
             restored = restore_latest(run, checkpoints, metadata)
-        accept()
         start = 0 if restored is None else int(restored.state.step)
+        if restored is not None and restored.metadata is not None:
+            before = restored.metadata
+            if told := changes(before, metadata, told=read_about(workdir), leaves=changed, step=start):
+                about["changes"] = told
+        accept()
         _announce(run, labelled, start, progress=progress)
         if first:
             seen.write(workdir)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         if restored is None:
             with watchdog.start():
-                restored = Resumption(first_state(run, progress=progress), Looks(), evaluation_due=False)
-        state, looks, evaluation_due = restored
+                restored = Resumption(first_state(run, progress=progress), Looks(), None, evaluation_due=False)
+        state, looks, _, evaluation_due = restored
         with Telemetry(
             workdir,
             total_steps=run.num_steps,

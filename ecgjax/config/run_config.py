@@ -417,11 +417,16 @@ def allowed_changes(leaves: Mapping[str, Value]) -> tuple[str, ...]:
     Raises:
         ConfigError: There is no such leaf or section.
     """
-    names = tuple(filter(None, map(str.strip, str(leaves.get("resume.allow", "")).split(","))))
+    names = names_in(str(leaves.get("resume.allow", "")))
     for name in names:
         if not any(_is_among(leaf, (name,)) for leaf in leaves):
             raise ConfigError(f"config.resume.allow={name!r} is no leaf or section of a config{meant(name, leaves)}")
     return names
+
+
+def names_in(allow: str) -> tuple[str, ...]:
+    """Returns the names in the text of `config.resume.allow`."""
+    return tuple(filter(None, map(str.strip, allow.split(","))))
 
 
 def _is_among(leaf: str, names: Sequence[str]) -> bool:

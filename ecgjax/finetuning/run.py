@@ -21,6 +21,7 @@ from jax.stages import Compiled
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.sampler import Sampler
 from ecgjax import encoders
+from ecgjax.config.run_config import names_in
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.encoders import cost
@@ -31,6 +32,7 @@ from ecgjax.evaluation.features.frozen_encoder import Encoder, recalibrate_batch
 from ecgjax.evaluation.models.answers import examples_of
 from ecgjax.evaluation.models.kinds import QuestionKind, kind_of
 from ecgjax.evaluation.models.linear import fit_linear
+from ecgjax.finetuning.changes import is_same_run
 from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.supervision import Supervision
@@ -63,6 +65,7 @@ class FineTuningRun:
         tuning: Network, loss and optimiser.
         supervision: Labels in the form in which training uses them.
         sampler: Sampler of the training records.
+        digests: Digests of parts of what decides a run beside its settings, by the names in `resumption.PARTS`.
         fingerprint: Digest of all that decides a run but its settings.
         mesh: Mesh of all devices of the run.
         state: State on the mesh, with the head at zeros; `first_state` returns the one that training begins at.
@@ -78,6 +81,7 @@ class FineTuningRun:
     tuning: FineTuning
     supervision: Supervision
     sampler: Sampler
+    digests: Mapping[str, str]
     fingerprint: str
     mesh: Mesh
     state: TrainState
@@ -201,6 +205,7 @@ def prepare_run(
         tuning=tuning,
         supervision=supervision,
         sampler=sampler,
+        digests=_digests(recordings, data, sampler, weights_digest=weights_digest),
         fingerprint=fingerprint,
         mesh=mesh,
         state=state,
@@ -249,11 +254,13 @@ class Resumption(NamedTuple):
     Attributes:
         state: State of the checkpoint.
         looks: Looks up to it.
+        metadata: Metadata of the checkpoint; None where the run begins.
         evaluation_due: Whether the look at its step is still to be done.
     """
 
     state: TrainState
     looks: Looks
+    metadata: Mapping[str, Any] | None
     evaluation_due: bool
 
 
@@ -263,15 +270,16 @@ def restore_latest(run: FineTuningRun, checkpoints: Checkpoints, metadata: Mappi
     Args:
         run: Run that begins or resumes.
         checkpoints: Checkpoints of the run's workdir.
-        metadata: Metadata that the run saves, of which the fingerprint must equal that of the checkpoint.
+        metadata: Metadata that the run saves.
 
     Raises:
         ConfigError: The checkpoint comes from other data, labels or another encoder.
         CheckpointError: All checkpoints are damaged, or the latest belongs to another model.
     """
+    allowed = names_in(run.settings.resume.allow)
 
     def accept(_: int, before: Mapping[str, Any]) -> Mapping[str, Any]:
-        if before.get("fingerprint") != metadata["fingerprint"]:
+        if not is_same_run(before, metadata, allowed=allowed):
             raise ConfigError(
                 f"{checkpoints.directory} was trained with other recordings, labels or another encoder than "
                 f"config.data.dir={run.settings.data.dir} and config.init.source={run.settings.init.source} now hold; "
@@ -285,7 +293,8 @@ def restore_latest(run: FineTuningRun, checkpoints: Checkpoints, metadata: Mappi
         return None
     weights = Weights(**latest.parts[_BEST]) if _BEST in latest.parts else None
     looks = Looks.from_json(latest.metadata["looks"], weights)
-    return Resumption(run.state.with_parts(latest.parts), looks, bool(latest.metadata.get(EVALUATION_DUE)))
+    state = run.state.with_parts(latest.parts)
+    return Resumption(state, looks, latest.metadata, bool(latest.metadata.get(EVALUATION_DUE)))
 
 
 def parts_of(state: TrainState, looks: Looks) -> dict[str, Any]:
@@ -397,11 +406,28 @@ def _abstract_batch(
 
 def _fingerprint(recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str, seed: int) -> str:
     """Returns a digest, in hexadecimal, of all that decides a run but its settings."""
-    sides = digests.of_arrays(*data.train.arrays, *data.val.arrays, *data.test.arrays)
-    parts = (
-        PIPELINE_VERSION, recordings.fingerprints, data.task.title, data.classes, sides, sampler.fingerprint(),
-        weights_digest, seed,
+    return _digest(
+        PIPELINE_VERSION, recordings.fingerprints, data.task.title, data.classes, _digest_of_sides(data),
+        sampler.fingerprint(), weights_digest, seed,
     )  # fmt: skip
+
+
+def _digests(recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str) -> dict[str, str]:
+    """Returns digests of parts of it, by the names in `resumption.PARTS`."""
+    looked_at = recordings.fingerprints, data.task.title, data.classes, _digest_of_sides(data), weights_digest
+    return {
+        "data": _digest(*looked_at),
+        "columns": "",
+        "sampling": str(sampler.fingerprint()),
+        "pipeline": str(PIPELINE_VERSION),
+    }
+
+
+def _digest_of_sides(data: ProbeData) -> str:
+    return digests.of_arrays(*data.train.arrays, *data.val.arrays, *data.test.arrays)
+
+
+def _digest(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -10,7 +10,7 @@ from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, PROBABILITY, SEED, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
-from ecgjax.training.settings import CheckpointSettings, MeshSettings
+from ecgjax.training.settings import CheckpointSettings, MeshSettings, ResumeSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class FineTuningSettings:
     mesh: MeshSettings = section(MeshSettings)
     log_every: int = leaf(10, "Steps between lines of metrics.", bound=ONE_OR_MORE)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
+    resume: ResumeSettings = section(ResumeSettings)
     watchdog: WatchdogSettings = section(WatchdogSettings)
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=between(100, 10**6))
     groups: tuple[str, ...] = leaf(

@@ -159,6 +159,10 @@ def versions() -> dict[str, str]:
     return {**{name: version(name) for name in _PACKAGES}, "python": platform.python_version()}
 
 
+#: Leaves of the batch size: of a pretraining, and of a fine-tuning.
+_BATCH_SIZES = ("batch_size", "training.batch_size")
+
+
 def exposures(about: About, step: int) -> dict[str, Any]:
     """Returns how many records were seen after a number of steps, also in epochs of the present data."""
     seen = sum(size * (end - begin) for begin, end, size in _batch_sizes(about, step))
@@ -174,7 +178,7 @@ def _batch_sizes(about: About, step: int) -> Iterator[tuple[int, int, int]]:
     """Yields first step, end and batch size of the parts of a run up to a step."""
     begin = 0
     for change in about.get("changes", ()):
-        if change["name"] == "batch_size":
+        if change["name"] in _BATCH_SIZES:
             end = min(step, change["step"])
             yield begin, end, int(change["was"])
             begin = end

@@ -21,7 +21,7 @@ from ecgjax.evaluation.results import Key, read_results
 from ecgjax.export.model_folder import export_run
 from ecgjax.finetuning import run as finetuning_run
 from ecgjax.finetuning.looks import Looks
-from ecgjax.finetuning.run import first_state, make_look, prepare_run
+from ecgjax.finetuning.run import first_state, make_look, prepare_run, restore_latest
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
@@ -153,6 +153,27 @@ def test_the_best_checkpoint_and_multiples_stay(config, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"training\.batch_size was 8 and is 4") as refusal:
         finetune.finetune(config(**leaves, training__batch_size=4), workdir, progress=False)
     assert "resume.allow" not in str(refusal.value)
+
+
+def test_a_batch_size_that_is_named_may_change_in_mid_run_and_labels_may_not(config, tmp_path, monkeypatch):
+    workdir, changed = tmp_path / "changed", {"training__batch_size": 4}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert not finetune.finetune(config(), workdir, progress=False)
+    with pytest.raises(ConfigError, match=r"batch_size was 8 and is 4.*--config.resume.allow=training.batch_size"):
+        finetune.finetune(config(**changed), workdir, progress=False)
+    with pytest.raises(ConfigError, match=r"resume.allow=task: .*workdir of its own"):
+        finetune.finetune(config(task="age_years>50", resume__allow="task"), workdir, progress=False)
+    assert finetune.finetune(config(**changed, resume__allow="training.batch_size"), workdir, progress=False)
+    about = json.loads((workdir / "about.json").read_text())
+    assert about["changes"] == [{"step": 4, "name": "training.batch_size", "was": 8, "is": 4}]
+    assert about["exposures_when_written"]["exposures"] == 4 * 8 + (STEPS - 4) * 4
+    # Without a change the leaf allows nothing, and other records are refused whatever it names.
+    run = prepared(read(FineTuningSettings, config(**changed, label_fraction=0.5, resume__allow="training")))
+    with Checkpoints(run_config.checkpoint_dir(workdir), read_only=True) as checkpoints:
+        metadata = {"fingerprint": run.fingerprint, "digests": run.digests}
+        with pytest.raises(ConfigError, match="other recordings, labels or another encoder"):
+            restore_latest(run, checkpoints, metadata)
 
 
 def test_the_same_command_again_trains_no_step_and_tells_the_same(config, whole, monkeypatch):
