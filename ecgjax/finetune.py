@@ -61,6 +61,7 @@ from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
+from ecgjax.placement.layout_table import describe_layout
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.processes.watchdog import Watchdog
 from ecgjax.settings.sections import flat, leaves_of, read, tree_of
@@ -254,6 +255,8 @@ def _announce(run: FineTuningRun, labelled: LabelledStart, start: int, *, progre
             + (f"; resuming from step {start:,}" if start else "")
         )
     )
+    for line in describe_layout(run.parameter_layout, run.state):
+        say(visible(line))
 
 
 def _finish(

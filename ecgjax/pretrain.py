@@ -32,6 +32,7 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
 from ecgjax.config import run_config
+from ecgjax.placement.layout_table import describe_layout
 from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.processes.watchdog import Watchdog
@@ -208,6 +209,8 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
         f"{describe_extensions(run.extensions, run.num_steps)} on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )
+    for line in describe_layout(run.parameter_layout, run.state):
+        say(visible(line))
 
 
 def _tell_best(checkpoints: Checkpoints) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ecgjax.encoders.gradient_sums import Linear, spread
 from ecgjax.encoders.layers import PARAM_DTYPE
 from ecgjax.encoders.portability import is_portable
 from ecgjax.errors import ConfigError
@@ -54,10 +55,10 @@ class SelfAttention(nnx.Module):
     ):
         if dim % num_heads:
             raise ConfigError(f"config.encoder.dim={dim} does not divide into config.encoder.num_heads={num_heads}")
-        self.qkv = nnx.Linear(
+        self.qkv = Linear(
             dim, 3 * dim, use_bias=False, kernel_init=kernel_init, dtype=dtype, param_dtype=PARAM_DTYPE, rngs=rngs
         )
-        self.out = nnx.Linear(
+        self.out = Linear(
             dim, dim, use_bias=use_bias, kernel_init=out_init, dtype=dtype, param_dtype=PARAM_DTYPE, rngs=rngs
         )
         self.num_heads, self.head_dim, self.use_bias, self.dtype = num_heads, dim // num_heads, use_bias, dtype
@@ -70,7 +71,8 @@ class SelfAttention(nnx.Module):
         qkv = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.head_dim)
         query, key, value = (qkv[:, :, i] for i in range(3))
         if self.use_bias:
-            query, value = query + self._by_head(self.query_bias), value + self._by_head(self.value_bias)
+            query = query + self._by_head(self.query_bias, query)
+            value = value + self._by_head(self.value_bias, value)
         implementation: Literal["cudnn", "xla"] = "xla"
         if not is_portable():
             implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
@@ -79,8 +81,9 @@ class SelfAttention(nnx.Module):
             mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
         return self.out(mixed.reshape(x.shape))
 
-    def _by_head(self, bias: nnx.Param) -> Array:
-        return bias[...].astype(self.dtype).reshape(1, 1, self.num_heads, self.head_dim)
+    def _by_head(self, bias: nnx.Param, like: Array) -> Array:
+        by_head = bias[...].reshape(1, 1, self.num_heads, self.head_dim)
+        return spread(by_head, shape=like.shape, dtype=self.dtype)
 
 
 def _implementation(device: jax.Device, dtype: jnp.dtype, head_dim: int) -> Literal["cudnn", "xla"]:

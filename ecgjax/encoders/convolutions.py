@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ecgjax.encoders.gradient_sums import convolution
 from ecgjax.encoders.layers import PARAM_DTYPE
 from ecgjax.encoders.portability import is_portable
 
-_DIMENSIONS = ("NWC", "WIO", "NWC")
 _KERNEL = 4
 
 
@@ -35,11 +35,8 @@ class DoublingConv(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Maps `[batch, time, width_in]` to `[batch, 2 · time, width]`."""
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        phases = [
-            jax.lax.conv_general_dilated(x, kernel[phase::2], (1,), [padding], dimension_numbers=_DIMENSIONS)
-            for phase, padding in enumerate(((1, 0), (0, 1)))
-        ]
+        x, kernel = x.astype(self.dtype), self.kernel[...]
+        phases = [convolution(x, kernel[phase::2], padding=padding) for phase, padding in enumerate(((1, 0), (0, 1)))]
         return jnp.stack(phases, axis=2).reshape(x.shape[0], 2 * x.shape[1], kernel.shape[2])
 
 
@@ -48,7 +45,7 @@ def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, in
 
     Args:
         x: Activations, `[batch, time, width_in]`.
-        kernel: Kernel, `[time, width_in / groups, width]`, of the same type.
+        kernel: Kernel, `f32[time, width_in / groups, width]`.
         groups: Number of groups of channels.
         padding: Number of zeros before and after.
         apart: Whether each group is computed by a dense convolution of its own; None does so on CPUs alone, where the
@@ -61,9 +58,6 @@ def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, in
     if apart is None:
         apart = jax.default_backend() == "cpu" and not is_portable()
     if not apart:
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1,), [padding], dimension_numbers=_DIMENSIONS, feature_group_count=groups
-        )
+        return convolution(x, kernel, padding=padding, groups=groups)
     pairs = zip(jnp.split(x, groups, axis=2), jnp.split(kernel, groups, axis=2), strict=True)
-    parts = [jax.lax.conv_general_dilated(*pair, (1,), [padding], dimension_numbers=_DIMENSIONS) for pair in pairs]
-    return jnp.concatenate(parts, axis=2)
+    return jnp.concatenate([convolution(*pair, padding=padding) for pair in pairs], axis=2)

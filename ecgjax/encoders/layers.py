@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ecgjax.encoders.gradient_sums import Conv
 from ecgjax.errors import ConfigError
 from ecgjax.keys import hash_bits
 
@@ -27,7 +28,7 @@ def conv(
     padding: str | None = None,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
-) -> nnx.Conv:
+) -> Conv:
     """Returns a convolution over time, `[batch, time, channel]`, by default padded by (kernel − 1) / 2 on both sides.
 
     It has no bias: every convolution here stands before a normalisation, where a bias has no gradient. With `padding`
@@ -49,7 +50,7 @@ def conv(
         raise ConfigError(
             f"config.encoder: a kernel of {kernel} samples cannot be padded alike on both sides; it must be odd"
         )
-    return nnx.Conv(
+    return Conv(
         features_in,
         features_out,
         kernel_size=(kernel,),

@@ -12,6 +12,7 @@ from jax import Array
 from ecgjax.encoders import layers
 from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.gradient_sums import Linear, spread
 from ecgjax.encoders.grid import Grid, patches
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
 from ecgjax.errors import ConfigError
@@ -30,7 +31,7 @@ class ConvStem(nnx.Module):
 
     def __init__(self, num_leads: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.convs = nnx.List(
-            nnx.Linear(
+            Linear(
                 2 * (width if i else num_leads),
                 width,
                 use_bias=False,
@@ -98,8 +99,9 @@ class ConvPositions(nnx.Module):
         direction = self.direction[...]
         weight = direction * (self.length[...] / _length(direction))[:, None, None]
         padding = (self.kernel // 2, (self.kernel - 1) // 2)
-        y = grouped_conv(x, weight.astype(self.dtype), groups=self.groups, padding=padding)
-        return jax.nn.gelu(y + self.bias[...].astype(self.dtype)[None, None, :], approximate=False)
+        y = grouped_conv(x, weight, groups=self.groups, padding=padding)
+        bias = spread(self.bias[...][None, None, :], shape=y.shape, dtype=self.dtype)
+        return jax.nn.gelu(y + bias, approximate=False)
 
 
 def _length(weight: Array) -> Array:
@@ -136,10 +138,13 @@ class Decoder(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Maps `[batch, token, dim]` to `f32[batch, 16 · token, num_leads]`."""
-        biases = [bias[...].astype(self.dtype)[None, None, :] for bias in self.biases]
-        for conv, bias in zip(self.convs, biases, strict=False):
-            x = jax.nn.gelu(conv(x) + bias, approximate=False)
-        return (self.last(x) + biases[-1]).astype(jnp.float32)
+        *inner, last = self.biases
+        for conv, bias in zip(self.convs, inner, strict=True):
+            x = jax.nn.gelu(self._shifted(conv(x), bias), approximate=False)
+        return self._shifted(self.last(x), last).astype(jnp.float32)
+
+    def _shifted(self, x: Array, bias: nnx.Param) -> Array:
+        return x + spread(bias[...][None, None, :], shape=x.shape, dtype=self.dtype)
 
 
 class PhysioTransformer(Encoder):
@@ -205,7 +210,7 @@ class PhysioTransformer(Encoder):
     ):
         self.stem = ConvStem(num_leads, stem_width, dtype=dtype, rngs=rngs)
         self.stem_norm = LayerNorm(stem_width, use_bias=True, dtype=dtype)
-        self.token_projection = nnx.Linear(
+        self.token_projection = Linear(
             stem_width, dim, kernel_init=KERNEL_INIT, dtype=dtype, param_dtype=layers.PARAM_DTYPE, rngs=rngs
         )
         self.positions = ConvPositions(dim, kernel=position_kernel, groups=position_groups, dtype=dtype, rngs=rngs)

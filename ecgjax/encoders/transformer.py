@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders.attention import SelfAttention
+from ecgjax.encoders.gradient_sums import Linear
 from ecgjax.encoders.layers import PARAM_DTYPE, row_dropout
 from ecgjax.keys import split_rows
 
@@ -62,8 +63,8 @@ class Block(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        def linear(width_in: int, width: int, kernel_init: nnx.Initializer) -> nnx.Linear:
-            return nnx.Linear(
+        def linear(width_in: int, width: int, kernel_init: nnx.Initializer) -> Linear:
+            return Linear(
                 width_in,
                 width,
                 use_bias=use_bias,

@@ -10,6 +10,7 @@ from jax import Array
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
+from ecgjax.encoders.gradient_sums import Linear, spread
 from ecgjax.encoders.grid import Grid, patches
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple, sincos_positions
 from ecgjax.errors import ConfigError
@@ -59,7 +60,7 @@ class ViT1D(Encoder):
     ):
         if dim % 2:
             raise ConfigError(f"config.encoder.dim={dim} must be even: sines and cosines of a patch's place take turns")
-        self.patches = nnx.Linear(
+        self.patches = Linear(
             patch * num_leads,
             dim,
             use_bias=False,
@@ -96,8 +97,9 @@ class ViT1D(Encoder):
         x = pad_to_multiple(layers.cast_ecg(ecg, self.dtype), self.patch)
         x = self.patches(x.reshape(x.shape[0], -1, self.patch * x.shape[2]))
         x = x + sincos_positions(*x.shape[1:]).astype(self.dtype)[None]
-        register = self.token_register[...].astype(self.dtype)[None, None, :]
-        register = jnp.broadcast_to(register, (x.shape[0], 1, x.shape[2]))
+        shape = (x.shape[0], 1, x.shape[2])
+        register = spread(self.token_register[...][None, None, :], shape=shape, dtype=self.dtype)
+        register = jnp.broadcast_to(register, shape)
         x = self.blocks(jnp.concatenate([register, x], axis=1), keys)
         return [self.norm(x[:, 1:])]
 

@@ -15,6 +15,7 @@ from flax import nnx
 
 from ecgjax import encoders
 from ecgjax.encoders.convolutions import DoublingConv
+from ecgjax.encoders.gradient_sums import Conv, Linear
 from ecgjax.encoders.layers import BatchNorm
 from ecgjax.encoders.physio_transformer import ChannelNorm, ConvPositions
 from ecgjax.encoders.transformer import LayerNorm
@@ -63,8 +64,8 @@ def _norm(module: str) -> dict[str, _Kind]:
 
 #: Class of a module → its weights' names → their kinds. Kernels are `[time, in, out]` here and `[out, in, time]` there.
 _KINDS: dict[type[nnx.Module], dict[str, _Kind]] = {
-    nnx.Conv: {"kernel": _Kind("Conv1d", "weight", (2, 1, 0)), "bias": _Kind("Conv1d", "bias", (0,))},
-    nnx.Linear: _LINEAR,
+    Conv: {"kernel": _Kind("Conv1d", "weight", (2, 1, 0)), "bias": _Kind("Conv1d", "bias", (0,))},
+    **dict.fromkeys((nnx.Linear, Linear), _LINEAR),
     BatchNorm: {
         **_norm("BatchNorm1d"),
         "mean": _Kind("BatchNorm1d", "running_mean", (0,)),

@@ -37,6 +37,7 @@ from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.supervision import Supervision
 from ecgjax.finetuning.trainer import FineTuning
+from ecgjax.placement.parameter_layout import ParameterLayout, lay_out
 from ecgjax.training import device_mesh
 from ecgjax.training.best_checkpoint import Best, best_by
 from ecgjax.training.checkpoint import Checkpoints
@@ -68,6 +69,7 @@ class FineTuningRun:
         digests: Digests of parts of what decides a run beside its settings, by the names in `resumption.PARTS`.
         fingerprint: Digest of all that decides a run but its settings.
         mesh: Mesh of all devices of the run.
+        parameter_layout: Layout of the parameters on the mesh.
         state: State on the mesh, with the head at zeros; `first_state` returns the one that training begins at.
         step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
         outputs: Jitted function `(params, stats, signal) → outputs`, the same on every device.
@@ -84,6 +86,7 @@ class FineTuningRun:
     digests: Mapping[str, str]
     fingerprint: str
     mesh: Mesh
+    parameter_layout: ParameterLayout
     state: TrainState
     step: Compiled
     outputs: Callable[..., jax.Array]
@@ -186,15 +189,19 @@ def prepare_run(
         kind=kind_of(data.task),
         classes=data.classes,
         ema_decay=settings.optimizer.ema_decay,
+        reduce=settings.mesh.reduce,
     )
     supervision = tuning.supervision(data, seed=settings.seed)
     sampler = tuning.sampler(supervision, data.train.records, seed=settings.seed)
     fingerprint = _fingerprint(recordings, data, sampler, weights_digest=weights_digest, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split, labels or encoder")
-    state = _on_mesh(tuning.template(encoder.split, supervision, seed=settings.seed), settings, mesh)
+    template = tuning.template(encoder.split, supervision, seed=settings.seed)
+    parameter_layout = lay_out(template.params, mesh, settings.mesh)
+    state = _on_mesh(template, parameter_layout)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     everywhere = device_mesh.replicated(mesh)
-    traced = jax.jit(tuning.update, donate_argnums=0, out_shardings=(shardings, everywhere)).trace(
+    update = tuning.update(parameter_layout.gathering(tuning.loss))
+    traced = jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere)).trace(
         state, _abstract_batch(settings, recordings, tuning, supervision, mesh)
     )
     return FineTuningRun(
@@ -208,9 +215,10 @@ def prepare_run(
         digests=_digests(recordings, data, sampler, weights_digest=weights_digest),
         fingerprint=fingerprint,
         mesh=mesh,
+        parameter_layout=parameter_layout,
         state=state,
         step=traced.lower().compile(),
-        outputs=jax.jit(tuning.answer, out_shardings=everywhere),
+        outputs=jax.jit(parameter_layout.gathering(tuning.answer), out_shardings=everywhere),
         flops_per_step=cost.step_flops(traced.jaxpr.jaxpr),
     )
 
@@ -245,7 +253,7 @@ def first_state(run: FineTuningRun, *, progress: bool = True) -> TrainState:
     if jax.process_count() > 1:
         # Every process has computed these by itself, and the last bits may depend on its processor.
         state = multihost_utils.broadcast_one_to_all(state)
-    return _on_mesh(state, settings, run.mesh)
+    return _on_mesh(state, run.parameter_layout)
 
 
 class Resumption(NamedTuple):
@@ -363,12 +371,11 @@ def _replicate(value: Any, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback(array.shape, device_mesh.replicated(mesh), lambda index: array[index])
 
 
-def _on_mesh(state: TrainState, settings: FineTuningSettings, mesh: Mesh) -> TrainState:
+def _on_mesh(state: TrainState, layout: ParameterLayout) -> TrainState:
     """Returns a state of one device, or of the host, on the mesh."""
-    rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
     # What is committed to one device cannot be moved by a program of the mesh, but arrays of the host can.
     host = jax.tree.map(np.asarray, state)
-    shardings = device_mesh.shardings_of(host, mesh, rules)
+    shardings = layout.shardings(host)
     return jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(host)
 
 

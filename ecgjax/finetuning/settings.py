@@ -6,11 +6,12 @@ import dataclasses
 
 from ecgjax.data.settings import DataSettings
 from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.placement.settings import MeshSettings
 from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, PROBABILITY, SEED, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
-from ecgjax.training.settings import CheckpointSettings, MeshSettings, ResumeSettings
+from ecgjax.training.settings import CheckpointSettings, ResumeSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

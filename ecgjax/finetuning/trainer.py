@@ -68,6 +68,7 @@ class FineTuning:
         classes: Names of the classes where a record has several labels.
         ema_decay: Decay of the moving average of the weights, which looks at validation and predictions then use; None
             for the weights themselves.
+        reduce: Type in which gradients are summed over rows and devices, float32 or bfloat16.
 
     Raises:
         ConfigError: A setting is unknown, or two settings contradict each other.
@@ -83,6 +84,7 @@ class FineTuning:
         kind: QuestionKind,
         classes: Sequence[str] = (),
         ema_decay: float | None = None,
+        reduce: str = "float32",
     ):
         check_settings(settings, kind)
         self._averages = ema_decay is not None
@@ -108,11 +110,15 @@ class FineTuning:
         )
         network = functools.partial(_network, graph, head.graph, num_leads)
         loss = functools.partial(_loss, network, kind.log_odds, self._metric)
-        #: Function of a step, `(state, batch) → (state, metrics)`, and function `(params, stats, signal) → outputs`; a
-        #: training over several devices compiles them for its mesh.
-        self.update = train_step(loss, self._optimizer, frozen=frozen, ema_decay=ema_decay)
+        #: Functions `(params, stats, batch, step, train) → (loss, (stats, metrics))`, from it to that of a step,
+        #: `(state, batch) → (state, metrics)`, and `(params, stats, signal) → outputs`; a training over several devices
+        #: compiles them for its mesh.
+        self.loss = loss
+        self.update = functools.partial(
+            train_step, optimizer=self._optimizer, frozen=frozen, ema_decay=ema_decay, reduce=reduce
+        )
         self.answer = lambda params, stats, signal: network(params, stats, signal, train=False)[0]
-        self._step = jax.jit(self.update, donate_argnums=0)
+        self._step = jax.jit(self.update(self.loss), donate_argnums=0)
         self._outputs = jax.jit(self.answer)
 
     def train(

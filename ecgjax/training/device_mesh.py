@@ -1,10 +1,8 @@
-"""Mesh and shardings, which place arrays and rows of the global batch on devices."""
+"""Mesh of the devices, and shardings that place the rows of the global batch on them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,16 +10,9 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ecgjax import processes
-from ecgjax.errors import ConfigError, chosen
-
-#: Regex on a parameter's path → its layout on the mesh. The first match counts; without a match it is replicated.
-Rules = Sequence[tuple[str, PartitionSpec]]
-
-#: Axes of the mesh; rows of the batch are divided over the first.
-AXES = ("data", "model")
-
-#: Layouts of parameters by the name that a config gives them.
-SHARDINGS: Mapping[str, Rules] = {"replicated": ()}
+from ecgjax.errors import ConfigError
+from ecgjax.placement import slices
+from ecgjax.placement.rules import AXES
 
 
 def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -29,52 +20,19 @@ def make_mesh(*, model: int = 1, devices: Sequence[jax.Device] | None = None) ->
 
     Args:
         model: Number of devices that share one replica of the parameters; the rest go to `data`.
-        devices: Devices in the order of the mesh; None for all devices of the run, in the order that suits their
-            interconnect.
+        devices: Devices in the order of the mesh; None for all devices of the run, slice by slice in the order that
+            suits their interconnect.
 
     Raises:
-        ConfigError: `model` does not divide the number of devices.
+        ConfigError: `model` does not divide the number of devices, or that of a slice.
     """
     count = jax.device_count() if devices is None else len(devices)
     if model < 1 or count % model:
         raise ConfigError(f"config.mesh.model={model} does not divide the {count} devices of this run")
     types = (AxisType.Auto, AxisType.Auto)
-    # JAX arranges all devices by how they are connected; devices that are named keep the order that they are given in.
-    if devices is None:
-        return jax.make_mesh((count // model, model), AXES, axis_types=types)
-    return Mesh(np.asarray(devices).reshape(count // model, model), AXES, axis_types=types)
-
-
-def rules_of(sharding: str, rules: Sequence[str]) -> Rules:
-    """Reads `config.mesh.sharding` and `config.mesh.rules`.
-
-    Args:
-        sharding: Name of a layout, a key of `SHARDINGS`.
-        rules: Exceptions from it, each `"REGEX=AXIS,AXIS"`: the mesh axis of every dimension of the parameters whose
-            path the regular expression is found in; an empty axis leaves a dimension whole.
-
-    Returns:
-        The rules of the layout, after the exceptions.
-
-    Raises:
-        ConfigError: The layout or an axis does not exist, or a rule cannot be read.
-    """
-    layout = chosen(SHARDINGS, sharding, setting="config.mesh.sharding")
-    return (*map(_rule, rules), *layout)
-
-
-def _rule(text: str) -> tuple[str, PartitionSpec]:
-    pattern, equals, axes = text.rpartition("=")
-    named = [axis.strip() or None for axis in axes.split(",")]
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"config.mesh.rules: {pattern!r} is no regular expression ({error})") from error
-    if not (pattern and equals):
-        raise ConfigError(f"config.mesh.rules: {text!r} is no rule; write REGEX=AXIS,AXIS")
-    if unknown := [axis for axis in named if axis is not None and axis not in AXES]:
-        raise ConfigError(f"config.mesh.rules: {text!r} names the axis {unknown[0]!r}; there are: {', '.join(AXES)}")
-    return pattern, PartitionSpec(*named)
+    # All devices are arranged by how they are connected; those that are named keep the order that they are given in.
+    arranged = slices.by_slices(jax.devices(), model=model) if devices is None else np.asarray(devices)
+    return Mesh(arranged.reshape(count // model, model), AXES, axis_types=types)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -194,25 +152,3 @@ def _rows_of(index: tuple[slice, ...] | None) -> slice:
 def unanimous(votes: Array) -> Array:
     """Returns which rows every device that holds them could read: `bool[batch, model]` → `bool[batch]`."""
     return votes.all(axis=1)
-
-
-def shardings_of(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-    """Returns shardings for a tree of parameters (or of optimiser state, whose paths end as the parameters' do).
-
-    Args:
-        tree: Parameters, as arrays or shapes.
-        mesh: Mesh to lay the parameters out on.
-        rules: Layout rules, of which the first whose regex is found in the leaf's path counts; without a match a leaf
-            is replicated.
-
-    Returns:
-        Tree with a `NamedSharding` for each leaf.
-    """
-
-    def sharding(path: Any, leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
-        # A pattern may be found in the path of a scalar too, which has no dimensions to lay out.
-        return NamedSharding(mesh, spec if len(spec) <= np.ndim(leaf) else PartitionSpec())
-
-    return jax.tree_util.tree_map_with_path(sharding, tree)

@@ -31,6 +31,7 @@ from ecgjax.leakage.trained_on import (
     read_pretraining_records,
 )
 from ecgjax.optim import Extension
+from ecgjax.placement.parameter_layout import ParameterLayout, lay_out
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.best_checkpoint import Best, best_by
@@ -82,6 +83,7 @@ class Run:
         split: Encoder at initialisation, or with the weights that the run begins with.
         frozen: Names of the parameters that stay as they are.
         layout: Rows of embeddings that a recording becomes.
+        parameter_layout: Layout of the parameters on the mesh.
         num_steps: Number of steps of the whole run, its extensions included.
         extensions: Steps beyond the length in the config.
         warm_start: Match of the weights that the run begins with; None where it begins at random, or resumes.
@@ -103,6 +105,7 @@ class Run:
     split: encoders.Split[encoders.Encoder]
     frozen: frozenset[str]
     layout: Layout
+    parameter_layout: ParameterLayout
     num_steps: int
     extensions: tuple[Extension, ...]
     warm_start: WarmStart | None
@@ -203,14 +206,15 @@ def prepare_run(
         params=model.params,
         extensions=extensions,
     )
-    rules = device_mesh.rules_of(settings.mesh.sharding, settings.mesh.rules)
+    parameter_layout = lay_out(model.params, mesh, settings.mesh)
     ema_decay = settings.optimizer.ema_decay
     skip = settings.nonfinite.action == "skip"
     state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None, skip=skip)
-    shardings = device_mesh.shardings_of(state, mesh, rules)
+    shardings = parameter_layout.shardings(state)
     # The state is copied, because the step donates it and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
-    step = train_step(model.loss, optimizer, frozen=model.frozen, ema_decay=ema_decay)
+    loss = parameter_layout.gathering(model.loss)
+    step = train_step(loss, optimizer, frozen=model.frozen, ema_decay=ema_decay, reduce=settings.mesh.reduce)
     # One trace serves to compile and to count operations: the compiler's own count takes a loop's body only once.
     traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, device_mesh.replicated(mesh))).trace(
         state, abstract_batch(settings, recordings, columns, mesh)
@@ -227,12 +231,13 @@ def prepare_run(
         split=model.encoder,
         frozen=model.frozen,
         layout=model.layout,
+        parameter_layout=parameter_layout,
         num_steps=total,
         extensions=tuple(extensions),
         warm_start=warm_start,
         state=state,
         step=traced.lower().compile(),
-        loss=model.loss,
+        loss=loss,
         flops_per_step=cost.step_flops(traced.jaxpr.jaxpr),
     )
 

@@ -10,6 +10,7 @@ from ecgjax.data.settings import ColumnSettings, ColumnUse, DataSettings, Sampli
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.placement.settings import MeshSettings
 from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
 from ecgjax.settings.initialisation import InitSettings
@@ -67,21 +68,6 @@ class MicroBatchSettings:
         1, "Parts of a batch, encoded one after the other and again for the gradient: exact.", bound=ONE_OR_MORE
     )
     batch_norm: str = leaf("refuse", 'Batch norm; "per_part" has statistics of a part.', choices=("refuse", "per_part"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshSettings:
-    """`config.mesh`: layout of batch and parameters on the devices."""
-
-    model: int = leaf(1, "Devices that share every row of the batch; the others divide its rows.", bound=ONE_OR_MORE)
-    sharding: str = leaf(
-        "replicated", 'Layout of parameters; "replicated": all on every device.', choices=("replicated",)
-    )
-    rules: tuple[str, ...] = leaf(
-        (),
-        'Exceptions, each "REGEX=AXIS,AXIS": the first that is found in a parameter\'s path lays out its dimensions; '
-        "an empty axis leaves a dimension whole.",
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from ecgjax.augmentations import partners
 from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Recorded, Views
+from ecgjax.encoders.gradient_sums import gradients_summed_in
 from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.objectives.losses import representation
 from ecgjax.objectives.losses.reconstruction import Reconstruction, SquaredErrors, mean_errors, squared_errors
@@ -290,6 +291,7 @@ def train_step(
     *,
     frozen: Collection[str] = (),
     ema_decay: float | None = None,
+    reduce: str = "float32",
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the function `(state, batch) → (state, metrics)` of one update, to be jitted with the state donated.
 
@@ -298,6 +300,7 @@ def train_step(
         optimizer: Optimiser of optax.
         frozen: Names of the parameters that the optimiser leaves as they are: they need no gradient.
         ema_decay: Decay of the moving average of the weights; None where the state keeps none.
+        reduce: Type in which gradients are summed over rows and devices, float32 or bfloat16.
     """
 
     def of_trained(params: Any, *args: Any, **kwargs: Any) -> tuple[Array, tuple[Any, Metrics]]:
@@ -307,7 +310,8 @@ def train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         gradient = jax.grad(of_trained, has_aux=True)
-        grads, (stats, metrics) = gradient(state.params, state.stats, batch, state.step, train=True)
+        with gradients_summed_in(reduce):
+            grads, (stats, metrics) = gradient(state.params, state.stats, batch, state.step, train=True)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}

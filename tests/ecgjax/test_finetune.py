@@ -300,9 +300,10 @@ def test_a_run_trains_what_the_studies_train_in_memory(config, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("counts", [(1, 8), (1, 2)])
-def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts):
-    settings = read(FineTuningSettings, config(training__metric__weight=1.0))
+@pytest.mark.parametrize(("counts", "sharding"), [((1, 8), "replicated"), ((1, 2), "replicated"), ((1, 8), "fsdp")])
+def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts, sharding):
+    layout = {"mesh__sharding": sharding, "mesh__fsdp_min_mb": 0.0}
+    settings = read(FineTuningSettings, config(training__metric__weight=1.0, **layout))
     found = {}
     for count in counts:
         mesh = device_mesh.Mesh(np.array(jax.devices()[:count]).reshape(count, 1), device_mesh.AXES)
@@ -316,6 +317,9 @@ def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts):
             losses.append(float(metrics["loss"]))
         stream.close()
         found[count] = rows, losses, run.predict(state.evaluated, run.data.val.records)
+        assert bool(run.parameter_layout.divided) == (sharding == "fsdp" and count > 1)
+        encoder, _ = finetuning_run.tuned(run, state.evaluated)
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(encoder.split.params))
     (rows, losses, outputs), alone = found[counts[1]], found[1]
     np.testing.assert_array_equal(rows, alone[0])
     np.testing.assert_allclose(losses, alone[1], rtol=1e-5)

@@ -7,7 +7,8 @@ holds the running values of each anchor after some of the keys. Three forms of i
 * gathered: every device gathers the keys and scans them in chunks. The backward pass computes each chunk again; in
   batches so small that they cost little memory, the matrix products are kept.
 * ring: every device passes its keys on to its neighbour, and no device ever holds all of them. The backward pass sends
-  them round once more the other way.
+  them round once more the other way. On a mesh of several slices a device first gathers the keys of its counterparts
+  in the other slices, and the ring runs inside a slice: keys cross the slow links once, and not in every round.
 
 Objectives that need several passes over the pairs call `fold` once for each, and hand results of the first pass to the
 second among the anchors' (or keys') arrays.
@@ -29,6 +30,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from ecgjax.errors import check_known
+from ecgjax.placement.slices import num_slices
 
 Carry = TypeVar("Carry")
 Tree = Any
@@ -82,6 +84,17 @@ class Tiling:
         """Number of parts that the rows are cut into."""
         return 1 if self.mesh is None else self.mesh.shape[self.axis]
 
+    @property
+    def num_slices(self) -> int:
+        """Number of slices, which slow links join, that the rows are cut into."""
+        return num_slices(self.mesh)
+
+    @property
+    def counterparts(self) -> list[list[int]]:
+        """Groups of shards that have the same place in their slices."""
+        size = self.num_shards // self.num_slices
+        return [list(range(place, self.num_shards, size)) for place in range(size)]
+
     def chunk_of(self, num_anchors: int, num_keys: int) -> int:
         """Returns the number of keys of a tile, for `num_anchors` anchors on a device and `num_keys` keys in all."""
         if self.form == "dense":
@@ -127,7 +140,7 @@ def fold(
     def local(anchors: Tree, keys: Tree) -> Carry:
         start = init(_length(anchors))
         if tiling.form == "ring":
-            return _ring(scan, start, anchors, keys, axis=tiling.axis, size=tiling.num_shards)
+            return _ring(scan, start, anchors, _gather_counterparts(keys, tiling), tiling=tiling)
         return scan(start, anchors, _gather(keys, tiling.axis))
 
     return _per_device(local, tiling)(anchors, keys)
@@ -157,15 +170,22 @@ def take(values: Tree, index: Array, *, tiling: Tiling) -> Tree:
         count = _length(values)
         first = jax.lax.axis_index(tiling.axis) * count
         keys = {"position": first + jnp.arange(count, dtype=jnp.int32), "values": values}
+        # A block that is sent round has the rows of one shard of each slice.
+        parts = [slice(part * count, (part + 1) * count) for part in range(tiling.num_slices)]
 
         def pick(taken: Tree, anchors: Tree, keys: Tree) -> Tree:
-            place = anchors - keys["position"][0]
-            here = (place >= 0) & (place < count)
-            rows = rows_of(keys["values"], jnp.clip(place, 0, count - 1))
-            return jax.tree.map(lambda old, new: jnp.where(_spread(here, new.ndim), new, old), taken, rows)
+            for part in parts:
+                place = anchors - keys["position"][part][0]
+                here = (place >= 0) & (place < count)
+                own = jax.tree.map(lambda x, part=part: x[part], keys["values"])
+                rows = rows_of(own, jnp.clip(place, 0, count - 1))
+                taken = jax.tree.map(
+                    lambda old, new, here=here: jnp.where(_spread(here, new.ndim), new, old), taken, rows
+                )
+            return taken
 
         start = jax.tree.map(lambda x: jnp.zeros((*index.shape, *x.shape[1:]), x.dtype), values)
-        return _ring(pick, start, index, keys, axis=tiling.axis, size=tiling.num_shards)
+        return _ring(pick, start, index, _gather_counterparts(keys, tiling), tiling=tiling)
 
     return _per_device(local, tiling)(values, index)
 
@@ -177,6 +197,14 @@ def _per_device(function: Callable[[Tree, Tree], Tree], tiling: Tiling) -> Calla
 
 def _gather(tree: Tree, axis: str) -> Tree:
     return jax.tree.map(lambda x: jax.lax.all_gather(x, axis, tiled=True), tree)
+
+
+def _gather_counterparts(tree: Tree, tiling: Tiling) -> Tree:
+    """Gathers what the shards have that stand at the same place in other slices; a lone slice keeps its own."""
+    if tiling.num_slices == 1:
+        return tree
+    groups = tiling.counterparts
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, tiling.axis, tiled=True, axis_index_groups=groups), tree)
 
 
 def _length(tree: Tree) -> int:
@@ -208,9 +236,9 @@ def _scan_tiles(
 
 
 def _ring(
-    update: Callable[[Carry, Tree, Tree], Carry], start: Carry, anchors: Tree, keys: Tree, *, axis: str, size: int
+    update: Callable[[Carry, Tree, Tree], Carry], start: Carry, anchors: Tree, keys: Tree, *, tiling: Tiling
 ) -> Carry:
-    """Folds over the keys of all devices: each folds over the block that it holds, and passes it on to its neighbour.
+    """Folds over the keys of a slice: each device folds over the block that it holds, and passes it to its neighbour.
 
     If the scan were differentiated as it stands, it would keep every block of keys that came by, which is all keys. So
     only the small carries are kept, and the backward pass sends the blocks round again, each with its gradient so far.
@@ -220,14 +248,15 @@ def _ring(
         start: Carry before the first block.
         anchors: Anchors of this device, which stay here.
         keys: Keys of this device, its first block.
-        axis: Name of the mesh's axis that the rows are sharded over.
-        size: Number of devices along that axis.
+        tiling: Axis and slices of the mesh; each slice has a ring of its own.
 
     Returns:
-        The carry of this device's anchors after the blocks of all devices.
+        The carry of this device's anchors after the blocks of all devices of its slice.
     """
-    forwards = [(device, (device - 1) % size) for device in range(size)]
-    backwards = [(device, (device + 1) % size) for device in range(size)]
+    axis, size = tiling.axis, tiling.num_shards // tiling.num_slices
+    rings = range(0, tiling.num_shards, size)
+    forwards = [(first + place, first + (place - 1) % size) for first in rings for place in range(size)]
+    backwards = [(first + place, first + (place + 1) % size) for first in rings for place in range(size)]
 
     def send(tree: Tree, to: list[tuple[int, int]]) -> Tree:
         return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)

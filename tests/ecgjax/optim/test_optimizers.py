@@ -15,6 +15,8 @@ from ecgjax.keys import split_rows
 from ecgjax.optim.averaging import average
 from ecgjax.optim.parameters import layer_factors, name_of, parameters
 from ecgjax.optim.settings import OptimizerSettings
+from ecgjax.placement.parameter_layout import lay_out
+from ecgjax.placement.settings import MeshSettings
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
@@ -282,12 +284,11 @@ def test_frozen_gradients_do_not_count_in_the_norm():
 
 def test_state_takes_the_shardings_of_its_parameters():
     mesh = device_mesh.make_mesh()
-    rules = ((r"stem_conv/kernel$", jax.sharding.PartitionSpec(None, None, "data")),)
     params = random_tree({"encoder": {"stem_conv": {"kernel": (3, 2, 8)}, "head": {"kernel": (8, 2)}}})
     for frozen in ((), ("head",)):
         optimizer = create(params, frozen=frozen)
         state = init_state(params, {}, optimizer, ema=True)
-        found = device_mesh.shardings_of(state, mesh, rules)
+        found = lay_out(params, mesh, MeshSettings(rules=("stem_conv/kernel$=,,data",))).shardings(state)
         cut = [leaf for leaf, s in named_shardings(found).items() if s.spec != jax.sharding.PartitionSpec()]
         # The parameter, its moving average and Adam's two moments.
         assert len(cut) == 4

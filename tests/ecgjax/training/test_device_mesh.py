@@ -1,9 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
-from ecgjax.errors import ConfigError
 from ecgjax.training import device_mesh
 
 ORDER = [3, 7, 0, 5, 1, 6, 2, 4]
@@ -52,42 +50,3 @@ def test_what_does_not_divide_is_refused():
         device_mesh.local_rows(device_mesh.batch_sharding(device_mesh.make_mesh()), 12)
     with pytest.raises(ValueError, match=r"config\.mesh\.model=3 does not divide the 8 devices"):
         device_mesh.make_mesh(model=3)
-
-
-def test_first_matching_rule_counts_and_the_rest_is_replicated():
-    mesh = device_mesh.make_mesh()
-    tree = {"conv1": {"kernel": np.zeros((3, 4, 8))}, "norm": {"scale": np.zeros(8)}, "step": np.zeros(())}
-    rules = ((r"conv1/kernel$", PartitionSpec(None, None, "data")), (r"kernel|step", PartitionSpec("data")))
-    found = device_mesh.shardings_of(tree, mesh, rules)
-    assert found["conv1"]["kernel"].spec == PartitionSpec(None, None, "data")
-    assert found["norm"]["scale"].spec == PartitionSpec()
-    assert found["step"].spec == PartitionSpec(), "a scalar cannot be cut"
-
-
-def test_rules_lay_out_the_first_parameters_that_they_are_found_in():
-    mesh = device_mesh.make_mesh(model=2)
-    rules = device_mesh.rules_of("replicated", ["head/.*kernel=,model", "kernel=model"])
-    tree = {"head": {"kernel": np.zeros((4, 8)), "bias": np.zeros(8)}, "stem": {"kernel": np.zeros((4, 8))}}
-    found = device_mesh.shardings_of(tree, mesh, rules)
-    assert found["head"]["kernel"].spec == PartitionSpec(None, "model")
-    assert found["stem"]["kernel"].spec == PartitionSpec("model")
-    assert found["head"]["bias"].spec == PartitionSpec()
-
-
-def test_replicated_is_what_a_run_does_without_rules():
-    assert device_mesh.rules_of("replicated", ()) == ()
-
-
-@pytest.mark.parametrize(
-    ("sharding", "rules", "message"),
-    [
-        ("fsdp", (), r"config.mesh.sharding='fsdp' is unknown; there are: replicated"),
-        ("replicated", ("kernel",), r"config.mesh.rules: 'kernel' is no rule; write REGEX=AXIS,AXIS"),
-        ("replicated", ("=model",), r"config.mesh.rules: '=model' is no rule"),
-        ("replicated", ("kernel=modle",), r"'kernel=modle' names the axis 'modle'; there are: data, model"),
-        ("replicated", ("(kernel=model",), r"config.mesh.rules: '\(kernel' is no regular expression"),
-    ],
-)
-def test_layouts_that_are_none_are_refused(sharding, rules, message):
-    with pytest.raises(ConfigError, match=message):
-        device_mesh.rules_of(sharding, rules)

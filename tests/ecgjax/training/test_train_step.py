@@ -17,6 +17,8 @@ from ecgjax.objectives.losses.reconstruction import Reconstruction
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
+from ecgjax.placement.parameter_layout import lay_out
+from ecgjax.placement.settings import MeshSettings
 from ecgjax.training import device_mesh
 from ecgjax.training.embedding_rows import Layout
 from ecgjax.training.heads import SupervisedTask
@@ -250,9 +252,8 @@ def test_three_steps_of_sgd_agree_and_donate_their_state():
 
 def test_fsdp_rules_shard_parameters_and_change_nothing():
     mesh = make_mesh("eight")
-    rules = ((r"conv\d?/kernel$", jax.sharding.PartitionSpec(None, None, "data")),)
-    shardings = device_mesh.shardings_of(PARAMS, mesh, rules)
-    params = jax.device_put(PARAMS, shardings)
+    layout = lay_out(PARAMS, mesh, MeshSettings(rules=(r"conv\d?/kernel$=,,data",)))
+    params = jax.device_put(PARAMS, layout.shardings(PARAMS))
     kernel = params["encoder"]["blocks"][0]["conv1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 8, 1)
     loss = make_loss(mesh)
