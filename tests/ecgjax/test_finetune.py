@@ -238,7 +238,7 @@ def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, who
     run = prepared(settings)
     with Checkpoints(run_config.checkpoint_dir(whole), read_only=True) as checkpoints:
         found = finetuning_run.restore_latest(run, checkpoints, {"fingerprint": run.fingerprint})
-    state, looks, due = found
+    state, looks, due = found.state, found.looks, found.evaluation_due
     assert not due
     before = run.encoder.split.params
     for weights in (state.params, state.ema.params, looks.weights.params):
