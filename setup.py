@@ -69,6 +69,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "data_pipelines/version.py"
 #: Folders of the checkout whose names are too common for an installed package → what they are called there.
 RENAMED = {
     "ecgjax_launch": "launch",
+    "ecgjax_launch.ablation": "launch/ablation",
     "ecgjax_launch.clusters": "launch/clusters",
     "ecgjax_recipes": "configs",
 }

@@ -25,15 +25,16 @@ from ecgjax.evaluation.results import Key, read_results
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import ArmRun
 from ecgjax.studies.models import BASELINES, PLAIN
-from launch import ablate, arm_status
-from launch.arms import arms_of
+from launch import ablate
+from launch.ablation import arm_status, judged_records, making, planned_runs, request
+from launch.ablation.arms import arms_of
 from tests.ecgjax.studies.test_ablation import write_as_before
 
 TINY = "tests/support/tiny_config.py"
 
 
 def _plan(sweeps, *, seeds=1, configs=(TINY,), common=(), **asked):
-    return ablate.plan(arms_of(configs, sweeps, common=common), seeds=seeds, **asked)
+    return planned_runs.plan(arms_of(configs, sweeps, common=common), seeds=seeds, **asked)
 
 
 def test_every_encoder_has_one_random_twin_a_seed():
@@ -154,11 +155,11 @@ def faked(given, monkeypatch):
         }  # fmt: skip
         facts = {"steps": 2.0} if run.twin else {}
         ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=answers, facts=facts).save(
-            ablate._result_path(out, run)
+            planned_runs.result_path(out, run)
         )
         return 0
 
-    monkeypatch.setattr(ablate, "make", make)
+    monkeypatch.setattr(making, "make", make)
     grid = ("--sweep=objective.temperature=.1|.5", "--sweep=batch_size=8|16", "--baselines=none")
     return lambda *more: given(*grid, *more), ends
 
@@ -284,14 +285,14 @@ def given(stored_dataset, monkeypatch, tmp_path):
                      "--task=age_years>55", "--task=age", "--label_fraction=.5", "--resamples=100", "--seeds=1",
                      f"--out={tmp_path / 'out'}", *more]  # fmt: skip
         values = flags.FlagValues()
-        ablate.define_flags(values)
-        values(["ablate", *ablate.common_changes(arguments)[0]])
-        asked = ablate.asked_by(values, arguments=arguments)
-        for run in ablate.plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds):
+        request.define_flags(values)
+        values(["ablate", *request.common_changes(arguments)[0]])
+        asked = request.asked_by(values, arguments=arguments)
+        for run in planned_runs.plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds):
             planned[str(tmp_path / "out" / "runs" / run.folder / f"seed{run.seed}")] = run
         return ablate.ablate(asked)
 
-    monkeypatch.setattr(ablate, "run_child", pretrain_here)
+    monkeypatch.setattr(making, "run_child", pretrain_here)
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(boosted, "_TREES", 3)
     return give
@@ -346,7 +347,7 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
     capsys.readouterr()
 
     # Done: nothing is trained again, and the same tables come from the files.
-    monkeypatch.setattr(ablate, "answer_tasks", None)
+    monkeypatch.setattr(making, "answer_tasks", None)
     assert given(sweep) is None
     assert (out / "report.md").read_text(encoding="utf-8") == report
     given(sweep, f"--jobs={tmp_path / 'jobs'}")
@@ -363,20 +364,20 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
 def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     kept = jax.config.jax_compilation_cache_dir
-    ablate.keep_compiled(tmp_path)
+    making.keep_compiled(tmp_path)
     assert jax.config.jax_compilation_cache_dir == kept
-    assert ablate._environment()["JAX_COMPILATION_CACHE_DIR"] == kept
+    assert making._environment()["JAX_COMPILATION_CACHE_DIR"] == kept
     try:
         jax.config.update("jax_compilation_cache_dir", None)
-        assert "JAX_COMPILATION_CACHE_DIR" not in ablate._environment()
-        ablate.keep_compiled(tmp_path)
-        assert ablate._environment()["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
+        assert "JAX_COMPILATION_CACHE_DIR" not in making._environment()
+        making.keep_compiled(tmp_path)
+        assert making._environment()["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", kept)
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(ablate, "run_child", lambda command, **_: 2)
+    monkeypatch.setattr(making, "run_child", lambda command, **_: 2)
     assert given("--baselines=") == 1
     assert "failed: pretraining ended with status 2" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
@@ -386,7 +387,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_
     def none(*args, **kwargs):
         raise DataError("no probe is possible")
 
-    monkeypatch.setattr(ablate, "answer_tasks", none)
+    monkeypatch.setattr(making, "answer_tasks", none)
     assert given("--seeds=2", "--baselines=") == 1
     assert "random" in (error := capsys.readouterr().err)
     assert "/seed1 failed: no probe is possible" in error
@@ -395,7 +396,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_
 
 
 def test_models_beside_the_arms_need_no_pretraining(given, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(ablate, "run_child", lambda command, **_: 2)
+    monkeypatch.setattr(making, "run_child", lambda command, **_: 2)
     assert given("--baselines=demographics,boosted") == 1
     capsys.readouterr()
     made = {path.parent.name for path in (tmp_path / "out" / "results").rglob("*.npz")}
@@ -409,13 +410,13 @@ def test_models_beside_the_arms_need_no_pretraining(given, monkeypatch, tmp_path
     }  # fmt: skip
     assert "--baselines=demographics,boosted" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     # Done: they are not made again, and others stand beside them.
-    monkeypatch.setattr(ablate, "answer_tasks", None)
+    monkeypatch.setattr(making, "answer_tasks", None)
     with pytest.raises(TypeError):
         given("--baselines=demographics,boosted,intervals")
 
 
 def test_an_unknown_baseline_is_refused_by_name(given, monkeypatch):
-    monkeypatch.setattr(ablate, "open_recordings", None)
+    monkeypatch.setattr(judged_records, "open_recordings", None)
     with pytest.raises(ConfigError, match=r"--baselines=boosted,trees: 'trees' is unknown; there are: supervised, int"):
         given("--baselines=boosted,trees")
 
@@ -431,8 +432,8 @@ def test_an_unknown_baseline_is_refused_by_name(given, monkeypatch):
 def test_trainings_with_labels_that_do_not_suit_a_question_are_refused_first(
     given, monkeypatch, tmp_path, changed, words
 ):
-    monkeypatch.setattr(ablate, "run_child", None)
-    monkeypatch.setattr(ablate, "make", None)
+    monkeypatch.setattr(making, "run_child", None)
+    monkeypatch.setattr(making, "make", None)
     leaves = f"--config.probe.supervised.{changed}".split()
     with pytest.raises(ConfigError, match=rf"^config\.probe\.supervised: {re.escape(words)}"):
         given(*leaves)
@@ -443,7 +444,7 @@ def test_trainings_with_labels_that_do_not_suit_a_question_are_refused_first(
 
 
 def test_the_trainings_of_every_arm_are_looked_at_first(given, monkeypatch):
-    monkeypatch.setattr(ablate, "make", None)
+    monkeypatch.setattr(making, "make", None)
     with pytest.raises(ConfigError, match=r"^config\.probe\.supervised: balance=True is for questions"):
         given("--sweep=base|probe.supervised.balance=True")
 
@@ -466,10 +467,10 @@ def test_a_folder_from_before_there_were_baselines_goes_on(given, monkeypatch, t
         return 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(ablate, "make", write_before)
+        patch.setattr(making, "make", write_before)
         assert given("--baselines=") is None
     with monkeypatch.context() as patch:
-        patch.setattr(ablate, "answer_tasks", None)
+        patch.setattr(making, "answer_tasks", None)
         assert given("--baselines=") is None
     difference = read_results(out)[Key("tiny_config", "AUROC", "age_years>55", 0.5, minus="random resnet18")]
     assert (difference.low, difference.estimate, difference.high) == (0, 0, 0)
@@ -484,9 +485,9 @@ def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(giv
         trained.append(records)
         return listed(recordings, np.union1d(records, recordings.split.test[:1]), run=run)
 
-    listed = ablate.pretraining_records
-    monkeypatch.setattr(ablate, "pretraining_records", with_a_test_record)
-    monkeypatch.setattr(ablate, "make", lambda *args, **kwargs: 2)
+    listed = judged_records.pretraining_records
+    monkeypatch.setattr(judged_records, "pretraining_records", with_a_test_record)
+    monkeypatch.setattr(making, "make", lambda *args, **kwargs: 2)
     other = "--sweep=base|data.train_folds=(1,2)"
     with pytest.raises(ConfigError, match=r"1 of the .* validation and test records overlap .*probe\.overlaps=drop"):
         given(other)
@@ -497,7 +498,7 @@ def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(giv
 
 
 def test_what_an_arm_began_with_had_seen_is_kept_out_too(given, monkeypatch, capsys):
-    recordings, listed = [], ablate.pretraining_records
+    recordings, listed = [], judged_records.pretraining_records
 
     def opened(opened_recordings, records, *, run):
         recordings.append(opened_recordings)
@@ -507,9 +508,9 @@ def test_what_an_arm_began_with_had_seen_is_kept_out_too(given, monkeypatch, cap
         assert settings.source == "runs/first"
         return types.SimpleNamespace(seen=listed(recordings[-1], recordings[-1].split.test[:2], run="first"))
 
-    monkeypatch.setattr(ablate, "pretraining_records", opened)
-    monkeypatch.setattr(ablate, "open_beginning", beginning)
-    monkeypatch.setattr(ablate, "make", lambda *args, **kwargs: 2)
+    monkeypatch.setattr(judged_records, "pretraining_records", opened)
+    monkeypatch.setattr(judged_records, "open_beginning", beginning)
+    monkeypatch.setattr(making, "make", lambda *args, **kwargs: 2)
     with pytest.raises(ConfigError, match=r"validation and test records overlap .*probe\.overlaps=drop"):
         given("--sweep=base|init.source=runs/first")
     given("--sweep=base|init.source=runs/first", "--config.probe.overlaps=drop")
@@ -518,6 +519,6 @@ def test_what_an_arm_began_with_had_seen_is_kept_out_too(given, monkeypatch, cap
 
 def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_path):
     status = run_config.EXIT_STOPPED
-    monkeypatch.setattr(ablate, "run_child", lambda command, **_: status)
+    monkeypatch.setattr(making, "run_child", lambda command, **_: status)
     assert given("--sweep=objective.temperature=.1|.5", "--baselines=") == status
     assert not (tmp_path / "out" / "report.md").exists()

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.system.exit_status import ExitStatus
-from launch.child_process import run_child
+from launch.ablation.child_process import run_child
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PARENT = """
 import os, sys
 from data_pipelines.system import stop_signals
 stop_signals.listen()
-from launch.child_process import run_child
+from launch.ablation.child_process import run_child
 sys.exit(run_child(sys.argv[1:], environment=os.environ))
 """
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ecgjax.errors import ConfigError
-from launch.arms import Arm, arms_of, parse_sweep
+from launch.ablation.arms import Arm, arms_of, parse_sweep
 
 
 def test_sweeps_are_alternatives_of_one_or_several_leaves():

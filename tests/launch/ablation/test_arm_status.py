@@ -6,8 +6,8 @@ import os
 import pytest
 
 from data_pipelines.errors import DataError
-from launch import arm_status
-from launch.arm_status import State
+from launch.ablation import arm_status
+from launch.ablation.arm_status import State
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""How far the runs of an ablation are, by the files that they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import arm_status
+from .arm_status import State, Told
+from .planned_runs import Planned, result_path, status_path
+
+
+def lacking(runs: Sequence[Planned], out: Path) -> list[Planned]:
+    """Returns the runs that have no result and are not at work.
+
+    Args:
+        runs: Runs of the ablation.
+        out: Folder of the ablation.
+    """
+    unfinished = [run for run in runs if not result_path(out, run).is_file()]
+    return [run for run in unfinished if arm_status.read(status_path(out, run)).state is not State.RUNNING]
+
+
+def collect(runs: Sequence[Planned], out: Path) -> dict[str, str]:
+    """Prints how far every run is, and returns the reasons of those that failed, by their names.
+
+    Args:
+        runs: Runs of the ablation.
+        out: Folder of the ablation.
+    """
+    found = {}
+    for run in runs:
+        done = result_path(out, run).is_file()
+        found[run.name] = Told(State.DONE) if done else arm_status.read(status_path(out, run))
+    counts = {state: sum(told.state is state for told in found.values()) for state in State}
+    print(f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
+    for name, told in found.items():
+        if told.state is not State.DONE:
+            more = "; ".join(filter(None, (told.reason, told.where)))
+            print(f"  {told.state:8} {name}{f' ({more})' if more else ''}")
+    return {name: told.reason for name, told in found.items() if told.state is State.FAILED}
