@@ -1,4 +1,4 @@
-"""Measures the speed of reading, or of the training step, and prints one JSON object.
+"""Measures the speed of reading, or of the training step, or computes ceilings, and prints one JSON object.
 
   python -m ecgjax.benchmark --what=input                                     on two simulated cohorts made for it
   python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
@@ -8,6 +8,7 @@
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py --config.data.dir=DIR
   python -m ecgjax.benchmark --what=embed --config=configs/simclr.py:small
   python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
+  python -m ecgjax.benchmark --what=roofline --encoders=resnet18,vit_b --chips=h100,v5e --price_per_hour=h100=2.5
 
 `input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
 beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
@@ -16,6 +17,8 @@ training step of any config alone and fed by the stream, and simulates a data se
 takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
 time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
 `search` builds an index of made-up embeddings and times its queries beside a plain matrix product.
+`roofline` measures nothing: it computes from the traced training step what an encoder can reach on accelerators, beside
+what hosts, network and storage must give; a table goes to standard error (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +48,9 @@ from ecgjax.config import run_config
 if TYPE_CHECKING:
     from ecgjax.defaults import RunSettings
 
-_WHAT = flags.DEFINE_enum("what", None, ["input", "scale", "objective", "step", "embed", "search"], "What to measure.")
+_WHATS = ("input", "scale", "objective", "step", "embed", "search", "roofline")
+
+_WHAT = flags.DEFINE_enum("what", None, list(_WHATS), "What to measure, or to compute.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "[step, embed] Config file of a pretraining run.", lock_config=True
 )
@@ -83,11 +89,11 @@ _BREAKDOWN = flags.DEFINE_bool("breakdown", False, "[step] Time every distinct p
 _RATE_HZ = flags.DEFINE_integer(
     "rate_hz",
     250,
-    "[step, embed] Rate of what is simulated where no data set is given.",
+    "[step, embed, roofline] Rate of what is simulated where no data set is given, or of what is stored.",
     lower_bound=50,
     upper_bound=2000,
 )
-_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step, embed] Its length.", lower_bound=2, upper_bound=600)
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "[step, embed, roofline] Its length.", lower_bound=2, upper_bound=600)
 
 # Size of a search.
 _DIMENSION = flags.DEFINE_integer(
@@ -96,6 +102,42 @@ _DIMENSION = flags.DEFINE_integer(
 _QUERIES = flags.DEFINE_integer(
     "queries", 256, "[search] Queries that are answered at a time.", lower_bound=1, upper_bound=1_000_000
 )
+
+# What a roofline is of.
+_ENCODERS = flags.DEFINE_list("encoders", [], "[roofline] Names of encoders; without, all that have a published batch.")
+_CHIPS = flags.DEFINE_list("chips", [], "[roofline] Names of chips; without, all that are known.")
+_CHIP_COUNTS = flags.DEFINE_list("chip_counts", ["1", "8", "64", "512"], "[roofline] Numbers of chips.")
+_CHIP_BATCH = flags.DEFINE_integer(
+    "chip_batch",
+    None,
+    "[roofline] Recordings of each chip's step; without, the published batch, halved until it fits in the memory.",
+    lower_bound=1,
+    upper_bound=2**20,
+)
+_GLOBAL_BATCH = flags.DEFINE_integer(
+    "global_batch",
+    None,
+    "[roofline] Recordings of the step of all chips, in place of --chip_batch.",
+    lower_bound=1,
+    upper_bound=2**20,
+)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", 1, "[roofline] Epochs whose hours are told.", lower_bound=1, upper_bound=1_000_000
+)
+_PRICE_PER_HOUR = flags.DEFINE_list(
+    "price_per_hour", [], "[roofline] Price of an hour of one chip, as CHIP=PRICE,…; a number alone is for all chips."
+)
+_ECGS_PER_SEC_PER_CORE = flags.DEFINE_float(
+    "ecgs_per_sec_per_core",
+    None,
+    "[roofline] Records of 40 kB that a host's core delivers; without, 53,850, as measured on 2 cores (docs/speed.md).",
+    lower_bound=1,
+    upper_bound=1e9,
+)
+_CORES_PER_HOST = flags.DEFINE_integer(
+    "cores_per_host", 100, "[roofline] Cores of a host.", lower_bound=1, upper_bound=MOST_WORKERS
+)
+_MARKDOWN = flags.DEFINE_bool("markdown", False, "[roofline] Print the tables of docs/scaling.md in place of JSON.")
 
 _NUM_SIMULATED = 2
 
@@ -158,6 +200,29 @@ def _search() -> dict[str, Any]:
         )
 
 
+def _roofline() -> dict[str, Any]:
+    # This is imported here because it loads JAX and the models.
+    from ecgjax.benchmarks import roofline, roofline_request, roofline_tables
+
+    chips = _CHIPS.value or roofline.KNOWN_CHIPS
+    settings = roofline.RooflineSettings(
+        encoders=_ENCODERS.value or tuple(roofline.WORKLOADS),
+        chips=chips,
+        chip_counts=roofline_request.chip_counts(_CHIP_COUNTS.value),
+        chip_batch=_CHIP_BATCH.value,
+        global_batch=_GLOBAL_BATCH.value,
+        epochs=_EPOCHS.value,
+        prices=roofline_request.prices(_PRICE_PER_HOUR.value, chips),
+        ecgs_per_core=_ECGS_PER_SEC_PER_CORE.value or roofline.MEASURED_ECGS_PER_CORE,
+        cores_per_host=_CORES_PER_HOST.value,
+        signal_format=_simulated_format(),
+    )
+    figures = roofline.compute(settings)
+    if not _MARKDOWN.value:
+        print(roofline_tables.terminal(figures), file=sys.stderr, flush=True)
+    return figures
+
+
 def _settings() -> RunSettings:
     if _CONFIG.value is None:
         raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
@@ -180,9 +245,18 @@ def main(_: list[str]) -> None:
         "step": _step,
         "embed": _embed,
         "search": _search,
+        "roofline": _roofline,
     }
     what = flags.FLAGS.what
-    harness.print_report(what, measure[what]())
+    if _MARKDOWN.value and what != "roofline":
+        raise run_config.ConfigError(f"--markdown is for --what=roofline, not --what={what}; leave it out")
+    figures = measure[what]()
+    if _MARKDOWN.value:
+        from ecgjax.benchmarks import roofline_tables
+
+        print(roofline_tables.markdown(figures), flush=True)
+    else:
+        harness.print_report(what, figures)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def print_report(what: str, figures: Mapping[str, Any]) -> None:
         what: Name of the benchmark.
         figures: Results, as values that JSON can hold.
     """
-    print(json.dumps({"what": what, **figures}, indent=1, ensure_ascii=False))
+    print(json.dumps({"what": what, **figures}, indent=1, ensure_ascii=False), flush=True)
 
 
 def wait_for_rest() -> None:
