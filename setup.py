@@ -42,11 +42,25 @@ EXPORT_REQUIRES = [
     "onnx>=1.19",
 ]
 
+# Drivers of fsspec for object stores.
+BUCKETS_REQUIRES = [
+    "gcsfs>=2024.6",
+    "s3fs>=2024.6",
+]
+
 EXTRAS_REQUIRE = {
     "beam": ["apache-beam>=2.70"],
+    "buckets": BUCKETS_REQUIRES,
     "export": EXPORT_REQUIRES,
     "test": [
+        *BUCKETS_REQUIRES,
         *EXPORT_REQUIRES,
+        # Object stores on this machine: moto's server of S3 needs flask and flask-cors, and its extra for all services
+        # brings 60 packages more.
+        "flask>=3.0",
+        "flask-cors>=5.0",
+        "gcp-storage-emulator>=2024.8",
+        "moto[s3]>=5.1",
         "mypy>=2.4,<2.5",
         "onnxruntime>=1.22",
         "pandas-stubs>=3.1",

@@ -29,6 +29,7 @@ from data_pipelines.card.rows import recipe_text
 from data_pipelines.card.text import card_text
 from data_pipelines.command import command, output_folder, run
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.paper.draw import draw_ecg
 from data_pipelines.paper.layout import LAYOUTS
 from data_pipelines.paper.page import save_png
@@ -193,7 +194,7 @@ def define_flags() -> None:
 def main() -> None:
     """Shows what the flags ask for."""
     _check_flags()
-    dataset = open_dataset(flags.FLAGS.dataset)
+    dataset = open_dataset(dataset_folder(flags.FLAGS.dataset, flag="dataset"))
     if flags.FLAGS.quarantined:
         _print_quarantined(dataset)
     elif flags.FLAGS.records:

@@ -16,6 +16,7 @@ was asked for.
 
 from __future__ import annotations
 
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
@@ -56,7 +57,7 @@ def open_whole(directory: str, *, links: str) -> Recordings:
         directory: Folder of the data set.
         links: Path of the file that `data_pipelines.link` wrote; empty for none.
     """
-    folds = tuple(np.unique(open_dataset(directory).index.fold).tolist())
+    folds = tuple(np.unique(open_dataset(dataset_folder(directory)).index.fold).tolist())
     return open_recordings(DataSettings(dir=directory, links=links, train_folds=folds, val_folds=(), test_folds=()))
 
 

@@ -35,6 +35,7 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import processes
 from ecgjax.config import run_config
+from ecgjax.data.bucket_data import bring_data
 from ecgjax.data.groups import group_columns
 from ecgjax.data.recordings import unit_of
 from ecgjax.errors import ConfigError
@@ -123,6 +124,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
             if first:
                 run_config.write_resolved(config, workdir)
 
+        bring_data(settings.data, limit_s=60 * settings.watchdog.start_minutes or None)
         with watchdog.start():
             labelled = open_start(settings)
             run = prepare_run(

@@ -32,6 +32,7 @@ from absl import flags
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
 from ecgjax.config import run_config
+from ecgjax.data.bucket_data import bring_data
 from ecgjax.placement.layout_table import describe_layout
 from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
@@ -91,6 +92,7 @@ def pretrain(
         saved = latest_saved(run_config.checkpoint_dir(workdir))
         extensions = extensions_after(workdir, extend, settings.init, saved=saved)
         origin = origin_of(workdir, settings.init, saved=saved)
+        bring_data(settings.data, limit_s=60 * settings.watchdog.start_minutes or None)
         with watchdog.start():
             run = prepare_run(settings, source=origin.weights, extensions=extensions)
 

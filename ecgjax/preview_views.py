@@ -27,6 +27,7 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from data_pipelines.command import output_folder
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.paper.page import save_png
 from data_pipelines.prepared.chosen_records import chosen_records
 from data_pipelines.prepared.dataset import open_dataset
@@ -78,6 +79,7 @@ class Recording:
             self.title, self.partner_title = "SIMULATED", "another, SIMULATED"
             columns = (np.zeros(2), np.full(2, self.signal.shape[1]))
         else:
+            dataset = dataset_folder(dataset, flag="dataset")
             opened = open_dataset(dataset)
             number = 0 if record is None else int(chosen_records(opened, [record], flag="record")[0])
             other = (number + 1) % opened.index.num_records
