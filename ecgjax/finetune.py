@@ -34,6 +34,7 @@ from absl import flags
 
 from data_pipelines.system.visible_text import visible
 from ecgjax import processes
+from ecgjax.bucket_runs import workdirs
 from ecgjax.config import run_config
 from ecgjax.data.bucket_data import bring_data
 from ecgjax.data.groups import group_columns
@@ -387,9 +388,10 @@ def main(_: list[str]) -> int:
         raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
     if question:
         config.task = question
-    with processes.started(flat(config.to_dict()), workdir=chosen.workdir):
+    with processes.started(flat(config.to_dict()), workdir=workdirs.local_folder(chosen.workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
-        finished = finetune(config, chosen.workdir)
+        with workdirs.kept(chosen.workdir) as folder:
+            finished = finetune(config, folder)
     return 0 if finished else stop_signals.status()
 
 

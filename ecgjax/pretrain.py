@@ -31,6 +31,7 @@ from absl import flags
 
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
+from ecgjax.bucket_runs import workdirs
 from ecgjax.config import run_config
 from ecgjax.data.bucket_data import bring_data
 from ecgjax.placement.layout_table import describe_layout
@@ -223,9 +224,10 @@ def _tell_best(checkpoints: Checkpoints) -> None:
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
-    with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdir):
+    with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdirs.local_folder(workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
-        finished = pretrain(config, workdir, extend=extend)
+        with workdirs.kept(workdir) as folder:
+            finished = pretrain(config, folder, extend=extend)
     return 0 if finished else stop_signals.status()
 
 

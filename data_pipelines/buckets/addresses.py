@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -13,6 +14,9 @@ DRIVERS = {"gs": "gcsfs", "s3": "s3fs"}
 
 #: What installs the drivers.
 INSTALL = "pip install 'ecgjax[buckets]'"
+
+#: Length of the part of a local name that is there to be read.
+_MOST_LETTERS = 100
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -54,11 +58,13 @@ def checked(given: str, *, flag: str) -> str:
 
 
 def below(folder: Path, address: str) -> Path:
-    """Returns the path for a local copy of a checked address: scheme, bucket and key as folders in each other.
+    """Returns the path for a local copy of a checked address, which no other address has and none lies in.
 
     Args:
         folder: Folder of local copies.
         address: Address, as `checked` returns it.
     """
     scheme, _, rest = address.partition("://")
-    return folder.joinpath(scheme, *rest.split("/"))
+    bucket, _, key = rest.partition("/")
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", key)[-_MOST_LETTERS:]
+    return folder / scheme / bucket / f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"

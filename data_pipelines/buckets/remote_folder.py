@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -20,6 +21,15 @@ _BLOCK_BYTES = 2**24
 
 #: Seconds between looks at what is being sent.
 _LOOK_S = 1.0
+
+# Listings that a driver keeps would show a folder as it was before others wrote to it.
+_OPTIONS: Mapping[str, Any] = {"use_listings_cache": False}
+
+# The digest that the store answers with is compared. Drivers of S3 send one along, which the store compares.
+_OPTIONS_OF_GS: Mapping[str, Any] = {"consistency": "md5"}
+
+# These warn at every call where an account has no right to ask for the kind of a bucket, which nothing here needs.
+_TALKATIVE = ("gcsfs", "google.auth")
 
 Result = TypeVar("Result")
 
@@ -47,8 +57,11 @@ class RemoteFolder:
         self.url = url.rstrip("/")
         self._timeout_s, self._more_time = timeout_s, more_time
         self.local: Path | None = None
-        # Listings that a driver keeps would show a folder as it was before others wrote to it.
-        options = {} if "://" not in self.url else {"use_listings_cache": False}
+        options = _OPTIONS if "://" in self.url else {}
+        if self.url.startswith("gs://"):
+            options = {**options, **_OPTIONS_OF_GS}
+            for name in _TALKATIVE:
+                logging.getLogger(name).setLevel(logging.ERROR)
         try:
             self._system, self._root = self._within_time(lambda: fsspec.core.url_to_fs(self.url, **options))
         except ImportError as error:
@@ -130,6 +143,7 @@ class RemoteFolder:
             while True:
                 try:
                     self._wrote(name, sent.result(_LOOK_S))
+                    progress(path.stat().st_size - heart.told)  # Drivers do not tell of small files.
                     return
                 except TimeoutError:
                     if time.monotonic() - heart.beat > self._timeout_s:
@@ -200,9 +214,10 @@ class _Heart(fsspec.callbacks.Callback):
 
     def __init__(self, progress: Callable[[int], None]):
         super().__init__()
-        self.beat, self._progress = time.monotonic(), progress
+        self.beat, self.told, self._progress = time.monotonic(), 0, progress
 
     def relative_update(self, inc: int = 1) -> None:
         """Notes that so many further bytes were sent."""
         self.beat = time.monotonic()
+        self.told += inc
         self._progress(inc)

@@ -38,9 +38,15 @@ def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(monkeypat
         addresses.checked("gs://b/x", flag="out")
 
 
-def test_an_address_has_a_place_of_its_own_below_a_folder(tmp_path, monkeypatch):
+def test_every_address_has_a_local_place_of_its_own_in_which_no_other_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert addresses.below(tmp_path, addresses.checked("s3://b/x/y/", flag="out")) == tmp_path / "s3/b/x/y"
+    given = ("s3://b/x", "s3://b/x/y", "s3://b/x_y", "gs://b/x", "s3://b/x/y/")
+    places = [addresses.below(tmp_path, addresses.checked(each, flag="out")) for each in given]
+    assert places[1] == places[4]
+    assert places[1].parent == tmp_path / "s3/b"
+    assert places[1].name.startswith("x_y-")
+    assert len(set(places)) == 4
+    assert not [one for one in places for other in places if one in other.parents]
 
 
 class NoCredentialsError(Exception):

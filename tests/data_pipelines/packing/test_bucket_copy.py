@@ -58,7 +58,7 @@ def test_recordings_of_a_bucket_are_those_of_the_folder(scheme, shards, cache, c
 
 def test_a_copy_that_is_whole_is_not_made_again_and_another_data_set_is_not_taken_for_it(shards, cache):
     folder, _ = shards
-    with object_stores.store("s3") as bucket:
+    with object_stores.store("gs") as bucket:
         object_stores.put(folder, f"{bucket}/ecgs")
         copy = Path(dataset_folder(f"{bucket}/ecgs"))
         inode = (copy / PACKED_DIR / "00000.npy").stat().st_ino
@@ -75,9 +75,10 @@ def test_a_copy_that_is_whole_is_not_made_again_and_another_data_set_is_not_take
 
 def test_a_copy_that_another_process_is_making_is_waited_for(shards, cache, capfd):
     folder, signals = shards
-    with object_stores.store("s3") as bucket:
+    with object_stores.store("gs") as bucket:
         object_stores.put(folder, f"{bucket}/ecgs")
-        lock = below(cache / "data", f"{bucket}/ecgs").with_name(".ecgs.lock")
+        place = below(cache / "data", f"{bucket}/ecgs")
+        lock = place.with_name(f".{place.name}.lock")
         lock.parent.mkdir(parents=True)
         with lock.open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)  # Another process is at it.
@@ -88,23 +89,28 @@ def test_a_copy_that_another_process_is_making_is_waited_for(shards, cache, capf
     assert np.array_equal(open_store(copy).read(np.arange(len(signals))), signals)
 
 
-def test_a_store_that_does_not_answer_is_given_up_in_one_line():
-    object_stores.skip_without("s3")
-    with object_stores.silent() as port, object_stores.environment(**object_stores.at_s3(port)):
+SCHEMES = pytest.mark.parametrize("scheme", ["s3", "gs"])
+
+
+@SCHEMES
+def test_a_store_that_does_not_answer_is_given_up_in_one_line(scheme):
+    object_stores.skip_without(scheme)
+    with object_stores.silent() as port, object_stores.environment(**object_stores.at(scheme, port)):
         start = time.monotonic()
-        with pytest.raises(DataError, match=r"s3://ecgs/x: no answer within 0.5 s; .* data_pipelines.stage --d"):
-            dataset_folder("s3://ecgs/x", timeout_s=0.5)
+        with pytest.raises(DataError, match=r"://ecgs/x: no answer within 0.5 s; .* data_pipelines.stage --dataset="):
+            dataset_folder(f"{scheme}://ecgs/x", timeout_s=0.5)
         assert time.monotonic() - start < 10
 
 
-def test_a_store_that_refuses_and_a_bucket_that_is_missing_are_told_without_secrets():
-    object_stores.skip_without("s3")
-    with object_stores.refusing() as port, object_stores.environment(**object_stores.at_s3(port)):
-        with pytest.raises(DataError, match=r"s3://ecgs/x/.*: cannot be read \(the store refuses access") as caught:
-            dataset_folder("s3://ecgs/x")
+@SCHEMES
+def test_a_store_that_refuses_and_a_bucket_that_is_missing_are_told_without_secrets(scheme):
+    object_stores.skip_without(scheme)
+    with object_stores.refusing() as port, object_stores.environment(**object_stores.at(scheme, port)):
+        with pytest.raises(DataError, match=r"://ecgs/x/.*: cannot be read \(the store refuses access") as caught:
+            dataset_folder(f"{scheme}://ecgs/x")
         assert object_stores.SECRET not in str(caught.value)
-    with object_stores.store("s3"), pytest.raises(DataError, match="there is no bucket nosuch; make it"):
-        dataset_folder("s3://nosuch/x")
+    with object_stores.store(scheme), pytest.raises(DataError, match="there is no bucket nosuch; make it"):
+        dataset_folder(f"{scheme}://nosuch/x")
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path):
