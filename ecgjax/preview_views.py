@@ -26,6 +26,7 @@ import numpy as np
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.command import output_folder
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.paper.page import save_png
@@ -139,7 +140,12 @@ def main(_: list[str]) -> None:
         if values[name].value is not None and values.dataset is None:
             raise ConfigError(f"--{name} names a recording of a data set; give --dataset=DIR as well")
     augment = defaults.settings_of(defaults.get_config() if values.config is None else values.config).augment
-    out = output_folder("out", values.out)
+    with finished_folder(values.out) as folder:
+        _draw_all(augment, output_folder("out", folder))
+
+
+def _draw_all(augment: Mapping[str, Arguments], out: Path) -> None:
+    values = flags.FLAGS
     out.mkdir(parents=True, exist_ok=True)
     recording = Recording(values.dataset, values.record, values.partner, seed=values.seed)
     for name in AUGMENTATIONS:
