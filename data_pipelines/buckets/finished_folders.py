@@ -60,7 +60,14 @@ def finished_folder(given: str, *, flag: str = "out", timeout_s: float = TIMEOUT
         shutil.rmtree(folder, ignore_errors=True)
         uploaded.unlink()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    yield str(folder)
+    try:
+        yield str(folder)
+    except Exception:
+        # A command that refuses what it was asked for leaves nothing behind.
+        with contextlib.suppress(DataError):
+            if remote.names() == {UPLOADING}:
+                remote.remove(UPLOADING)
+        raise
     try:
         _upload(remote, folder)
     except DataError as error:

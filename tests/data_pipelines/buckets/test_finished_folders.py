@@ -109,12 +109,12 @@ def test_a_store_that_fails_is_told_before_anything_is_computed_and_at_the_end_w
             write(folder, b="B")
 
 
-def test_an_error_of_the_command_uploads_nothing():
+def test_an_error_of_the_command_leaves_nothing_in_the_bucket():
     with object_stores.store("gs") as bucket:
         run = finished_folder(f"{bucket}/x")
         write(run.__enter__(), a="A")
         assert run.__exit__(ZeroDivisionError, ZeroDivisionError(), None) is not True
-        assert RemoteFolder(f"{bucket}/x").names() == {UPLOADING}
+        assert RemoteFolder(f"{bucket}/x").names() == set()
 
 
 def test_a_local_folder_is_taken_as_it_is(tmp_path):
