@@ -86,12 +86,12 @@ def test_a_store_that_fails_is_told_before_anything_is_computed_and_at_the_end_w
     with object_stores.switched_store("gs") as (bucket, switch), object_stores.silent() as nowhere:
         with pytest.raises(DataError, match="there is no bucket nosuch"):
             finished_folder("gs://nosuch/x").__enter__()
-        run = finished_folder(f"{bucket}/x", timeout_s=1.0)
+        run = finished_folder(f"{bucket}/x", timeout_s=3.0)
         folder = run.__enter__()
         write(folder, a="A")
         switch.to(nowhere)
         with pytest.raises(
-            DataError, match=r"no answer within 1 s.* What was written is in .*: the same command uploads"
+            DataError, match=r"no answer within 3 s.* What was written is in .*: the same command uploads"
         ):
             run.__exit__(None, None, None)
         assert Path(folder, "a").read_text() == "A"
