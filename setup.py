@@ -42,11 +42,20 @@ EXPORT_REQUIRES = [
     "onnx>=1.19",
 ]
 
+# Drivers of fsspec for object stores.
+BUCKETS_REQUIRES = [
+    "gcsfs>=2024.6",
+    "s3fs>=2024.6",
+]
+
 EXTRAS_REQUIRE = {
     "beam": ["apache-beam>=2.70"],
+    "buckets": BUCKETS_REQUIRES,
     "export": EXPORT_REQUIRES,
     "test": [
         *EXPORT_REQUIRES,
+        "gcp-storage-emulator>=2024.8",
+        "gcsfs>=2024.6",
         "mypy>=2.4,<2.5",
         "onnxruntime>=1.22",
         "pandas-stubs>=3.1",
@@ -57,6 +66,9 @@ EXTRAS_REQUIRE = {
         "types-protobuf>=7.35",
         "types-tqdm>=4.70",
     ],
+    # A store of S3 on this machine. It is no part of the test extra, because botocore holds back python-dateutil.
+    # Moto's own extra for its server brings sixty packages more.
+    "test-s3": ["flask>=3.0", "flask-cors>=5.0", "moto[s3]>=5.1", "s3fs>=2024.6"],
     # JAX's own extras pin the plugins to its version, so that the pins of constraints/ hold for them too.
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],  # needs a driver of 580 or later

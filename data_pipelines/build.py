@@ -28,6 +28,8 @@ from typing import Any
 
 from absl import flags
 
+from data_pipelines.buckets.addresses import is_remote
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.builders.base import Source
 from data_pipelines.builders.code15_wfdb import code15_source
 from data_pipelines.builders.cpsc2018 import Cpsc2018Source
@@ -373,9 +375,13 @@ def _quality_lines(counts: dict[str, Any]) -> list[str]:
 @command
 def main() -> None:
     """Runs the build that the flags ask for."""
-    if "://" in given(_OUT):
-        raise DataError(f"--out={_OUT.value}: a build writes to a directory; mount the bucket, and give its path there")
-    out = output_folder("out", given(_OUT))
+    if is_remote(given(_OUT)) and _BEAM.value:
+        raise DataError(f"--out={_OUT.value}: workers of Beam share a directory; mount the bucket, and name its path")
+    with finished_folder(given(_OUT)) as out:
+        _build(output_folder("out", out))
+
+
+def _build(out: Path) -> None:
     changes = {field: flag.value for field, flag in _CHANGES.items() if flag.value is not None}
     recipe = RECIPES[_RECIPE.value].changed(**changes)
     # After the build there is a card in any case.

@@ -24,11 +24,13 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.card.figures import amplitudes_of, dataset_card
 from data_pipelines.card.rows import recipe_text
 from data_pipelines.card.text import card_text
 from data_pipelines.command import command, output_folder, run
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.paper.draw import draw_ecg
 from data_pipelines.paper.layout import LAYOUTS
 from data_pipelines.paper.page import save_png
@@ -189,18 +191,23 @@ def define_flags() -> None:
     flags.DEFINE_boolean("json", False, "Print JSON.")
 
 
+def _draw_to(dataset: Dataset, numbers: np.ndarray) -> None:
+    with finished_folder(flags.FLAGS.out) as out:
+        _draw(dataset, numbers, output_folder("out", out))
+
+
 @command
 def main() -> None:
     """Shows what the flags ask for."""
     _check_flags()
-    dataset = open_dataset(flags.FLAGS.dataset)
+    dataset = open_dataset(dataset_folder(flags.FLAGS.dataset, flag="dataset"))
     if flags.FLAGS.quarantined:
         _print_quarantined(dataset)
     elif flags.FLAGS.records:
-        _draw(dataset, chosen_records(dataset, flags.FLAGS.records), output_folder("out", flags.FLAGS.out))
+        _draw_to(dataset, chosen_records(dataset, flags.FLAGS.records))
     elif flags.FLAGS.random:
         numbers = random_records(dataset, flags.FLAGS.random, seed=flags.FLAGS.seed)
-        _draw(dataset, numbers, output_folder("out", flags.FLAGS.out))
+        _draw_to(dataset, numbers)
     else:
         _print_card(dataset)
 

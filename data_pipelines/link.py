@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data_pipelines.command import command, given, output_file, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared import contradictions
 from data_pipelines.prepared.copies_of import Links, save_links
 from data_pipelines.prepared.dataset import Dataset, open_dataset
@@ -129,7 +130,7 @@ def main() -> None:
             f"--patient_namespace is given {len(_NAMESPACES.value)} times and --dataset {len(_DATASETS.value)} times; "
             "give one for each data set, or none"
         )
-    datasets = [open_dataset(directory) for directory in _DATASETS.value]
+    datasets = [open_dataset(dataset_folder(each, flag="dataset")) for each in _DATASETS.value]
     with contextlib.ExitStack() as bars:
         links = link(datasets, patient_namespaces=_NAMESPACES.value or None, progress=_Progress(bars))
     # The links are kept before anything is made of them, since finding them is what takes long.

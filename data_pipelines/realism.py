@@ -28,8 +28,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.command import MOST_WORKERS, command, output_folder, run
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.paper.strips import Condition, draw_strips
 from data_pipelines.physiology.median_beat import Measurements, measure
 from data_pipelines.prepared.dataset import Dataset, open_dataset
@@ -335,14 +337,14 @@ def define_flags() -> None:
 @command
 def main() -> None:
     """Writes and prints the report that the flags ask for."""
-    out = output_folder("out", flags.FLAGS.out)
-    found = compare(
-        open_dataset(flags.FLAGS.real),
-        seed=flags.FLAGS.seed,
-        max_records=flags.FLAGS.max_records,
-        num_workers=flags.FLAGS.num_workers,
-        out=out,
-    )
+    with finished_folder(flags.FLAGS.out) as out:
+        found = compare(
+            open_dataset(dataset_folder(flags.FLAGS.real, flag="real")),
+            seed=flags.FLAGS.seed,
+            max_records=flags.FLAGS.max_records,
+            num_workers=flags.FLAGS.num_workers,
+            out=output_folder("out", out),
+        )
     print(markdown(found))
     print(f"written to {flags.FLAGS.out}")
 

@@ -18,45 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
+from data_pipelines.buckets.remote_folder import TIMEOUT_S
 from data_pipelines.command import command, run
 from data_pipelines.errors import DataError
 from data_pipelines.packing.local_copy import stage_dataset
 from data_pipelines.packing.packed_copy import pack
-from data_pipelines.prepared.dataset import Dataset, open_dataset
-from data_pipelines.storage.packed_format import PACKED_DIR, record_bytes
-from data_pipelines.system.remote import TIMEOUT_S
-
-
-class _Bar:
-    """Progress bar in records, which also shows the gigabytes written and downloaded."""
-
-    def __init__(self) -> None:
-        self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
-        self._num_records = self._record_bytes = self._downloaded = 0
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def start(self, dataset: Dataset) -> None:
-        # Only now, with the index here, is the number of records known.
-        self._num_records = dataset.index.num_records
-        self._bar.reset(self._num_records)
-        self._record_bytes = record_bytes(dataset.format)
-
-    def update(self, num_records: int) -> None:
-        self._bar.update(num_records)
-        self._show(refresh=False)  # The bar refreshes itself in time.
-
-    def downloaded(self, num_bytes: int) -> None:
-        self._downloaded += num_bytes
-        self._show(refresh=True)
-
-    def _show(self, *, refresh: bool) -> None:
-        written, total = (number * self._record_bytes / 1e9 for number in (self._bar.n, self._num_records))
-        came = f", {self._downloaded / 1e9:.2f} downloaded" if self._downloaded else ""
-        self._bar.set_postfix_str(f"{written:.2f} of {total:.2f} GB{came}", refresh)
+from data_pipelines.packing.staging_bar import StagingBar
+from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.storage.packed_format import PACKED_DIR
 
 
 def define_flags() -> None:
@@ -76,7 +46,7 @@ def main() -> None:
         raise DataError(f"--dataset={source}: name a local directory for its copy with --out=DIR")
     if out is not None and "://" in out:
         raise DataError(f"--out={out}: a copy is made in a directory; give one on a local disk")
-    with contextlib.closing(_Bar()) as bar:
+    with contextlib.closing(StagingBar()) as bar:
         if out is None:
             dataset = open_dataset(source)
             bar.start(dataset)

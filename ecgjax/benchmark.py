@@ -41,6 +41,7 @@ from ml_collections import config_flags
 
 from data_pipelines.benchmarks import harness, input, scale
 from data_pipelines.command import MOST_WORKERS
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
 from ecgjax.config import run_config
@@ -146,7 +147,7 @@ def _input() -> dict[str, Any]:
     # The folder is temporary, because the cohorts and the bare map are deleted once they have been read.
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         folder = Path(scratch)
-        datasets = [open_dataset(directory) for directory in _DATASET.value] or [
+        datasets = [open_dataset(dataset_folder(each, flag="dataset")) for each in _DATASET.value] or [
             input.simulated_dataset(
                 folder / f"simulated_{seed}",
                 num_records=-(-_RECORDS.value // _NUM_SIMULATED),

@@ -16,6 +16,7 @@ was asked for.
 
 from __future__ import annotations
 
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
@@ -30,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
@@ -56,7 +58,7 @@ def open_whole(directory: str, *, links: str) -> Recordings:
         directory: Folder of the data set.
         links: Path of the file that `data_pipelines.link` wrote; empty for none.
     """
-    folds = tuple(np.unique(open_dataset(directory).index.fold).tolist())
+    folds = tuple(np.unique(open_dataset(dataset_folder(directory)).index.fold).tolist())
     return open_recordings(DataSettings(dir=directory, links=links, train_folds=folds, val_folds=(), test_folds=()))
 
 
@@ -81,7 +83,7 @@ def main(argv: list[str]) -> None:
         if not chosen[name].value:
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
     fractions = run_config.parse_fractions(chosen.fractions)
-    method, folder = read(Method, chosen.config), Path(chosen.out)
+    method = read(Method, chosen.config)
     baselines = checked_baselines(chosen.baselines)
     if chosen.encoder and (chosen.workdir or chosen.model):
         flag = "--workdir" if chosen.workdir else "--model"
@@ -90,7 +92,7 @@ def main(argv: list[str]) -> None:
         if chosen[name].value and not (chosen.workdir or chosen.model):
             raise ConfigError(f"--{name} is about pretrained encoders: give --workdir or --model too, or leave it out")
     alone = settings_of_encoder(chosen.encoder) if chosen.encoder else RunSettings()
-    with run_config.exclusive(folder, flag="--out"):
+    with finished_folder(chosen.out) as out, run_config.exclusive(out, flag="--out"):
         recordings = open_whole(chosen.dataset, links=chosen.links)
         runs = open_runs(
             chosen.workdir,
@@ -106,7 +108,7 @@ def main(argv: list[str]) -> None:
         cautions = tuple(guard.by_weight((*([SIMULATED] if recordings.simulated else []), *cautions)))
         print(*map(visible, (*cautions, *told_of_batch_norm(runs))), sep="\n")
         study = Study(
-            runs, recordings, tasks=chosen.task, method=method, folder=folder, baselines=baselines, alone=alone
+            runs, recordings, tasks=chosen.task, method=method, folder=Path(out), baselines=baselines, alone=alone
         )
         tables, page = write_report(
             study,

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.buckets.finished_folders import fetched_folder
 from data_pipelines.command import MOST_WORKERS, progress_bar
 from data_pipelines.errors import DataError
 from data_pipelines.readers.formats import FORMATS
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     out = checked_out(chosen.out, overwrite=chosen.overwrite)
     if flags.FLAGS["token_type"].present and not chosen.tokens:
         raise DataError(f"--token_type={chosen.token_type} means nothing without --tokens; give both, or neither")
-    model = load(chosen.model)
+    model = load(fetched_folder(chosen.model, flag="model"))
     declared = Declared(
         sampling_rate_hz=chosen.declared_rate_hz,
         unit=chosen.declared_unit,

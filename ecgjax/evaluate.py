@@ -36,6 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from data_pipelines.buckets.addresses import is_remote
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.command import output_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
@@ -345,14 +347,17 @@ def main(argv: list[str]) -> None:
     settings = with_flags(defaults.settings_of(chosen.config), own, task=chosen.task, dataset=chosen.dataset)
     if chosen.model:
         check_model_settings(settings, own)
-    found = evaluate(
-        settings,
-        place,
-        step=chosen.step,
-        out=chosen.out,
-        statistics=chosen.statistics,
-        pretraining_data=chosen.pretraining_data,
-    )
+    if chosen.workdir and is_remote(chosen.workdir) and not chosen.out:
+        raise ConfigError(f"--out=… is needed, the folder of the reports: nothing is added to {chosen.workdir}")
+    with finished_folder(chosen.out or "") as out:
+        found = evaluate(
+            settings,
+            place,
+            step=chosen.step,
+            out=out or None,
+            statistics=chosen.statistics,
+            pretraining_data=chosen.pretraining_data,
+        )
     print(f"\n{visible(question(found.task.data))}")
     print(format_table(found.table.header, found.table.rows))
     print(f"\nreport: {found.report.html}")

@@ -34,7 +34,9 @@ from absl import flags
 
 from data_pipelines.system.visible_text import visible
 from ecgjax import processes
+from ecgjax.bucket_runs import workdirs
 from ecgjax.config import run_config
+from ecgjax.data.bucket_data import bring_data
 from ecgjax.data.groups import group_columns
 from ecgjax.data.recordings import unit_of
 from ecgjax.errors import ConfigError
@@ -123,6 +125,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
             if first:
                 run_config.write_resolved(config, workdir)
 
+        bring_data(settings.data, limit_s=60 * settings.watchdog.start_minutes or None)
         with watchdog.start():
             labelled = open_start(settings)
             run = prepare_run(
@@ -385,9 +388,10 @@ def main(_: list[str]) -> int:
         raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
     if question:
         config.task = question
-    with processes.started(flat(config.to_dict()), workdir=chosen.workdir):
+    with processes.started(flat(config.to_dict()), workdir=workdirs.local_folder(chosen.workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
-        finished = finetune(config, chosen.workdir)
+        with workdirs.kept(chosen.workdir) as folder:
+            finished = finetune(config, folder)
     return 0 if finished else stop_signals.status()
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
@@ -74,8 +75,8 @@ def main(argv: list[str]) -> None:
     if chosen.model:
         check_model_settings(settings, own)
     cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
-    folder = Path(chosen.out)
-    with run_config.exclusive(folder, flag="--out"):
+    with finished_folder(chosen.out) as out, run_config.exclusive(out, flag="--out"):
+        folder = Path(out)
         question, features = settings.probe.task, Path(chosen.features) if chosen.features else None
         study = Study(
             settings,

@@ -31,7 +31,9 @@ from absl import flags
 
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
+from ecgjax.bucket_runs import workdirs
 from ecgjax.config import run_config
+from ecgjax.data.bucket_data import bring_data
 from ecgjax.placement.layout_table import describe_layout
 from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
@@ -91,6 +93,7 @@ def pretrain(
         saved = latest_saved(run_config.checkpoint_dir(workdir))
         extensions = extensions_after(workdir, extend, settings.init, saved=saved)
         origin = origin_of(workdir, settings.init, saved=saved)
+        bring_data(settings.data, limit_s=60 * settings.watchdog.start_minutes or None)
         with watchdog.start():
             run = prepare_run(settings, source=origin.weights, extensions=extensions)
 
@@ -221,9 +224,10 @@ def _tell_best(checkpoints: Checkpoints) -> None:
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
-    with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdir):
+    with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdirs.local_folder(workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
-        finished = pretrain(config, workdir, extend=extend)
+        with workdirs.kept(workdir) as folder:
+            finished = pretrain(config, folder, extend=extend)
     return 0 if finished else stop_signals.status()
 
 

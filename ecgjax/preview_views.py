@@ -26,7 +26,9 @@ import numpy as np
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.command import output_folder
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.paper.page import save_png
 from data_pipelines.prepared.chosen_records import chosen_records
 from data_pipelines.prepared.dataset import open_dataset
@@ -78,6 +80,7 @@ class Recording:
             self.title, self.partner_title = "SIMULATED", "another, SIMULATED"
             columns = (np.zeros(2), np.full(2, self.signal.shape[1]))
         else:
+            dataset = dataset_folder(dataset, flag="dataset")
             opened = open_dataset(dataset)
             number = 0 if record is None else int(chosen_records(opened, [record], flag="record")[0])
             other = (number + 1) % opened.index.num_records
@@ -137,7 +140,12 @@ def main(_: list[str]) -> None:
         if values[name].value is not None and values.dataset is None:
             raise ConfigError(f"--{name} names a recording of a data set; give --dataset=DIR as well")
     augment = defaults.settings_of(defaults.get_config() if values.config is None else values.config).augment
-    out = output_folder("out", values.out)
+    with finished_folder(values.out) as folder:
+        _draw_all(augment, output_folder("out", folder))
+
+
+def _draw_all(augment: Mapping[str, Arguments], out: Path) -> None:
+    values = flags.FLAGS
     out.mkdir(parents=True, exist_ok=True)
     recording = Recording(values.dataset, values.record, values.partner, seed=values.seed)
     for name in AUGMENTATIONS:

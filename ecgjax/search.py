@@ -27,6 +27,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines import command
+from data_pipelines.buckets.finished_folders import fetched_folder, finished_folder
 from data_pipelines.command import output_folder, progress_bar
 from data_pipelines.errors import DataError
 from data_pipelines.system.visible_text import visible, visible_report
@@ -50,10 +51,11 @@ def _build() -> None:
     """Builds the index that the flags ask for and prints what is in it."""
     chosen = flags.FLAGS
     _check_given("build", "embeddings", "out")
-    out = output_folder("out", chosen.out)
-    tables = open_tables(chosen.embeddings, names=chosen.names)
-    with progress_bar("indexing", sum(table.num_rows for table in tables)) as tell:
-        stated = build_index(tables, out, overwrite=chosen.overwrite, tell=tell)
+    with finished_folder(chosen.out) as folder:
+        out = output_folder("out", folder)
+        tables = open_tables(chosen.embeddings, names=chosen.names)
+        with progress_bar("indexing", sum(table.num_rows for table in tables)) as tell:
+            stated = build_index(tables, out, overwrite=chosen.overwrite, tell=tell)
     quarantined = sum(stated["quarantined"].values())
     lines = [
         f"{out}: {stated['rows']} embeddings of {stated['model']['dimension']} numbers, "
@@ -75,7 +77,7 @@ def _query() -> None:
     out = checked_out(chosen.out, overwrite=chosen.overwrite)
     _check_apart(out)
     tables = open_tables(chosen.embeddings or [], names=chosen.names) if chosen.embeddings else []
-    index = open_index(chosen.index)
+    index = open_index(fetched_folder(chosen.index, flag="index"))
     remaining = conditions.remaining(index, chosen.where)
     if tables:
         with progress_bar("reading", sum(table.num_rows for table in tables)) as tell:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from data_pipelines.buckets.remote_folder import TIMEOUT_S, RemoteFolder
 from data_pipelines.errors import DataError
 from data_pipelines.packing.packed_copy import Progress, write_packed
 from data_pipelines.packing.transfer import shards_of
@@ -18,7 +19,6 @@ from data_pipelines.storage.packed_store import PackedStore
 from data_pipelines.system.atomic_directory import exclusive_staging, publish
 from data_pipelines.system.digests import DIGESTS_FILE, changed_file, files_of, write_digests
 from data_pipelines.system.plain_names import files_below
-from data_pipelines.system.remote import TIMEOUT_S, RemoteFolder
 
 _DATASET_DIR, _SCRATCH_DIR = "dataset", "downloading"
 
@@ -28,6 +28,8 @@ def stage_dataset(
     out: Path,
     *,
     timeout_s: float = TIMEOUT_S,
+    more_time: str = "allow more time with --timeout",
+    verify: bool = True,
     shard_bytes: int = SHARD_BYTES,
     started: Callable[[prepared.Dataset], None] = lambda dataset: None,
     progress: Progress = lambda num_records: None,
@@ -42,6 +44,8 @@ def stage_dataset(
         url: Directory, or URL that fsspec opens, such as `gs://bucket/folder` or `s3://bucket/folder`.
         out: Directory of the copy: absent, empty, or a data set staged before.
         timeout_s: Seconds that one answer of the remote may take.
+        more_time: Remedy of the command for a remote that is slow.
+        verify: Whether every shard of a copy that is finished is compared with its hash.
         shard_bytes: Largest size of a packed shard.
         started: Function that is called with the data set before its signals are read.
         progress: Function that is called with the number of records that were done since its last call.
@@ -55,7 +59,7 @@ def stage_dataset(
             something else or of another data set, or another process is staging to it.
     """
     out = Path(out).resolve()
-    remote = RemoteFolder(url, timeout_s=timeout_s)
+    remote = RemoteFolder(url, timeout_s=timeout_s, more_time=more_time)
     staging = prepared.staging_directory(out)
     prepared.check_out(out, lost="which would be replaced")
     if remote.local is not None and remote.local.resolve() in out.parents:
@@ -72,7 +76,7 @@ def stage_dataset(
         making.mkdir(exist_ok=True)
         card = _fetch_card(remote, making)
         if (out / prepared.CARD_FILE).is_file():
-            return _check_finished(remote, card, out, making)
+            return _check_finished(remote, card, out, making, verify=verify)
         _fetch_small_files(remote, making, staging)
         dataset = prepared.open_dataset(making)
         if dataset.index.fingerprint(dataset.format) != dataset.fingerprint:
@@ -129,7 +133,7 @@ def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
     return card
 
 
-def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -> bool:
+def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path, *, verify: bool) -> bool:
     shutil.rmtree(making)
     finished = prepared.open_dataset(out)
     if finished.fingerprint != card["fingerprint"]:
@@ -142,7 +146,8 @@ def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path) -
             f"{out}: {remote.url} was built again since this was copied; its signals are the same, its labels or folds "
             f"may not be. Remove {out} and run this again, or choose another --out"
         )
-    PackedStore(finished, verify=True)
+    if verify:
+        PackedStore(finished, verify=True)
     return False
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.buckets.remote_folder import RemoteFolder
+from data_pipelines.buckets.timed_task import Task
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.storage.array_record_shard import ArrayRecordShard, why_bad
 from data_pipelines.storage.stored_example import SignalDecoder
-from data_pipelines.system.remote import RemoteFolder, Task
 
 
 @contextlib.contextmanager

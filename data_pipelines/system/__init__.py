@@ -1,1 +1,1 @@
-"""Parts that data sets are built on: atomic directories, worker processes, memory maps, remote files and safe names."""
+"""Parts that data sets are built on: atomic directories, worker processes, memory maps and safe names."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.dataset import open_dataset
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.settings import DataSettings, folders_of
@@ -67,12 +68,12 @@ def open_where_they_lie(
     lacking: list[str] = []
     for directory in data.directories:
         try:
-            found.setdefault(open_dataset(directory).fingerprint, directory)
+            found.setdefault(open_dataset(dataset_folder(directory)).fingerprint, directory)
         except DataError as error:
             lacking.append(f"{error}{if_relative([directory])}")
     # A folder that is named and holds no data set is an error, whatever lies in the others.
     for directory in (each for place in places for each in folders_of(place)):
-        found.setdefault(open_dataset(directory).fingerprint, directory)
+        found.setdefault(open_dataset(dataset_folder(directory)).fingerprint, directory)
     missing = [each for each in known if each.fingerprint not in found]
     if missing or (lacking and not known):
         others = sorted(set(found) - {each.fingerprint for each in known})

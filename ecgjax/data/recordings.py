@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.copies_of import Links, open_links
 from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.prepared.index import Index
@@ -90,6 +91,7 @@ def open_recordings(data: DataSettings) -> Recordings:
             "or several such folders with commas between"
         )
     _check_folds(data)
+    directories = tuple(map(dataset_folder, directories))
     datasets = [open_dataset(directory) for directory in directories]
     links = open_links(data.links) if data.links else None
     index, split = _one(datasets[0], links, data) if len(datasets) == 1 else _several(datasets, links, data)

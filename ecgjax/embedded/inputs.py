@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from data_pipelines.builders.base import Quarantined, Reader
 from data_pipelines.builders.folder import FolderItem, FolderSource
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
 from data_pipelines.readers.formats import FORMATS
 from data_pipelines.records import SEX_NAMES
@@ -248,7 +249,7 @@ def open_input(
     """Returns the recordings in a file, in a folder, or in a prepared data set.
 
     Args:
-        path: Path as a user wrote it.
+        path: Path as a user wrote it, or address of a prepared data set in a bucket.
         recipe: Recipe of the signals.
         labels: Table with the columns `record`, `patient_id` and others; not for a data set.
         formats: Formats of files to take.
@@ -257,9 +258,8 @@ def open_input(
     Raises:
         DataError: There is nothing at the path that can be embedded, or it does not fit what was said of it.
     """
-    if "://" in path:
-        raise DataError(f"--input={path}: recordings are read as files; mount the bucket, or copy the folder here")
-    found = Path(path)
+    # Of what lies in buckets, data sets are read; files of recordings would come one by one.
+    found = Path(dataset_folder(path, flag="input"))
     if not found.exists():
         raise DataError(f"--input={path}: no such file or folder")
     directory = found.parent if found.name == CARD_FILE else found

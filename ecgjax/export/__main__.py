@@ -20,8 +20,10 @@ if __name__ == "__main__":
 
 from absl import flags
 
+from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.command import output_folder
 from data_pipelines.system.visible_text import visible
+from ecgjax.bucket_runs.workdirs import fetched
 from ecgjax.config import run_config
 from ecgjax.export.file_names import FUNCTION_FORMATS
 from ecgjax.export.inference import LAYERS
@@ -32,17 +34,19 @@ from ecgjax.export.trained_run import STATISTICS
 def main(_: list[str]) -> None:
     """Exports what the flags ask for."""
     chosen = flags.FLAGS
-    out = export_run(
-        chosen.workdir,
-        output_folder("out", chosen.out),
-        step=chosen.step,
-        statistics=chosen.statistics,
-        layer=chosen.layer,
-        with_signatures=chosen.with_signatures,
-        formats=chosen.formats,
-        pretraining_data=chosen.pretraining_data,
-    )
-    print(visible(f"exported: {out}"))
+    workdir = fetched(chosen.workdir)
+    with finished_folder(chosen.out) as folder:
+        out = export_run(
+            workdir,
+            output_folder("out", folder),
+            step=chosen.step,
+            statistics=chosen.statistics,
+            layer=chosen.layer,
+            with_signatures=chosen.with_signatures,
+            formats=chosen.formats,
+            pretraining_data=chosen.pretraining_data,
+        )
+        print(visible(f"exported: {out}"))
 
 
 def define_flags() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipelines.duplicates.signature import band_of
 from data_pipelines.errors import DataError
+from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.storage.store import Store, open_store
 from ecgjax.data.recordings import Recordings
@@ -70,7 +71,7 @@ def reachable(trained_on: PretrainingRecords, recordings: Recordings, directorie
     found = {dataset.fingerprint: dataset for dataset in recordings.datasets}
     for directory in directories:
         try:
-            dataset = open_dataset(directory)
+            dataset = open_dataset(dataset_folder(directory))
         except DataError:
             continue  # It was moved or removed since; cautions tell that its signals were not compared.
         found.setdefault(dataset.fingerprint, dataset)

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.buckets.finished_folders import fetched_folder
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
 from data_pipelines.system.digests import file_digest
 from ecgjax import defaults
+from ecgjax.bucket_runs.workdirs import fetched
 from ecgjax.config import earlier, run_config
 from ecgjax.data.moved import KnownSet, known_sets
 from ecgjax.defaults import RunSettings
@@ -163,6 +165,8 @@ def chosen_place(workdir: str | None, model: str | None) -> Path:
             f"{'one of the two' if workdir else 'something'} to evaluate is needed: --workdir=DIR, the folder of a "
             "pretraining run, or --model=DIR, an exported model (--help tells more)"
         )
+    workdir = workdir and fetched(workdir)
+    model = model and fetched_folder(model, flag="model")
     if workdir and is_export(workdir):
         raise ConfigError(f"--workdir={workdir} is an exported model and no run: give it as --model={workdir}")
     if model and is_run(model):

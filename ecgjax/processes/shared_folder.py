@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.buckets.cache import CACHE_VARIABLE, cache_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax.errors import ConfigError
 from ecgjax.processes.roll_call import Judge, RollCall, Said
@@ -71,9 +72,11 @@ def agenda(folder: str | Path, *, flag: str = "--workdir") -> list[Judge]:
             for number, each in failed[:4]
         )
         more = f" and {len(failed) - 4} more processes" if len(failed) > 4 else ""
+        # The copy of a workdir in a bucket is named by a variable.
+        by = f" with {CACHE_VARIABLE}" if cache_folder() in Path(folder).parents else ""
         raise ConfigError(
-            f"{flag}={folder} is no folder that all processes share and can write: {told}{more}. Name a folder of a "
-            "file system that every machine has mounted"
+            f"{flag}={folder} is no folder that all processes share and can write: {told}{more}. Name{by} a folder of "
+            "a file system that every machine has mounted"
         )
 
     return [judge] * 3

@@ -80,7 +80,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         # Defining another flag makes all of them unreadable until they are parsed again.
         run_config.check_leaves(argv, config, of=of)
         given = config_flags.DEFINE_config_dict("config", config, sys_argv=run_config.without_none(argv))
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:  # A bucket may hold what is evaluated.
         command.fail(str(error))
     rest = command.parse_flags(run_config.without_none(argv))
     run_config.set_none(given.value, argv)

@@ -90,7 +90,10 @@ def test_a_runner_that_beam_does_not_know(tmp_path):
     [
         (["--out=x", "--beam=DirectRunner"], r"--beam needs Apache Beam; install it with pip install 'ecgjax\[beam\]'"),
         (["--out=x", "--beam_options=a=1"], "error: --beam_options means nothing without --beam=RUNNER"),
-        (["--out=gs://bucket/x", "--beam=DirectRunner"], "error: --out=gs://bucket/x: a build writes to a directory"),
+        (
+            ["--out=gs://bucket/x", "--beam=DirectRunner"],
+            "error: --out=gs://bucket/x: workers of Beam share a directory",
+        ),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path, monkeypatch, arguments, message, capsys):

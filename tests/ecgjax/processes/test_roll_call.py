@@ -243,6 +243,14 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(address, folder, told):
     assert seconds < 10
 
 
+def test_a_copy_of_a_bucket_that_cannot_be_written_is_told_with_the_variable_of_its_place(address, monkeypatch):
+    monkeypatch.setenv("ECGJAX_CACHE", "/proc/cache")
+    found, _ = together(
+        *(lambda n=n: check_folder(address, n, "/proc/cache/runs/gs/b/x", limit_s=20) for n in range(2))
+    )
+    assert "Name with ECGJAX_CACHE a folder of a file system that every machine has mounted" in found[0]
+
+
 def test_numbers_and_hosts_of_many_are_shortened():
     assert numbered([5, 1, 2, 3, 9]) == "1-3, 5, 9"
     assert numbered(range(0, 40, 2)).endswith(", …")
