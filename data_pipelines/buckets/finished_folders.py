@@ -109,6 +109,21 @@ def fetched_folder(given: str, *, flag: str, timeout_s: float = TIMEOUT_S) -> st
     return str(folder)
 
 
+def is_finished_folder(address: str, *, flag: str, timeout_s: float = TIMEOUT_S) -> bool:
+    """Returns whether an address is that of a folder that `finished_folder` has uploaded.
+
+    Args:
+        address: Address in a bucket.
+        flag: Flag that gave it, for messages.
+        timeout_s: Seconds that one answer of the store may take.
+
+    Raises:
+        DataError: The address is none, or the store does not answer or refuses.
+    """
+    remote = RemoteFolder(checked(address, flag=flag), timeout_s=timeout_s, more_time=_LATER)
+    return remote.size(COMPLETE) is not None
+
+
 def _check_free(remote: RemoteFolder, address: str, flag: str) -> None:
     names = remote.names()
     if names and UPLOADING not in names:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.buckets.finished_folders import fetched_folder
+from data_pipelines.buckets.addresses import is_remote
+from data_pipelines.buckets.finished_folders import fetched_folder, is_finished_folder
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
 from data_pipelines.system.digests import file_digest
@@ -136,7 +137,7 @@ def open_source(place: str | Path, *, step: int | None = None, layer: str | None
     """Opens a pretrained encoder.
 
     Args:
-        place: Folder of a pretraining run, or folder that `python -m ecgjax.export` wrote.
+        place: Folder of a pretraining run, or folder that `python -m ecgjax.export` wrote; it may lie in a bucket.
         step: Step of the run's checkpoint; the latest by default. An exported model has one step.
         layer: Layer whose activations are the embedding; the one that the place states by default.
 
@@ -144,10 +145,18 @@ def open_source(place: str | Path, *, step: int | None = None, layer: str | None
         ConfigError: The place is neither, is damaged, or has no such step or layer.
         CheckpointError: The run has no such checkpoint, or a damaged one.
     """
-    path = Path(place)
+    path = Path(_local(str(place)))
     if is_run(path):
         return _of_run(path, step=step, layer=layer)
     return _of_export(path, step=step, layer=layer)
+
+
+def _local(place: str) -> str:
+    """Returns a folder on this machine with what lies at a place, which may be an address in a bucket."""
+    flag = "config.init.source"
+    if not is_remote(place):
+        return place
+    return fetched_folder(place, flag=flag) if is_finished_folder(place, flag=flag) else fetched(place, flag=flag)
 
 
 def chosen_place(workdir: str | None, model: str | None) -> Path:
