@@ -23,6 +23,7 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,13 @@ from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, records_seen, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, write_tuned_model
 from ecgjax.system.environment import describe_environment
+from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.loop import train
 from ecgjax.training.resumption import changes
+from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
@@ -90,13 +93,16 @@ from ecgjax.training.telemetry import Telemetry
 _RESULTS_S = 3600.0
 
 
-def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
+def finetune(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True, begun: float | None = None
+) -> bool:
     """Trains a run to its end, from the last checkpoint where there is one, and writes results and model.
 
     Args:
         config: Config of the run, with the leaves of `FineTuningSettings`.
         workdir: Folder of the run.
         progress: Whether progress is printed and drawn.
+        begun: Time at which the process began for this run, in seconds since the epoch; None for now.
 
     Returns:
         Whether the run came to its end; False after a signal to stop.
@@ -113,15 +119,19 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
+        Stopwatch(begun=begun) as stopwatch,
     ):
         newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
         check_allowed(run_config.names_in(settings.resume.allow))
         changed = run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
+        if first and run_config.is_run(workdir):
+            stopwatch.write_to(workdir)
 
         def accept() -> None:
             # A refused run must leave an earlier run's config as it was.
             if first:
                 run_config.write_resolved(config, workdir)
+                stopwatch.write_to(workdir)
 
         with watchdog.start():
             labelled = open_start(settings)
@@ -132,9 +142,19 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
                 encoder=labelled.source.encoder,
                 weights_digest=labelled.source.weights_digest,
             )
-        return _train(
-            run, labelled, Path(workdir), changed=changed, accept=accept, watchdog=watchdog, progress=progress
-        )  # fmt: skip
+        finished = _train(
+            run,
+            labelled,
+            Path(workdir),
+            changed=changed,
+            accept=accept,
+            watchdog=watchdog,
+            stopwatch=stopwatch,
+            progress=progress,
+        )
+        if finished:
+            stopwatch.finished()
+        return finished
 
 
 def _train(
@@ -145,6 +165,7 @@ def _train(
     changed: Mapping[str, tuple[Any, Any]],
     accept: Callable[[], None],
     watchdog: Watchdog,
+    stopwatch: Stopwatch,
     progress: bool,
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
@@ -189,6 +210,7 @@ def _train(
             flops_per_step=run.flops_per_step,
             start_step=start,
             progress=progress,
+            stopwatch=stopwatch,
         ) as telemetry:
             stream = run.batches(start_step=start)
             state, finished = train(
@@ -216,7 +238,8 @@ def _train(
     if first:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     if finished:
-        _finish(run, labelled, looks, workdir, about=about, progress=progress)
+        with stopwatch.spending("evaluate"):
+            _finish(run, labelled, looks, workdir, about=about, progress=progress)
         # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
         processes.wait_for_all("the results of the first process", limit_s=_RESULTS_S)
     return finished
@@ -381,13 +404,14 @@ def main(_: list[str]) -> int:
     if not chosen.workdir:
         raise ConfigError("--workdir=DIR, the folder of this run, is needed (--help tells more)")
     config, question = chosen.config, chosen.task
+    begun = time.time() - process_age_s()
     if question and config.task not in ("", question):
         raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
     if question:
         config.task = question
     with processes.started(flat(config.to_dict()), workdir=chosen.workdir):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
-        finished = finetune(config, chosen.workdir)
+        finished = finetune(config, chosen.workdir, begun=begun)
     return 0 if finished else stop_signals.status()
 
 

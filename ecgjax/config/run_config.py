@@ -271,6 +271,11 @@ def checkpoint_dir(workdir: str | Path) -> Path:
     return Path(workdir) / "checkpoints"
 
 
+def is_run(workdir: str | Path) -> bool:
+    """Returns whether a folder is that of a run that was accepted before."""
+    return (Path(workdir) / CONFIG_FILE).is_file()
+
+
 @contextlib.contextmanager
 def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]:
     """Locks a workdir for this run, and makes it where it is missing.

@@ -18,6 +18,7 @@ from ecgjax.training import devices
 from ecgjax.training.run_log import event_file
 from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
+from ecgjax.training.run_time.stopwatch import Stopwatch
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
@@ -43,6 +44,7 @@ class Telemetry:
             `perf/flops_per_sec` and no `perf/mfu`.
         start_step: Number of updates already done.
         progress: Whether a progress bar is drawn (only ever on a terminal).
+        stopwatch: Stopwatch of the run's time, whose shares are logged with the speed; None for none.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Telemetry:
         flops_per_step: float | None = None,
         start_step: int = 0,
         progress: bool = True,
+        stopwatch: Stopwatch | None = None,
     ):
+        self._stopwatch = stopwatch
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
         self._writes = jax.process_index() == 0
         self._clock = time.perf_counter
@@ -77,6 +81,8 @@ class Telemetry:
         self._collapsed = False
 
     def __enter__(self) -> Telemetry:
+        if self._stopwatch is not None:
+            self._stopwatch.train_from(self._dispatched)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,24 +96,34 @@ class Telemetry:
     def input_wait(self) -> Iterator[None]:
         """Counts the time spent inside as waiting for input."""
         start = self._clock()
-        yield
+        with self._spending("input"):
+            yield
         self._waited += self._clock() - start
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self, kind: str = "evaluate") -> Iterator[None]:
         """Excludes the time spent inside from the speed of steps.
 
         Evaluation and saving run inside, which wait for every step dispatched.
+
+        Args:
+            kind: Kind of what is done inside, "evaluate" or "save".
         """
-        yield
+        with self._spending(kind):
+            yield
         self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
     def step(self) -> None:
         """Counts one more dispatched step, and moves the progress bar."""
         self._dispatched += 1
+        if self._stopwatch is not None:
+            self._stopwatch.step()
         if self._writes:
             with contextlib.suppress(OSError):
                 self._bar.update()
+
+    def _spending(self, kind: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._stopwatch is None else self._stopwatch.spending(kind)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes metrics to the file, to TensorBoard and to the terminal.
@@ -162,6 +178,8 @@ class Telemetry:
             speed["perf/flops_per_sec"] = steps * self._flops / seconds
             if self._peak is not None:
                 speed["perf/mfu"] = speed["perf/flops_per_sec"] / self._peak
+        if self._stopwatch is not None:
+            speed |= self._stopwatch.metrics()
         self._since, self._since_step, self._waited = now, step, 0.0
         return speed
 

@@ -1009,6 +1009,15 @@ TPU_VM = (
     (f"{_TPU_VM} --grace_s=10 {_COMMAND}", "grace_s", "120"),
 )
 
+RUN_TIME = (
+    ("", "--workdir"),
+    ("--workdir=", "--workdir"),
+    ("--workdir=missing", "--workdir=missing", "config.json"),
+    ("--workdir={file}", "file.txt", "not the folder of a run"),
+    ("--workdir={run} --nonsense=1", "nonsense"),
+    ("--workdir={run} more", "'more'"),
+)
+
 OF_COMMAND = {
     "ecgjax.augmentations": AUGMENTATIONS,
     "ecgjax.benchmark": BENCHMARK,
@@ -1020,6 +1029,7 @@ OF_COMMAND = {
     "ecgjax.label_efficiency": LABEL_EFFICIENCY,
     "ecgjax.preview_views": PREVIEW_VIEWS,
     "ecgjax.pretrain": PRETRAIN,
+    "ecgjax.run_time": RUN_TIME,
     "ecgjax.search": SEARCH,
     "launch.ablate": ABLATE,
     "launch.jobset": JOBSET,
