@@ -83,6 +83,7 @@ from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.compile_cache import kept_programs
 from ecgjax.training.loop import train
 from ecgjax.training.resumption import changes
 from ecgjax.training.run_time.stopwatch import Stopwatch
@@ -120,6 +121,7 @@ def finetune(
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
         Stopwatch(begun=begun) as stopwatch,
+        kept_programs(settings.compile_cache, workdir),
     ):
         newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
         check_allowed(run_config.names_in(settings.resume.allow))

@@ -42,6 +42,7 @@ from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import about_run, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
+from ecgjax.training.compile_cache import kept_programs
 from ecgjax.training.loop import EVALUATION_DUE, train
 from ecgjax.training.resumption import changes
 from ecgjax.training.run import (
@@ -95,6 +96,7 @@ def pretrain(
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
         Stopwatch(begun=begun) as stopwatch,
+        kept_programs(settings.compile_cache, workdir),
     ):
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
         changed = run_config.check_resume(config, workdir, defaults=newer)

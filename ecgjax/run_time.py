@@ -23,6 +23,7 @@ from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.pages.markdown import format_table
 from ecgjax.pages.write import write_page
+from ecgjax.system.terminal import say
 from ecgjax.training.run_time.account import account_of
 from ecgjax.training.run_time.events import GOODPUT_FILE, read_events
 from ecgjax.training.run_time.time_page import kinds_table, starts_table, summary_of, time_page
@@ -46,11 +47,11 @@ def main(_: list[str]) -> None:
         )
     account = account_of(events)
     for table in (starts_table(account), kinds_table(account)):
-        print(format_table(table.header, table.rows))
-    print(summary_of(account))
+        say(format_table(table.header, table.rows))
+    say(summary_of(account))
     folder = workdir / _FOLDER
     folder.mkdir(exist_ok=True)
-    print(visible(str(write_page(time_page(account, title=workdir.absolute().name), folder).html)))
+    say(visible(str(write_page(time_page(account, title=workdir.absolute().name), folder).html)))
 
 
 def define_flags() -> None:

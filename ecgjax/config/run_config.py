@@ -47,6 +47,7 @@ MAY_CHANGE = (
     "init.share",
     "log_every",
     "checkpoint.",
+    "compile_cache",
     "probe.",
     "mesh.",
     "nonfinite.most_in_a_row",
