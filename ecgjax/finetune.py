@@ -83,7 +83,7 @@ from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints
-from ecgjax.training.compile_cache import kept_programs
+from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import train
 from ecgjax.training.resumption import changes
 from ecgjax.training.run_time.stopwatch import Stopwatch
@@ -213,6 +213,7 @@ def _train(
             start_step=start,
             progress=progress,
             stopwatch=stopwatch,
+            marks=settings.debug.marks,
         ) as telemetry:
             stream = run.batches(start_step=start)
             state, finished = train(
@@ -239,7 +240,7 @@ def _train(
             stream.close()
     if first:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
-    if finished:
+    if finished and not settings.debug.untrained:
         with stopwatch.spending("evaluate"):
             _finish(run, labelled, looks, workdir, about=about, progress=progress)
         # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
@@ -259,6 +260,7 @@ def _about(run: FineTuningRun, labelled: LabelledStart) -> dict[str, Any]:
             examples_per_epoch=run.sampler.examples_per_epoch,
         ),
         "simulated": labelled.simulated,
+        **({"debug": run.settings.debug.untrained} if run.settings.debug.untrained else {}),
         "source": source_of(labelled),
         "labels": {"question": run.data.task.title, "classes": list(run.data.classes), **counts(run.data)},
     }
@@ -267,8 +269,9 @@ def _about(run: FineTuningRun, labelled: LabelledStart) -> dict[str, Any]:
 def _announce(run: FineTuningRun, labelled: LabelledStart, start: int, *, progress: bool) -> None:
     if jax.process_index() or not progress:
         return
-    for caution in labelled.cautions:
-        say(visible(caution))
+    for caution in (run.settings.debug.caution, *labelled.cautions):
+        if caution:
+            say(visible(caution))
     data, source = run.data, labelled.source
     train, val, test = map(run.kind.counts, (data.train, data.val, data.test))
     say(visible(f"{data.task.title}: {train} train, {val} validation, {test} test"))

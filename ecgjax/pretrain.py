@@ -42,7 +42,7 @@ from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import about_run, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
-from ecgjax.training.compile_cache import kept_programs
+from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import EVALUATION_DUE, train
 from ecgjax.training.resumption import changes
 from ecgjax.training.run import (
@@ -153,6 +153,8 @@ def _train(
         begun_from=origin.said,
         extensions=run.extensions,
     )
+    if settings.debug.untrained:
+        about["debug"] = settings.debug.untrained
     metadata: dict[str, Any] = {
         "fingerprint": run.fingerprint,
         "digests": dict(run.digests),
@@ -198,6 +200,7 @@ def _train(
             start_step=start,
             progress=progress,
             stopwatch=stopwatch,
+            marks=settings.debug.marks,
         ) as telemetry:
             state, finished = train(
                 state,
@@ -226,6 +229,8 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
         return
     if run.recordings.simulated:
         say("The recordings are SIMULATED.")
+    if caution := run.settings.debug.caution:
+        say(caution)
     for shard in run.recordings.store.bad_shards:
         say(f"left out: {visible(str(shard))}")
     begun = origin.describe(run.warm_start, frozen=run.frozen)

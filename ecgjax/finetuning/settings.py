@@ -11,7 +11,8 @@ from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, PROBABILITY, SEED, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
-from ecgjax.training.compile_cache import AUTO
+from ecgjax.training.compilation.compile_cache import AUTO
+from ecgjax.training.debugging.debug_settings import DebugSettings
 from ecgjax.training.settings import CheckpointSettings, ResumeSettings
 
 
@@ -74,6 +75,7 @@ class FineTuningSettings:
         "on GPUs and TPUs and none on CPUs; empty for none.",
     )
     watchdog: WatchdogSettings = section(WatchdogSettings)
+    debug: DebugSettings = section(DebugSettings)
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=between(100, 10**6))
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of test patients: any scalar or class of the data set too, "=site", or "dataset".'

@@ -16,7 +16,8 @@ from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
-from ecgjax.training.compile_cache import AUTO
+from ecgjax.training.compilation.compile_cache import AUTO
+from ecgjax.training.debugging.debug_settings import DebugSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +161,7 @@ class PretrainingSettings:
     nonfinite: NonfiniteSettings = section(NonfiniteSettings)
     watchdog: WatchdogSettings = section(WatchdogSettings)
     resume: ResumeSettings = section(ResumeSettings)
+    debug: DebugSettings = section(DebugSettings)
 
     @property
     def method(self) -> MethodSettings:

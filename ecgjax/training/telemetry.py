@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -45,6 +46,7 @@ class Telemetry:
         start_step: Number of updates already done.
         progress: Whether a progress bar is drawn (only ever on a terminal).
         stopwatch: Stopwatch of the run's time, whose shares are logged with the speed; None for none.
+        marks: Metrics that every line of training has.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Telemetry:
         start_step: int = 0,
         progress: bool = True,
         stopwatch: Stopwatch | None = None,
+        marks: Mapping[str, float] = MappingProxyType({}),
     ):
-        self._stopwatch = stopwatch
+        self._stopwatch, self._marks = stopwatch, marks
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
         self._writes = jax.process_index() == 0
         self._clock = time.perf_counter
@@ -137,7 +140,7 @@ class Telemetry:
         # All metrics are fetched at once, which waits for the devices once and not for each number.
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         if any(name.startswith("train/") for name in values):
-            values |= self._speed(step)
+            values |= {**self._speed(step), **self._marks}
         if not self._writes:
             return
         # JSON has no NaN: what Python writes for it, other readers refuse.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+from jax._src.compilation_cache import decompress_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from ecgjax.errors import ConfigError
@@ -49,8 +50,7 @@ def cache_folder(setting: str, workdir: str | Path, *, platform: str) -> Path | 
 def kept_programs(setting: str, workdir: str | Path) -> Iterator[Path | None]:
     """Lets JAX keep what it compiles inside, and take what it finds there; yields the folder, or None for none.
 
-    JAX itself writes a program whole or not at all, and a folder that cannot be written costs a warning. Of several
-    processes the first one writes.
+    A folder that cannot be written costs a warning. Of several processes the first one writes.
 
     Args:
         setting: Value of `config.compile_cache`.
@@ -66,6 +66,8 @@ def kept_programs(setting: str, workdir: str | Path) -> Iterator[Path | None]:
         return
     options = {**_OPTIONS, "jax_compilation_cache_dir": str(folder)}
     before = {name: jax.config.values[name] for name in options}
+    if jax.process_index() == 0:
+        _remove_cut(folder)
     try:
         _set(options)
         yield folder
@@ -86,6 +88,18 @@ def _check(setting: str) -> None:
                 f"config.compile_cache={setting} cannot be made a folder ({error.strerror}); give another, or "
                 f'"{WORKDIR}" for {CACHE_DIR} in the folder of the run'
             ) from error
+
+
+def _remove_cut(folder: Path) -> None:
+    """Removes programs that a kill has cut while JAX wrote them: it would neither take nor replace them."""
+    for path in folder.glob("*-cache"):
+        try:
+            decompress_executable(path.read_bytes())
+        except OSError:
+            continue
+        except Exception:  # Each library for compression has errors of its own.
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _set(options: dict[str, object]) -> None:

@@ -5,16 +5,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src.compilation_cache import compress_executable
 
 from ecgjax.errors import ConfigError
-from ecgjax.training.compile_cache import CACHE_DIR, cache_folder, kept_programs
+from ecgjax.training.compilation.compile_cache import CACHE_DIR, cache_folder, kept_programs
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 #: A program that takes long enough to compile for being kept; it prints its result to the last bit.
 PROGRAM = """
 import sys, jax, jax.monitoring, jax.numpy as jnp
-from ecgjax.training.compile_cache import kept_programs
+from ecgjax.training.compilation.compile_cache import kept_programs
 
 def work(x):
     for _ in range(8):
@@ -43,6 +44,17 @@ def test_another_process_takes_the_program_and_computes_the_same_bits(tmp_path):
     assert hit == "True"
     assert again == first
     assert told == "", "JAX has nothing to say of a program that it takes on the same machine"
+
+
+def test_a_program_that_a_kill_has_cut_is_removed(tmp_path):
+    with kept_programs("workdir", tmp_path) as folder:
+        pass
+    folder.mkdir(parents=True)
+    whole, cut = compress_executable(b"program" * 1000), folder / "jit_cut-cache"
+    (folder / "jit_whole-cache").write_bytes(whole)
+    cut.write_bytes(whole[: len(whole) // 2])
+    with kept_programs("workdir", tmp_path):
+        assert [path.name for path in folder.iterdir()] == ["jit_whole-cache"]
 
 
 @pytest.mark.parametrize(
