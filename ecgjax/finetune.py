@@ -85,6 +85,7 @@ from ecgjax.training.about import About, about_training, exposures, read_about, 
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import train
+from ecgjax.training.profiling.step_trace import StepTrace
 from ecgjax.training.resumption import changes
 from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
@@ -205,20 +206,23 @@ def _train(
             with watchdog.start():
                 restored = Resumption(first_state(run, progress=progress), Looks(), None, evaluation_due=False)
         state, looks, _, evaluation_due = restored
-        with Telemetry(
-            workdir,
-            total_steps=run.num_steps,
-            examples_per_step=run.batch_size,
-            flops_per_step=run.flops_per_step,
-            start_step=start,
-            progress=progress,
-            stopwatch=stopwatch,
-            marks=settings.debug.marks,
-        ) as telemetry:
+        with (
+            StepTrace(run.step, workdir, settings.profile, first=start) as step,
+            Telemetry(
+                workdir,
+                total_steps=run.num_steps,
+                examples_per_step=run.batch_size,
+                flops_per_step=run.flops_per_step,
+                start_step=start,
+                progress=progress,
+                stopwatch=stopwatch,
+                marks=settings.debug.marks,
+            ) as telemetry,
+        ):
             stream = run.batches(start_step=start)
             state, finished = train(
                 state,
-                step=run.step,
+                step=step,
                 batches=stream,
                 num_steps=run.num_steps,
                 telemetry=telemetry,

@@ -44,6 +44,7 @@ from ecgjax.training.about import about_run, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
 from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import EVALUATION_DUE, train
+from ecgjax.training.profiling.step_trace import StepTrace
 from ecgjax.training.resumption import changes
 from ecgjax.training.run import (
     Run,
@@ -192,19 +193,22 @@ def _train(
             origin.write(run.warm_start, workdir, frozen=run.frozen)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         _announce(run, origin, start)
-        with Telemetry(
-            workdir,
-            total_steps=run.num_steps,
-            examples_per_step=run.batch_size,
-            flops_per_step=run.flops_per_step,
-            start_step=start,
-            progress=progress,
-            stopwatch=stopwatch,
-            marks=settings.debug.marks,
-        ) as telemetry:
+        with (
+            StepTrace(run.step, workdir, settings.profile, first=start) as step,
+            Telemetry(
+                workdir,
+                total_steps=run.num_steps,
+                examples_per_step=run.batch_size,
+                flops_per_step=run.flops_per_step,
+                start_step=start,
+                progress=progress,
+                stopwatch=stopwatch,
+                marks=settings.debug.marks,
+            ) as telemetry,
+        ):
             state, finished = train(
                 state,
-                step=run.step,
+                step=step,
                 batches=run.batches(run.sampler, start_step=start),
                 num_steps=run.num_steps,
                 telemetry=telemetry,

@@ -50,6 +50,7 @@ MAY_CHANGE = (
     "compile_cache",
     "debug.nan_checks",
     "probe.",
+    "profile.",
     "mesh.",
     "nonfinite.most_in_a_row",
     "nonfinite.most_in_all",

@@ -13,6 +13,7 @@ from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
 from ecgjax.training.compilation.compile_cache import AUTO
 from ecgjax.training.debugging.debug_settings import DebugSettings
+from ecgjax.training.profiling.profile_settings import ProfileSettings
 from ecgjax.training.settings import CheckpointSettings, ResumeSettings
 
 
@@ -76,6 +77,7 @@ class FineTuningSettings:
     )
     watchdog: WatchdogSettings = section(WatchdogSettings)
     debug: DebugSettings = section(DebugSettings)
+    profile: ProfileSettings = section(ProfileSettings)
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=between(100, 10**6))
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of test patients: any scalar or class of the data set too, "=site", or "dataset".'

@@ -18,6 +18,7 @@ from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
 from ecgjax.training.compilation.compile_cache import AUTO
 from ecgjax.training.debugging.debug_settings import DebugSettings
+from ecgjax.training.profiling.profile_settings import ProfileSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,7 @@ class PretrainingSettings:
     watchdog: WatchdogSettings = section(WatchdogSettings)
     resume: ResumeSettings = section(ResumeSettings)
     debug: DebugSettings = section(DebugSettings)
+    profile: ProfileSettings = section(ProfileSettings)
 
     @property
     def method(self) -> MethodSettings:

@@ -229,6 +229,8 @@ PRETRAIN = (
         ("compile_cache=gs://bucket/cache", "config.compile_cache", "mount"),
         ("compile_cache=None",),
         ("debug.fake_data=2", "fake_data"),
+        ("profile.start=-1",),
+        ("profile.steps=0",),
         ("debug.fakedata=True", "config.debug.fake_data"),
         ("watchdog.minutes=-1",),
         ("watchdog.minutes=inf",),
@@ -501,6 +503,8 @@ FINETUNE = (
         ("compile_cache=gs://bucket/cache", "config.compile_cache", "mount"),
         ("compile_cache=None",),
         ("debug.fake_data=2", "fake_data"),
+        ("profile.start=-1",),
+        ("profile.steps=0",),
         ("debug.fakedata=True", "config.debug.fake_data"),
         ("watchdog.minutes=-1",),
         ("seed=x", "x"),
@@ -1026,6 +1030,7 @@ RUN_TIME = (
     ("--workdir={file}", "file.txt", "not the folder of a run"),
     ("--workdir={run} --nonsense=1", "nonsense"),
     ("--workdir={run} more", "'more'"),
+    ("--workdir={run} --top=0", "top"),
 )
 
 OF_COMMAND = {
