@@ -14,12 +14,15 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from data_pipelines.system.visible_text import visible
+from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.system.terminal import give_up_blocked_output, say, warn
 from ecgjax.training import devices
 from ecgjax.training.run_log import event_file
 from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
 from ecgjax.training.run_time.stopwatch import Stopwatch
+from ecgjax.training.run_time.stragglers import Pace, straggler_of
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
@@ -82,6 +85,7 @@ class Telemetry:
         )
         self._total = total_steps
         self._collapsed = False
+        self._straggler: int | None = None
 
     def __enter__(self) -> Telemetry:
         if self._stopwatch is not None:
@@ -183,8 +187,28 @@ class Telemetry:
                 speed["perf/mfu"] = speed["perf/flops_per_sec"] / self._peak
         if self._stopwatch is not None:
             speed |= self._stopwatch.metrics()
+        waited_ms = 1e3 * self._waited / steps
+        speed |= self._compare(Pace(step, waited_ms, speed["perf/step_ms"]))
         self._since, self._since_step, self._waited = now, step, 0.0
         return speed
+
+    def _compare(self, own: Pace) -> dict[str, float]:
+        """Tells the other processes how long this one waits for input, and returns which of them waits longest."""
+        signs = SignsOfLife.current()
+        if signs is None:
+            return {}
+        signs.note(own.text())
+        slowest = straggler_of(signs.notes(), own=own) if self._writes else None
+        if slowest is None:
+            return {}
+        if slowest.is_told and self._straggler != slowest.process:
+            warn(
+                f"process {slowest.process} ({visible(signs.host_of(slowest.process))}) waits "
+                f"{slowest.pace.input_ms:.1f} ms of every step for its input, the median process "
+                f"{slowest.median_ms:.1f} ms, and all wait for it: look at the disk and the processors of that machine"
+            )
+        self._straggler = slowest.process if slowest.is_told else None
+        return slowest.metrics()
 
     def _say(self, step: int, values: Mapping[str, float]) -> None:
         shown = {n: values[n] for n in ("train/loss", "eval/loss", "perf/ecgs_per_sec") if n in values}
