@@ -39,6 +39,7 @@ class StepTrace:
         self._begin = settings.start
         self._end = (settings.start or 0) + settings.steps
         self._tracing = False
+        self._latest: Any = None
 
     def __enter__(self) -> StepTrace:
         return self
@@ -58,8 +59,8 @@ class StepTrace:
         with self._named():
             after = self._step(state, batch)
         self._done += 1
+        self._latest = after if self._tracing else None
         if self._tracing and self._done >= self._end:
-            jax.block_until_ready(after)
             self._stop()
         return after
 
@@ -81,13 +82,15 @@ class StepTrace:
             return
         self._tracing = False
         try:
+            # What was dispatched is part of the trace; a step that failed has taken its state along.
+            jax.block_until_ready([leaf for leaf in jax.tree.leaves(self._latest) if not leaf.is_deleted()])
             jax.profiler.stop_trace()
         except Exception as error:
             self._give_up(error)
         else:
             if jax.process_index() == 0:
                 say(f"trace of the steps up to {self._done}: {visible(str(self._folder))}")
-        self._begin = None
+        self._begin = self._latest = None
 
     def _give_up(self, error: Exception) -> None:
         self._begin = None

@@ -44,10 +44,15 @@ def test_a_run_without_these_steps_has_no_trace(tmp_path, start, first):
 
 
 def test_a_trace_that_an_error_cuts_short_is_written(tmp_path):
-    with pytest.raises(TypeError), StepTrace(work, tmp_path, ProfileSettings(start=0, steps=30), first=0) as step:
-        take(step, first=0, calls="two")
-    with StepTrace(work, tmp_path, ProfileSettings(start=0, steps=30), first=0) as step:
+    def stopped(step):
         take(step, first=0, calls=2)
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        StepTrace(work, tmp_path, ProfileSettings(start=0, steps=30), first=0) as step,
+    ):
+        stopped(step)
     assert operations_of(latest_trace(tmp_path))
 
 
