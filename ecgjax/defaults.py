@@ -59,7 +59,7 @@ def settings_of_run(workdir: str | Path) -> RunSettings:
         workdir: Folder of the run.
 
     Raises:
-        ConfigError: The folder holds no run, or its config is damaged.
+        ConfigError: The folder holds no run, or one that was trained for debugging alone, or its config is damaged.
     """
     config = run_config.load_resolved(workdir)
     if run_config.kind_of_run(sections.flat(config.to_dict())) == "fine-tuning":
@@ -71,6 +71,12 @@ def settings_of_run(workdir: str | Path) -> RunSettings:
     try:
         if lacking := {"data", "encoder", "objective"} - set(config):
             raise ConfigError(f"the config is damaged, it lacks {', '.join(sorted(lacking))}; restore it from a copy")
-        return settings_of(config)
+        settings = settings_of(config)
     except ConfigError as error:
         raise ConfigError(f"{Path(workdir) / run_config.CONFIG_FILE}: {error}") from error
+    if settings.debug.untrained:
+        raise ConfigError(
+            f"{workdir} was trained {settings.debug.words} ({settings.debug.untrained}): it is no model, and is not "
+            "evaluated, exported or trained on. Train one without that setting, in another --workdir"
+        )
+    return settings

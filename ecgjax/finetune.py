@@ -23,6 +23,7 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,15 @@ from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.tuned_run.labelled_start import LabelledStart, open_start, records_seen, source_of
 from ecgjax.studies.tuned_run.tuned_model import model_folder, write_tuned_model
 from ecgjax.system.environment import describe_environment
+from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import train
+from ecgjax.training.profiling.step_trace import StepTrace
 from ecgjax.training.resumption import changes
+from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
@@ -92,13 +97,16 @@ from ecgjax.training.telemetry import Telemetry
 _RESULTS_S = 3600.0
 
 
-def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True) -> bool:
+def finetune(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, progress: bool = True, begun: float | None = None
+) -> bool:
     """Trains a run to its end, from the last checkpoint where there is one, and writes results and model.
 
     Args:
         config: Config of the run, with the leaves of `FineTuningSettings`.
         workdir: Folder of the run.
         progress: Whether progress is printed and drawn.
+        begun: Time at which the process began for this run, in seconds since the epoch; None for now.
 
     Returns:
         Whether the run came to its end; False after a signal to stop.
@@ -115,15 +123,20 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
         SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
+        Stopwatch(begun=begun) as stopwatch,
+        kept_programs(settings.compile_cache, workdir),
     ):
         newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
         check_allowed(run_config.names_in(settings.resume.allow))
         changed = run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
+        if first and run_config.is_run(workdir):
+            stopwatch.write_to(workdir)
 
         def accept() -> None:
             # A refused run must leave an earlier run's config as it was.
             if first:
                 run_config.write_resolved(config, workdir)
+                stopwatch.write_to(workdir)
 
         bring_data(settings.data, limit_s=60 * settings.watchdog.start_minutes or None)
         with watchdog.start():
@@ -135,9 +148,19 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path, *, progress
                 encoder=labelled.source.encoder,
                 weights_digest=labelled.source.weights_digest,
             )
-        return _train(
-            run, labelled, Path(workdir), changed=changed, accept=accept, watchdog=watchdog, progress=progress
-        )  # fmt: skip
+        finished = _train(
+            run,
+            labelled,
+            Path(workdir),
+            changed=changed,
+            accept=accept,
+            watchdog=watchdog,
+            stopwatch=stopwatch,
+            progress=progress,
+        )
+        if finished:
+            stopwatch.finished()
+        return finished
 
 
 def _train(
@@ -148,6 +171,7 @@ def _train(
     changed: Mapping[str, tuple[Any, Any]],
     accept: Callable[[], None],
     watchdog: Watchdog,
+    stopwatch: Stopwatch,
     progress: bool,
 ) -> bool:
     settings, first = run.settings, jax.process_index() == 0
@@ -185,18 +209,23 @@ def _train(
             with watchdog.start():
                 restored = Resumption(first_state(run, progress=progress), Looks(), None, evaluation_due=False)
         state, looks, _, evaluation_due = restored
-        with Telemetry(
-            workdir,
-            total_steps=run.num_steps,
-            examples_per_step=run.batch_size,
-            flops_per_step=run.flops_per_step,
-            start_step=start,
-            progress=progress,
-        ) as telemetry:
+        with (
+            StepTrace(run.step, workdir, settings.profile, first=start) as step,
+            Telemetry(
+                workdir,
+                total_steps=run.num_steps,
+                examples_per_step=run.batch_size,
+                flops_per_step=run.flops_per_step,
+                start_step=start,
+                progress=progress,
+                stopwatch=stopwatch,
+                marks=settings.debug.marks,
+            ) as telemetry,
+        ):
             stream = run.batches(start_step=start)
             state, finished = train(
                 state,
-                step=run.step,
+                step=step,
                 batches=stream,
                 num_steps=run.num_steps,
                 telemetry=telemetry,
@@ -218,8 +247,9 @@ def _train(
             stream.close()
     if first:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
-    if finished:
-        _finish(run, labelled, looks, workdir, about=about, progress=progress)
+    if finished and not settings.debug.untrained:
+        with stopwatch.spending("evaluate"):
+            _finish(run, labelled, looks, workdir, about=about, progress=progress)
         # The others wait for the results of the first one: a process that leaves early is taken for a failed one.
         processes.wait_for_all("the results of the first process", limit_s=_RESULTS_S)
     return finished
@@ -237,6 +267,7 @@ def _about(run: FineTuningRun, labelled: LabelledStart) -> dict[str, Any]:
             examples_per_epoch=run.sampler.examples_per_epoch,
         ),
         "simulated": labelled.simulated,
+        **({"debug": run.settings.debug.untrained} if run.settings.debug.untrained else {}),
         "source": source_of(labelled),
         "labels": {"question": run.data.task.title, "classes": list(run.data.classes), **counts(run.data)},
     }
@@ -245,8 +276,9 @@ def _about(run: FineTuningRun, labelled: LabelledStart) -> dict[str, Any]:
 def _announce(run: FineTuningRun, labelled: LabelledStart, start: int, *, progress: bool) -> None:
     if jax.process_index() or not progress:
         return
-    for caution in labelled.cautions:
-        say(visible(caution))
+    for caution in (run.settings.debug.caution, *labelled.cautions):
+        if caution:
+            say(visible(caution))
     data, source = run.data, labelled.source
     train, val, test = map(run.kind.counts, (data.train, data.val, data.test))
     say(visible(f"{data.task.title}: {train} train, {val} validation, {test} test"))
@@ -384,6 +416,7 @@ def main(_: list[str]) -> int:
     if not chosen.workdir:
         raise ConfigError("--workdir=DIR, the folder of this run, is needed (--help tells more)")
     config, question = chosen.config, chosen.task
+    begun = time.time() - process_age_s()
     if question and config.task not in ("", question):
         raise ConfigError(f"--task={question!r} and --config.task={config.task!r} are two questions; give one")
     if question:
@@ -391,7 +424,7 @@ def main(_: list[str]) -> int:
     with processes.started(flat(config.to_dict()), workdir=workdirs.local_folder(chosen.workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
         with workdirs.kept(chosen.workdir) as folder:
-            finished = finetune(config, folder)
+            finished = finetune(config, folder, begun=begun)
     return 0 if finished else stop_signals.status()
 
 

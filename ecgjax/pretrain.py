@@ -21,6 +21,7 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,13 @@ from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.processes.watchdog import Watchdog
 from ecgjax.settings.sections import flat
+from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import about_run, exposures, read_about, write_about
 from ecgjax.training.checkpoint import Checkpoints, latest_saved
+from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import EVALUATION_DUE, train
+from ecgjax.training.profiling.step_trace import StepTrace
 from ecgjax.training.resumption import changes
 from ecgjax.training.run import (
     Run,
@@ -55,12 +59,18 @@ from ecgjax.training.run import (
     restore_latest,
 )
 from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
+from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
 
 def pretrain(
-    config: ml_collections.ConfigDict, workdir: str | Path, *, extend: int | None = None, progress: bool = True
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    *,
+    extend: int | None = None,
+    progress: bool = True,
+    begun: float | None = None,
 ) -> bool:
     """Trains a run to its end, from the last checkpoint where there is one.
 
@@ -70,6 +80,7 @@ def pretrain(
         extend: Number of steps that the run takes beyond the length in its config, the same however often it is given;
             None for those that were given before.
         progress: Whether a progress bar is drawn.
+        begun: Time at which the process began for this run, in seconds since the epoch; None for now.
 
     Returns:
         Whether the run came to its end; False after a signal to stop.
@@ -87,9 +98,13 @@ def pretrain(
         SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
         Watchdog(workdir, settings.watchdog) as watchdog,
+        Stopwatch(begun=begun) as stopwatch,
+        kept_programs(settings.compile_cache, workdir),
     ):
         newer = {name: leaf.default for name, leaf in defaults.leaves().items()}
         changed = run_config.check_resume(config, workdir, defaults=newer)
+        if first and run_config.is_run(workdir):
+            stopwatch.write_to(workdir)
         saved = latest_saved(run_config.checkpoint_dir(workdir))
         extensions = extensions_after(workdir, extend, settings.init, saved=saved)
         origin = origin_of(workdir, settings.init, saved=saved)
@@ -103,8 +118,21 @@ def pretrain(
             if first:
                 run_config.write_resolved(config, workdir)
                 write_extensions(workdir, extensions)
+                stopwatch.write_to(workdir)
 
-        return _train(run, origin, workdir, changed=changed, begin=begin, watchdog=watchdog, progress=progress)
+        finished = _train(
+            run,
+            origin,
+            workdir,
+            changed=changed,
+            begin=begin,
+            watchdog=watchdog,
+            stopwatch=stopwatch,
+            progress=progress,
+        )
+        if finished:
+            stopwatch.finished()
+        return finished
 
 
 def _train(
@@ -115,6 +143,7 @@ def _train(
     changed: Mapping[str, tuple[Any, Any]],
     begin: Callable[[], None],
     watchdog: Watchdog,
+    stopwatch: Stopwatch,
     progress: bool,
 ) -> bool:
     settings = run.settings
@@ -128,6 +157,8 @@ def _train(
         begun_from=origin.said,
         extensions=run.extensions,
     )
+    if settings.debug.untrained:
+        about["debug"] = settings.debug.untrained
     metadata: dict[str, Any] = {
         "fingerprint": run.fingerprint,
         "digests": dict(run.digests),
@@ -165,17 +196,22 @@ def _train(
             origin.write(run.warm_start, workdir, frozen=run.frozen)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         _announce(run, origin, start)
-        with Telemetry(
-            workdir,
-            total_steps=run.num_steps,
-            examples_per_step=run.batch_size,
-            flops_per_step=run.flops_per_step,
-            start_step=start,
-            progress=progress,
-        ) as telemetry:
+        with (
+            StepTrace(run.step, workdir, settings.profile, first=start) as step,
+            Telemetry(
+                workdir,
+                total_steps=run.num_steps,
+                examples_per_step=run.batch_size,
+                flops_per_step=run.flops_per_step,
+                start_step=start,
+                progress=progress,
+                stopwatch=stopwatch,
+                marks=settings.debug.marks,
+            ) as telemetry,
+        ):
             state, finished = train(
                 state,
-                step=run.step,
+                step=step,
                 batches=run.batches(run.sampler, start_step=start),
                 num_steps=run.num_steps,
                 telemetry=telemetry,
@@ -200,6 +236,8 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
         return
     if run.recordings.simulated:
         say("The recordings are SIMULATED.")
+    if caution := run.settings.debug.caution:
+        say(caution)
     for shard in run.recordings.store.bad_shards:
         say(f"left out: {visible(str(shard))}")
     begun = origin.describe(run.warm_start, frozen=run.frozen)
@@ -224,10 +262,11 @@ def _tell_best(checkpoints: Checkpoints) -> None:
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
+    begun = time.time() - process_age_s()
     with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdirs.local_folder(workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
         with workdirs.kept(workdir) as folder:
-            finished = pretrain(config, folder, extend=extend)
+            finished = pretrain(config, folder, extend=extend, begun=begun)
     return 0 if finished else stop_signals.status()
 
 

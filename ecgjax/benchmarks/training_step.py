@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Compiled
 
 from data_pipelines.benchmarks import harness
 from data_pipelines.benchmarks.input import simulated_dataset
@@ -194,6 +195,8 @@ def _compiler_flops(run: Run) -> float | None:
     """Returns the FLOP that the compiler counts for one device's share of the program, times the number of devices;
     None where it counts none.
     """
+    if not isinstance(run.step, Compiled):  # A step with checks compiled into it is not what is measured.
+        return None
     flops = (run.step.cost_analysis() or {}).get("flops")
     return flops * run.mesh.size if flops else None
 

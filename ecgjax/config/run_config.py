@@ -47,13 +47,19 @@ MAY_CHANGE = (
     "init.share",
     "log_every",
     "checkpoint.",
+    "compile_cache",
+    "debug.nan_checks",
     "probe.",
+    "profile.",
     "mesh.",
     "nonfinite.most_in_a_row",
     "nonfinite.most_in_all",
     "watchdog.",
     "resume.",
 )
+
+#: Leaves that may not even differ where `resume.allow` names them: they say whether the run trains a model.
+_NEVER_CHANGE = ("debug.fake_data", "debug.reuse_batch")
 
 # Leaf that the config of one kind of run has alone → that kind.
 _KINDS = {"objective.name": "pretraining", "training.head_start": "fine-tuning"}
@@ -271,6 +277,11 @@ def checkpoint_dir(workdir: str | Path) -> Path:
     return Path(workdir) / "checkpoints"
 
 
+def is_run(workdir: str | Path) -> bool:
+    """Returns whether a folder is that of a run that was accepted before."""
+    return (Path(workdir) / CONFIG_FILE).is_file()
+
+
 @contextlib.contextmanager
 def exclusive(workdir: str | Path, *, flag: str = "--workdir") -> Iterator[None]:
     """Locks a workdir for this run, and makes it where it is missing.
@@ -387,6 +398,12 @@ def check_resume(
     if (kind := kind_of_run(stored)) and kind != kind_of_run(now):
         raise ConfigError(f"--workdir={workdir} is the folder of a {kind} run; give a folder of its own to this one")
     before = {**(defaults or {}), **stored}
+    fixed = [name for name in _NEVER_CHANGE if before.get(name, False) != now.get(name, False)]
+    if fixed:
+        raise ConfigError(
+            f"{workdir} was started with config.{fixed[0]}={before.get(fixed[0], False)}, which cannot be changed in "
+            "the middle of a run: it is a model or it is none. Give the same config to go on, or another --workdir"
+        )
     differing = {
         name: (before.get(name), now.get(name))
         for name in sorted({*before, *now})

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jax.stages import Compiled
 
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.sampler import Sampler
@@ -24,7 +23,6 @@ from ecgjax import encoders
 from ecgjax.config.run_config import names_in
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
-from ecgjax.encoders import cost
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import digests
 from ecgjax.evaluation.features.features import SplitFeatures, map_records
@@ -41,8 +39,10 @@ from ecgjax.placement.parameter_layout import ParameterLayout, lay_out
 from ecgjax.training import device_mesh
 from ecgjax.training.best_checkpoint import Best, best_by
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.compilation.compiled_step import compile_step
+from ecgjax.training.debugging.debug_batches import batches_of, store_of
 from ecgjax.training.loop import EVALUATION_DUE
-from ecgjax.training.steps import Batch, TrainState, Weights
+from ecgjax.training.steps import Batch, Metrics, TrainState, Weights
 
 #: Version that is raised when the same settings, labels and seed no longer give the same batches.
 PIPELINE_VERSION = 1
@@ -88,7 +88,7 @@ class FineTuningRun:
     mesh: Mesh
     parameter_layout: ParameterLayout
     state: TrainState
-    step: Compiled
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     outputs: Callable[..., jax.Array]
     flops_per_step: float | None
 
@@ -113,11 +113,15 @@ class FineTuningRun:
         Args:
             start_step: Step of the first batch.
         """
+        return batches_of(self._read_batches(start_step), self.settings.debug)
+
+    def _read_batches(self, start_step: int) -> Generator[Batch, None, None]:
         sharding = device_mesh.batch_sharding(self.mesh)
         rows = device_mesh.local_rows(sharding, self.batch_size, leaf="config.training.batch_size")
         columns = _columns(self.tuning, self.recordings, self.data, self.supervision)
         kept = {"signal", "row", *columns, *(["record"] if self.tuning.needs_patients else [])}
-        stream = batches(self.recordings.store, self.sampler, rows=rows, start_step=start_step, columns=columns)
+        store = store_of(self.recordings.store, self.settings.debug)
+        stream = batches(store, self.sampler, rows=rows, start_step=start_step, columns=columns)
         seed = np.uint32(self.settings.seed % 2**32)
         constant = {"seed": seed, "positive_weight": self.supervision.weight}
         everywhere = {name: _replicate(value, self.mesh) for name, value in constant.items()}
@@ -141,7 +145,7 @@ class FineTuningRun:
             part = records[start : start + size]
             # The last batch is padded, so that the program compiles once.
             padded = np.pad(part, (0, size - len(part)), mode="edge")
-            signal = {"signal": self.recordings.store.read(padded[rows])}
+            signal = {"signal": store_of(self.recordings.store, self.settings.debug).read(padded[rows])}
             put = device_mesh.put_batch(signal, sharding=sharding, rows=rows, batch_size=size)
             outputs = self.outputs(weights.params, weights.stats, put["signal"])
             found.append(np.asarray(outputs)[: len(part)])
@@ -200,9 +204,13 @@ def prepare_run(
     state = _on_mesh(template, parameter_layout)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     everywhere = device_mesh.replicated(mesh)
-    update = tuning.update(parameter_layout.gathering(tuning.loss))
-    traced = jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere)).trace(
-        state, _abstract_batch(settings, recordings, tuning, supervision, mesh)
+    compiled, flops = compile_step(
+        tuning.update(parameter_layout.gathering(tuning.loss)),
+        state,
+        _abstract_batch(settings, recordings, tuning, supervision, mesh),
+        shardings=shardings,
+        everywhere=everywhere,
+        nan_checks=settings.debug.nan_checks,
     )
     return FineTuningRun(
         settings=settings,
@@ -217,9 +225,9 @@ def prepare_run(
         mesh=mesh,
         parameter_layout=parameter_layout,
         state=state,
-        step=traced.lower().compile(),
+        step=compiled,
         outputs=jax.jit(parameter_layout.gathering(tuning.answer), out_shardings=everywhere),
-        flops_per_step=cost.step_flops(traced.jaxpr.jaxpr),
+        flops_per_step=flops,
     )
 
 

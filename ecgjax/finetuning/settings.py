@@ -11,6 +11,9 @@ from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, PROBABILITY, SEED, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
+from ecgjax.training.compilation.compile_cache import AUTO
+from ecgjax.training.debugging.debug_settings import DebugSettings
+from ecgjax.training.profiling.profile_settings import ProfileSettings
 from ecgjax.training.settings import CheckpointSettings, ResumeSettings
 
 
@@ -67,7 +70,14 @@ class FineTuningSettings:
     log_every: int = leaf(10, "Steps between lines of metrics.", bound=ONE_OR_MORE)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
     resume: ResumeSettings = section(ResumeSettings)
+    compile_cache: str = leaf(
+        AUTO,
+        'Folder of compiled programs, which a restart takes over: "workdir" for WORKDIR/compile_cache, "auto" for that '
+        "on GPUs and TPUs and none on CPUs; empty for none.",
+    )
     watchdog: WatchdogSettings = section(WatchdogSettings)
+    debug: DebugSettings = section(DebugSettings)
+    profile: ProfileSettings = section(ProfileSettings)
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=between(100, 10**6))
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of test patients: any scalar or class of the data set too, "=site", or "dataset".'

@@ -67,6 +67,8 @@ class SignsOfLife:
         self._stop_poll: int | None = None
         self._seen: dict[int, tuple[str, float]] = {}
         self._client: Any = None
+        self._note = ""
+        self._notes: dict[int, str] = {}
 
     @classmethod
     def current(cls) -> SignsOfLife | None:
@@ -105,6 +107,24 @@ class SignsOfLife:
             self._abort.remove()
         self._take_back()
         SignsOfLife._current = None
+
+    # -- notes ------------------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Lets the thread tell the other processes a text with its next sign of life; the call does not wait.
+
+        Args:
+            text: Text, which replaces the one before.
+        """
+        self._note = text
+
+    def notes(self) -> dict[int, str]:
+        """Returns the last text of every other process that has told one and was heard, by its number."""
+        return dict(self._notes)
+
+    def host_of(self, process: int) -> str:
+        """Returns the name of the host of a process, as far as it was heard."""
+        return socket.gethostname() if process == self._own else self._host(process)
 
     # -- stopping at one step ---------------------------------------------------------------------------------------
 
@@ -147,6 +167,12 @@ class SignsOfLife:
             name.removeprefix(f"{self._prefix}/"): value
             for name, value in self._client.key_value_dir_get(f"{self._prefix}/")
         }
+        if self._note:
+            self._set(f"note/{self._own}", self._note)
+        self._notes = {
+            process: found[f"note/{process}"] for process in range(self._count)
+            if process != self._own and f"note/{process}" in found
+        }  # fmt: skip
         if self._ending:  # The main thread is ending this process.
             return
         if "end" in found:

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 
 from data_pipelines.system.visible_text import visible
 from ecgjax.errors import ConfigError
-from ecgjax.processes import agreement, barriers, clusters, shared_folder
+from ecgjax.processes import agreement, barriers, clusters, gpu_autotuning, shared_folder
 from ecgjax.processes.accelerators import (
     LOCAL_VARIABLE,
     Accelerators,
@@ -81,10 +81,18 @@ def begin(
     """
     seen = visible_accelerators(os.environ)
     place = find_place(_environment(seen), given)
+    # Only a run with a config of its own has something to do again.
+    tuned_in = workdir if leaves and gpu_autotuning.applies(seen, os.environ) else None
+    first = place is None or place.process_id == 0
+    tuned = tuned_in is not None and first and gpu_autotuning.gather(tuned_in)
     if place is None:
-        _check_devices(_Roll([_host()], [seen], [None], ""), "", limit_s=limit_s)
+        if tuned_in is not None:
+            gpu_autotuning.set_flags(tuned_in, os.environ, load=tuned)
+        _check_devices(_Roll([_host()], [seen], [None], "", tuned), "", limit_s=limit_s)
         return
-    roll = _call_the_roll(place, seen, leaves, config_file, workdir, limit_s)
+    roll = _call_the_roll(place, seen, leaves, config_file, workdir, limit_s, tuned=tuned)
+    if tuned_in is not None:
+        gpu_autotuning.set_flags(tuned_in, os.environ, load=roll.tuned)
     _connect(place, roll, limit_s)
     _check_devices(roll, place.origin, limit_s=limit_s)
     # On CPUs the first collective sets up connections and gives up after 30 s, and processes drift apart by that much
@@ -103,12 +111,14 @@ class _Roll:
         seen: Accelerators that each sees, and may take.
         shares: Numbers of those that each is to take; None for all.
         token: Text that all processes know and no other run does.
+        tuned: Whether the first process has found results of autotuning by earlier starts.
     """
 
     hosts: list[str]
     seen: list[Accelerators]
     shares: list[list[int] | None]
     token: str
+    tuned: bool = False
 
 
 def _host() -> str:
@@ -142,6 +152,8 @@ def _call_the_roll(
     config_file: str | Path | None,
     workdir: str | Path | None,
     limit_s: float,
+    *,
+    tuned: bool,
 ) -> _Roll:
     """Waits until all processes have come, and compares what they say."""
     greeting = {
@@ -149,6 +161,7 @@ def _call_the_roll(
         "accelerators": dataclasses.asdict(seen if wants_accelerators(os.environ) else Accelerators()),
         "chosen": bool(_chosen_devices(os.environ)),
         "shares a folder": workdir is not None,
+        "tuned": tuned,
     }
     agenda = [_judge, *(shared_folder.agenda(workdir) if workdir is not None else [])]
     with RollCall(place, host=_host(), limit_s=limit_s, agenda=agenda, greeting=greeting) as call:
@@ -158,6 +171,7 @@ def _call_the_roll(
             [_accelerators(each) for each in answer["accelerators"]],
             list(answer["shares"]),
             str(answer["token"]),
+            bool(answer["tuned"]),
         )
         if workdir is not None:
             count = place.num_processes
@@ -181,6 +195,7 @@ def _judge(said: Sequence[Said]) -> Said:
         "accelerators": [dataclasses.asdict(each) for each in seen],
         "shares": [local_devices(number, hosts, seen, taken=chosen) for number in range(len(said))],
         "token": secrets.token_hex(8),
+        "tuned": said[0]["tuned"],
     }
 
 

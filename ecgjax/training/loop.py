@@ -106,7 +106,7 @@ def train(
     def save(now: int, **more: Any) -> None:
         nonlocal saved
         flush()
-        with telemetry.pause(), watch("save", f"saving step {now}", compiles=True):
+        with telemetry.pause("save"), watch("save", f"saving step {now}", compiles=True):
             # Old checkpoints are removed as new ones come: a state that has diverged must not take a good one's place.
             check(now, latest)
             told = {**metadata(now), EVALUATION: _finite(evaluated), **more}
@@ -118,7 +118,7 @@ def train(
         """Saves the state if it is not saved yet, waits for it, and returns what is saved in words."""
         if now > saved:
             save(now, **more)
-        with watch("save", f"saving step {now}"):
+        with telemetry.pause("save"), watch("save", f"saving step {now}"):
             checkpoints.wait()
         return _what_is_saved(saved, checkpoints, new=now > start)
 
@@ -137,7 +137,7 @@ def train(
             if evaluate is not None and eval_every and fresh and (last or now % eval_every == 0):
                 flush()
                 rescue = (lambda now=now: keep(now, **{EVALUATION_DUE: True})) if alone else None
-                with telemetry.pause():
+                with telemetry.pause("evaluate"):
                     with watch("evaluation", f"the evaluation of step {now}", rescue=rescue, compiles=True):
                         evaluated = evaluate(state)
                     if evaluated:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jax.stages import Compiled
 
 from data_pipelines.physiology.paired_embeddings import PairedEmbeddings
 from data_pipelines.streaming.batches import Choice, batches
@@ -22,7 +21,6 @@ from ecgjax.augmentations import partners
 from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.data.row_metadata import Columns, row_columns
 from ecgjax.data.samplers import SampledSide
-from ecgjax.encoders import cost
 from ecgjax.errors import CheckpointError, ConfigError, chosen
 from ecgjax.leakage.trained_on import (
     RECORDS_FILE,
@@ -36,10 +34,12 @@ from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.best_checkpoint import Best, best_by
 from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.compilation.compiled_step import compile_step
+from ecgjax.training.debugging.debug_batches import batches_of, store_of
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.training.resumption import refuse_changes
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
-from ecgjax.training.steps import Batch, TrainState, eval_step, init_state, train_step
+from ecgjax.training.steps import Batch, Metrics, TrainState, eval_step, init_state, train_step
 from ecgjax.training.warm_start import SourceWeights, WarmStart, begin_with, check_source
 
 #: Version that is raised when the same config, data and seed no longer give the same batches and views. Since 2, crops
@@ -110,7 +110,7 @@ class Run:
     extensions: tuple[Extension, ...]
     warm_start: WarmStart | None
     state: TrainState
-    step: Compiled
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     loss: Callable[..., Any]
     flops_per_step: float | None
 
@@ -126,11 +126,14 @@ class Run:
             sampler: Sampler that says which records a step's rows hold.
             start_step: Step of the first batch.
         """
+        return batches_of(self._read_batches(sampler, start_step), self.settings.debug)
+
+    def _read_batches(self, sampler: Sampler, start_step: int) -> Generator[Batch, None, None]:
         sharding = device_mesh.batch_sharding(self.mesh)
         rows = device_mesh.local_rows(sharding, self.batch_size)
         columns = {name: getattr(self.recordings.index, column) for name, column in COLUMNS.items()} | self.columns
         stream = batches(
-            self.recordings.store,
+            store_of(self.recordings.store, self.settings.debug),
             sampler,
             rows=rows,
             start_step=start_step,
@@ -215,9 +218,13 @@ def prepare_run(
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
     loss = parameter_layout.gathering(model.loss)
     step = train_step(loss, optimizer, frozen=model.frozen, ema_decay=ema_decay, reduce=settings.mesh.reduce)
-    # One trace serves to compile and to count operations: the compiler's own count takes a loop's body only once.
-    traced = jax.jit(step, donate_argnums=0, out_shardings=(shardings, device_mesh.replicated(mesh))).trace(
-        state, abstract_batch(settings, recordings, columns, mesh)
+    compiled, flops = compile_step(
+        step,
+        state,
+        abstract_batch(settings, recordings, columns, mesh),
+        shardings=shardings,
+        everywhere=device_mesh.replicated(mesh),
+        nan_checks=settings.debug.nan_checks,
     )
     return Run(
         settings=settings,
@@ -236,9 +243,9 @@ def prepare_run(
         extensions=tuple(extensions),
         warm_start=warm_start,
         state=state,
-        step=traced.lower().compile(),
+        step=compiled,
         loss=loss,
-        flops_per_step=cost.step_flops(traced.jaxpr.jaxpr),
+        flops_per_step=flops,
     )
 
 

@@ -16,6 +16,9 @@ from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
+from ecgjax.training.compilation.compile_cache import AUTO
+from ecgjax.training.debugging.debug_settings import DebugSettings
+from ecgjax.training.profiling.profile_settings import ProfileSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,9 +154,16 @@ class PretrainingSettings:
     eval_every: int = leaf(100, "Steps between evaluations of the loss on validation; 0 for none.", bound=ZERO_OR_MORE)
     eval_batches: int = leaf(4, "Validation batches of such an evaluation.", bound=ONE_OR_MORE)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
+    compile_cache: str = leaf(
+        AUTO,
+        'Folder of compiled programs, which a restart takes over: "workdir" for WORKDIR/compile_cache, "auto" for that '
+        "on GPUs and TPUs and none on CPUs; empty for none.",
+    )
     nonfinite: NonfiniteSettings = section(NonfiniteSettings)
     watchdog: WatchdogSettings = section(WatchdogSettings)
     resume: ResumeSettings = section(ResumeSettings)
+    debug: DebugSettings = section(DebugSettings)
+    profile: ProfileSettings = section(ProfileSettings)
 
     @property
     def method(self) -> MethodSettings:

@@ -8,16 +8,21 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
+from data_pipelines.system.visible_text import visible
+from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.system.terminal import give_up_blocked_output, say, warn
 from ecgjax.training import devices
 from ecgjax.training.run_log import event_file
 from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
+from ecgjax.training.run_time.stopwatch import Stopwatch
+from ecgjax.training.run_time.stragglers import Pace, straggler_of
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
@@ -43,6 +48,8 @@ class Telemetry:
             `perf/flops_per_sec` and no `perf/mfu`.
         start_step: Number of updates already done.
         progress: Whether a progress bar is drawn (only ever on a terminal).
+        stopwatch: Stopwatch of the run's time, whose shares are logged with the speed; None for none.
+        marks: Metrics that every line of training has.
     """
 
     def __init__(
@@ -54,7 +61,10 @@ class Telemetry:
         flops_per_step: float | None = None,
         start_step: int = 0,
         progress: bool = True,
+        stopwatch: Stopwatch | None = None,
+        marks: Mapping[str, float] = MappingProxyType({}),
     ):
+        self._stopwatch, self._marks = stopwatch, marks
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
         self._writes = jax.process_index() == 0
         self._clock = time.perf_counter
@@ -75,8 +85,11 @@ class Telemetry:
         )
         self._total = total_steps
         self._collapsed = False
+        self._straggler: int | None = None
 
     def __enter__(self) -> Telemetry:
+        if self._stopwatch is not None:
+            self._stopwatch.train_from(self._dispatched)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,24 +103,34 @@ class Telemetry:
     def input_wait(self) -> Iterator[None]:
         """Counts the time spent inside as waiting for input."""
         start = self._clock()
-        yield
+        with self._spending("input"):
+            yield
         self._waited += self._clock() - start
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self, kind: str = "evaluate") -> Iterator[None]:
         """Excludes the time spent inside from the speed of steps.
 
         Evaluation and saving run inside, which wait for every step dispatched.
+
+        Args:
+            kind: Kind of what is done inside, "evaluate" or "save".
         """
-        yield
+        with self._spending(kind):
+            yield
         self._since, self._since_step, self._waited = self._clock(), self._dispatched, 0.0
 
     def step(self) -> None:
         """Counts one more dispatched step, and moves the progress bar."""
         self._dispatched += 1
+        if self._stopwatch is not None:
+            self._stopwatch.step()
         if self._writes:
             with contextlib.suppress(OSError):
                 self._bar.update()
+
+    def _spending(self, kind: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._stopwatch is None else self._stopwatch.spending(kind)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes metrics to the file, to TensorBoard and to the terminal.
@@ -121,7 +144,7 @@ class Telemetry:
         # All metrics are fetched at once, which waits for the devices once and not for each number.
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         if any(name.startswith("train/") for name in values):
-            values |= self._speed(step)
+            values |= {**self._speed(step), **self._marks}
         if not self._writes:
             return
         # JSON has no NaN: what Python writes for it, other readers refuse.
@@ -162,8 +185,30 @@ class Telemetry:
             speed["perf/flops_per_sec"] = steps * self._flops / seconds
             if self._peak is not None:
                 speed["perf/mfu"] = speed["perf/flops_per_sec"] / self._peak
+        if self._stopwatch is not None:
+            speed |= self._stopwatch.metrics()
+        waited_ms = 1e3 * self._waited / steps
+        speed |= self._compare(Pace(step, waited_ms, speed["perf/step_ms"]))
         self._since, self._since_step, self._waited = now, step, 0.0
         return speed
+
+    def _compare(self, own: Pace) -> dict[str, float]:
+        """Tells the other processes how long this one waits for input, and returns which of them waits longest."""
+        signs = SignsOfLife.current()
+        if signs is None:
+            return {}
+        signs.note(own.text())
+        slowest = straggler_of(signs.notes(), own=own) if self._writes else None
+        if slowest is None:
+            return {}
+        if slowest.is_told and self._straggler != slowest.process:
+            warn(
+                f"process {slowest.process} ({visible(signs.host_of(slowest.process))}) waits "
+                f"{slowest.pace.input_ms:.1f} ms of every step for its input, the median process "
+                f"{slowest.median_ms:.1f} ms, and all wait for it: look at the disk and the processors of that machine"
+            )
+        self._straggler = slowest.process if slowest.is_told else None
+        return slowest.metrics()
 
     def _say(self, step: int, values: Mapping[str, float]) -> None:
         shown = {n: values[n] for n in ("train/loss", "eval/loss", "perf/ecgs_per_sec") if n in values}

@@ -34,6 +34,8 @@ from ecgjax.studies.tuned_run.labelled_start import check_signals, open_start
 from ecgjax.training import device_mesh
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.run_log.metrics_file import read_metrics
+from ecgjax.training.run_time.account import account_of
+from ecgjax.training.run_time.events import read_events
 from tests.support.finished_runs import computed, last_of_fine_tuning, predictions
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.stopping import stop_at
@@ -109,6 +111,9 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp
     assert last_of_fine_tuning(workdir) == last_of_fine_tuning(whole)
     assert {"best", "ema_params_encoder", "opt_state"} <= set(last_of_fine_tuning(whole)[2])
     assert computed(workdir) == computed(whole)
+    assert [(each.first, each.last, each.ended) for each in account_of(read_events(workdir)).starts] == [
+        (0, 1, "stopped"), (1, 7, "stopped"), (7, last_of_fine_tuning(whole)[0], "finished"),
+    ]  # fmt: skip
     for name, values in predictions(whole).items():
         np.testing.assert_array_equal(predictions(workdir)[name], values, err_msg=name)
     weights = [(each / "model" / "model.safetensors").read_bytes() for each in (workdir, whole)]

@@ -21,6 +21,8 @@ from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import ConfigError
 from ecgjax.pretrain import pretrain
 from ecgjax.training.run_log.metrics_file import read_metrics
+from ecgjax.training.run_time.account import account_of
+from ecgjax.training.run_time.events import read_events
 from tests.support import tiny_config
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset
@@ -131,6 +133,12 @@ def test_killed_at_a_random_step_equals_uninterrupted(dataset, short, tmp_path):
     kill(dataset, workdir, SHORT, when=lambda: last_step(workdir) >= step)
     assert "resuming from step" in finish(start(dataset, workdir, SHORT), workdir)
     assert_equal_runs(workdir, short, steps=FEW_STEPS)
+    killed, finished = account_of(read_events(workdir)).starts
+    assert (killed.first, killed.ended) == (0, "")
+    assert (finished.last, finished.ended) == (FEW_STEPS, "finished")
+    assert finished.first > 0
+    assert all(each.spent[kind] > 0 for each in (killed, finished) for kind in ("init", "compile", "step", "save"))
+    assert 0 < read_metrics(workdir)[-2]["perf/goodput"] < 1
 
 
 @pytest.mark.slow

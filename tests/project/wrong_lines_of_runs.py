@@ -228,6 +228,13 @@ PRETRAIN = (
         ("nonfinite.action=ignore", "skip"),
         ("nonfinite.most_in_a_row=-1",),
         ("nonfinite.most_in_all=few",),
+        ("compile_cache={file}",),
+        ("compile_cache=gs://bucket/cache", "config.compile_cache", "mount"),
+        ("compile_cache=None",),
+        ("debug.fake_data=2", "fake_data"),
+        ("profile.start=-1",),
+        ("profile.steps=0",),
+        ("debug.fakedata=True", "config.debug.fake_data"),
         ("watchdog.minutes=-1",),
         ("watchdog.minutes=inf",),
         ("watchdog.start_minutes=nan",),
@@ -495,6 +502,13 @@ FINETUNE = (
         ("checkpoint.best_mode=least", "min", "max"),
         ("resume.allow=trainig", "trainig"),
         ("resume.allow=data", "workdir"),
+        ("compile_cache={file}",),
+        ("compile_cache=gs://bucket/cache", "config.compile_cache", "mount"),
+        ("compile_cache=None",),
+        ("debug.fake_data=2", "fake_data"),
+        ("profile.start=-1",),
+        ("profile.steps=0",),
+        ("debug.fakedata=True", "config.debug.fake_data"),
         ("watchdog.minutes=-1",),
         ("seed=x", "x"),
     ),
@@ -1042,6 +1056,16 @@ TPU_VM = (
     (f"{_TPU_VM} --grace_s=10 {_COMMAND}", "grace_s", "120"),
 )
 
+RUN_TIME = (
+    ("", "--workdir"),
+    ("--workdir=", "--workdir"),
+    ("--workdir=missing", "--workdir=missing", "config.json"),
+    ("--workdir={file}", "file.txt", "not the folder of a run"),
+    ("--workdir={run} --nonsense=1", "nonsense"),
+    ("--workdir={run} more", "'more'"),
+    ("--workdir={run} --top=0", "top"),
+)
+
 OF_COMMAND = {
     "ecgjax.augmentations": AUGMENTATIONS,
     "ecgjax.benchmark": BENCHMARK,
@@ -1053,6 +1077,7 @@ OF_COMMAND = {
     "ecgjax.label_efficiency": LABEL_EFFICIENCY,
     "ecgjax.preview_views": PREVIEW_VIEWS,
     "ecgjax.pretrain": PRETRAIN,
+    "ecgjax.run_time": RUN_TIME,
     "ecgjax.search": SEARCH,
     "launch.ablate": ABLATE,
     "launch.jobset": JOBSET,

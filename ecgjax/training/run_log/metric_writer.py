@@ -98,17 +98,27 @@ class MetricWriter:
 
     Args:
         files: Files that every record goes to, in the order of a record's parts.
+        patience_s: Seconds that the training waits for a disk that gives no answer, once; 0 to wait for no record.
+        last_patience_s: Seconds that the end of a run waits for such a disk.
     """
 
-    def __init__(self, files: Sequence[GrowingFile]):
+    def __init__(
+        self,
+        files: Sequence[GrowingFile],
+        *,
+        patience_s: float | None = None,
+        last_patience_s: float | None = None,
+    ):
         self._files = files
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
+        self._last_patience_s = LAST_PATIENCE_S if last_patience_s is None else last_patience_s
         self._queue: queue.Queue[tuple[Sequence[bytes], threading.Event] | None] = queue.Queue(MOST_KEPT)
         self._records = 0
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def put(self, parts: Sequence[bytes]) -> None:
-        """Writes a record; on return it is written, or kept for later, unless the disk gives no answer.
+        """Writes a record; on return it is written, or kept for later, unless the disk gives no answer in time.
 
         Args:
             parts: Bytes for each file.
@@ -120,18 +130,18 @@ class MetricWriter:
             self._queue.put_nowait((parts, done))
         except queue.Full:
             return
-        if answering and not done.wait(PATIENCE_S):
+        if answering and self._patience_s and not done.wait(self._patience_s):
             folder = visible(str(self._files[0].path.parent))
             warn(
-                f"the disk of {folder} has not answered for {PATIENCE_S:g} s; training goes on and no longer waits for "
-                "its metrics"
+                f"the disk of {folder} has not answered for {self._patience_s:g} s; training goes on and no longer "
+                "waits for its metrics"
             )
 
     def close(self) -> None:
         """Writes what was kept, as far as that is possible, and says how many records were not written."""
         with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=LAST_PATIENCE_S)
-            self._thread.join(LAST_PATIENCE_S)
+            self._queue.put(None, timeout=self._last_patience_s)
+            self._thread.join(self._last_patience_s)
         for loss in filter(None, (file.loss(self._records) for file in self._files)):
             warn(loss)
 

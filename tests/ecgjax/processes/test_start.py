@@ -46,6 +46,7 @@ def said(*, host="a", accelerators=None, chosen=False, facts=None, folder=True):
         },
         "chosen": chosen,
         "shares a folder": folder,
+        "tuned": False,
     }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Traces of steps: what the devices did, operation by operation."""
