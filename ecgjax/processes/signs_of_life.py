@@ -6,7 +6,8 @@ one has ended with an error and which one was asked to stop, also while its main
 that never ends.
 
 The service lives in process 0. Where that one dies, JAX's own thread ends the other processes by `abort()` at once;
-a handler of that signal says what happened and leaves with the status that launchers know.
+a handler of that signal says what happened and leaves with the status that launchers know. Where its machine is gone,
+or the network between, nothing is closed and a call to the service waits for a minute; a second thread does not.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class SignsOfLife:
         self._client: Any = None
         self._note = ""
         self._notes: dict[int, str] = {}
+        self._answered = time.monotonic()
+        self._own_status: ExitStatus | None = None  # of the error that ends this process
 
     @classmethod
     def current(cls) -> SignsOfLife | None:
@@ -86,11 +89,14 @@ class SignsOfLife:
         self._prefix = f"ecgjax/{SignsOfLife._generation}"
         self._client = distributed.global_state.client
         now = time.monotonic()
+        self._answered = now
         self._seen = {process: ("", now) for process in range(self._count) if process != self._own}
         self._signs = 0
         self._abort = _AbortHandler(self._coordinator_is_lost)
         self._take_back = stop_signals.when_heard(lambda _: self._wake.set())
         threading.Thread(target=self._watch, daemon=True, name="signs-of-life").start()
+        if self._own:
+            threading.Thread(target=self._watch_service, daemon=True, name="signs-of-process-0").start()
         return self
 
     def __exit__(
@@ -149,16 +155,30 @@ class SignsOfLife:
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        reached = time.monotonic()
         while not self._over.is_set():
             try:
                 self._round()
-                reached = time.monotonic()
+                self._answered = time.monotonic()
             except Exception as error:
-                if time.monotonic() - reached > self._silence_s:
+                if time.monotonic() - self._answered > self._silence_s:
                     self._leave(_lost(0, self._host(0), f"it does not answer ({_first_line(error)})"), ExitStatus.LOST)
             self._wake.wait(self._interval_s)
             self._wake.clear()
+
+    def _watch_service(self) -> None:
+        """Ends this process where the service has not answered for too long; it calls nothing that may wait for it."""
+        looked = time.monotonic()
+        while not self._over.wait(self._interval_s):
+            now = time.monotonic()
+            if now - looked > self._silence_s / 2:  # This process itself stood still, as after SIGSTOP.
+                self._answered = now
+            looked = now
+            if (silent := now - self._answered) > self._silence_s:
+                heard = stop_signals.heard()
+                if self._own_status is None and heard is None:
+                    say(f"error: {visible(_lost(0, self._host(0), f'it has not answered for {silent:.0f} s'))}")
+                status = ExitStatus.LOST if heard is None else stop_signals.status()
+                stop_signals.leave(status if self._own_status is None else self._own_status)
 
     def _round(self) -> None:
         self._signs += 1
@@ -240,7 +260,7 @@ class SignsOfLife:
 
     def _end_with(self, error: BaseException) -> None:
         """Tells the others of an error that ends this process, and has the process leave without waiting for them."""
-        status = status_of(error)
+        self._own_status = status = status_of(error)
         if isinstance(error, Stopped):
             with contextlib.suppress(Exception):
                 self._set("asked", str(int(stop_signals.heard() or signal.SIGTERM)))

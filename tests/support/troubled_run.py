@@ -6,6 +6,7 @@ reached, the line `trouble` is printed. Troubles:
   read-hangs       the reading of a step's batch waits without end
   read-fails       the reading of a step's batch meets a damaged shard
   read-crashes     the reading of a step's batch raises an error that nobody foresaw
+  reads-are-slow   the reading of every batch from a step on takes .2 s longer
   evaluation-hangs the evaluation at a step waits without end
   save-hangs       the save of a step waits without end, before anything is written
   save-is-slow     the save of a step takes 4 s
@@ -39,7 +40,9 @@ def read_trouble(kind, step):
 
     def troubled(*arguments, start_step=0, **options):
         for number, batch in enumerate(original(*arguments, start_step=start_step, **options), start_step):
-            if number == step:
+            if kind == "reads-are-slow":
+                time.sleep(0.2 if number >= step else 0)
+            elif number == step:
                 if kind == "killed":
                     kill()
                 if kind == "read-hangs":
