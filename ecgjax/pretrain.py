@@ -35,6 +35,9 @@ from ecgjax import defaults, processes
 from ecgjax.bucket_runs import workdirs
 from ecgjax.config import run_config
 from ecgjax.data.bucket_data import bring_data
+from ecgjax.data.recordings import open_recordings
+from ecgjax.health.asked_records import AskedRecords
+from ecgjax.health.watched_run import asked_of_run, watched_evaluation
 from ecgjax.placement.layout_table import describe_layout
 from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
@@ -110,7 +113,9 @@ def pretrain(
         origin = origin_of(workdir, settings.init, saved=saved)
         bring_data(settings.data, limit_s=60 * settings.watchdog.start_minutes or None)
         with watchdog.start():
-            run = prepare_run(settings, source=origin.weights, extensions=extensions)
+            recordings = open_recordings(settings.data)
+            asked = asked_of_run(settings, recordings)
+            run = prepare_run(settings, source=origin.weights, extensions=extensions, recordings=recordings)
 
         def begin() -> None:
             # The config is written once the run is accepted: a refused run must leave an earlier run's config as it
@@ -124,6 +129,7 @@ def pretrain(
             run,
             origin,
             workdir,
+            asked=asked,
             changed=changed,
             begin=begin,
             watchdog=watchdog,
@@ -140,6 +146,7 @@ def _train(
     origin: Origin,
     workdir: str | Path,
     *,
+    asked: AskedRecords | None,
     changed: Mapping[str, tuple[Any, Any]],
     begin: Callable[[], None],
     watchdog: Watchdog,
@@ -159,6 +166,8 @@ def _train(
     )
     if settings.debug.untrained:
         about["debug"] = settings.debug.untrained
+    if asked is not None:
+        about["health"] = asked.about(chooses=settings.chosen_by_health)
     metadata: dict[str, Any] = {
         "fingerprint": run.fingerprint,
         "digests": dict(run.digests),
@@ -168,7 +177,7 @@ def _train(
         "batch_size": run.batch_size,
         "num_steps": run.num_steps,
     }
-    evaluate, keep = make_evaluation(run), settings.checkpoint
+    evaluate, keep = watched_evaluation(run, make_evaluation(run), asked), settings.checkpoint
     saves = SaveSchedule(every=keep.every, minutes=keep.minutes, look_every=settings.log_every)
 
     def write_files() -> None:
@@ -195,7 +204,7 @@ def _train(
         if jax.process_index() == 0:
             origin.write(run.warm_start, workdir, frozen=run.frozen)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
-        _announce(run, origin, start)
+        _announce(run, origin, start, asked)
         with (
             StepTrace(run.step, workdir, settings.profile, first=start) as step,
             Telemetry(
@@ -231,7 +240,7 @@ def _train(
     return finished
 
 
-def _announce(run: Run, origin: Origin, start: int) -> None:
+def _announce(run: Run, origin: Origin, start: int, asked: AskedRecords | None) -> None:
     if jax.process_index():
         return
     if run.recordings.simulated:
@@ -241,7 +250,8 @@ def _announce(run: Run, origin: Origin, start: int) -> None:
     for shard in run.recordings.store.bad_shards:
         say(f"left out: {visible(str(shard))}")
     begun = origin.describe(run.warm_start, frozen=run.frozen)
-    for line in (*run.side.describe(), *describe_positives(run), *begun):
+    health = [] if asked is None else [asked.describe()]
+    for line in (*run.side.describe(), *describe_positives(run), *begun, *health):
         say(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     say(

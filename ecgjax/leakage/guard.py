@@ -177,6 +177,29 @@ def unlinked(
     )
 
 
+def watched(question: str, *, chooses: bool, name: str = "The encoder") -> tuple[str, ...]:
+    """Returns a caution for the report where a pretraining looked at labels without training with them.
+
+    Args:
+        question: Question of the health metric (`config.health.task`); empty for none.
+        chooses: Whether the best checkpoint was chosen by it.
+        name: Name of the encoder at the start of a sentence.
+    """
+    if not question:
+        return ()
+    looked = (
+        f"{name} was watched in pretraining by a metric that trains no weight and looks at labels ({question}) of "
+        "training and validation records (config.health)"
+    )
+    choice = (
+        "its best checkpoint was chosen by them (config.checkpoint.best), and whoever takes that one has used these "
+        "labels, also where fewer are given here"
+        if chooses
+        else "who stopped it, or chose a checkpoint or a setting by that curve, has used these labels"
+    )
+    return (f"{looked}: {choice}.",)
+
+
 def labelled(labels: Sequence[str], *, name: str = "The encoder") -> tuple[str, ...]:
     """Returns a caution for the report where a pretraining used labels, and otherwise nothing.
 

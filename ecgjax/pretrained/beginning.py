@@ -231,7 +231,7 @@ def _heads(source: EncoderSource, parts: list[str]) -> dict[tuple[str, str], np.
 
 
 def _labels_of(source: EncoderSource) -> tuple[str, ...]:
-    """Returns the questions whose answers the source's own training used."""
+    """Returns the questions whose answers the source's own training used, or chose its best checkpoint by."""
     run = source.run
     answered: tuple[str, ...] = ()
     if run is None:
@@ -249,7 +249,8 @@ def _labels_of(source: EncoderSource) -> tuple[str, ...]:
             run = settings_recorded(said)
         except ConfigError as error:
             raise ConfigError(f"config.init.source={source.place}: {path}: {error}; export it again") from error
-    return (*labels_looked_at(run.column_use), *answered)
+    chose = (f"{run.health.task} (for the choice of a checkpoint)",) if run.chosen_by_health else ()
+    return (*labels_looked_at(run.column_use), *chose, *answered)
 
 
 def _dataset(said: Mapping[str, Any]) -> dict[str, Any]:

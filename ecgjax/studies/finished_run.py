@@ -235,7 +235,10 @@ def guarded(
         if trained_on is not None:
             directories = [*(own.data.directories if own else ()), *pretraining_data]
             recordings, found = guard.guard(recordings, trained_on, records, overlaps=overlaps, directories=directories)
-    labels = (_LABELS_UNKNOWN,) if own is None else guard.labelled(labels_looked_at(own.column_use))
+    labels: tuple[str, ...] = (_LABELS_UNKNOWN,)
+    if own is not None:
+        looked = guard.watched(own.health.task, chooses=own.chosen_by_health)
+        labels = (*guard.labelled(labels_looked_at(own.column_use)), *looked)
     return recordings, (*found, *guard.unlinked(recordings), *labels)
 
 

@@ -211,7 +211,9 @@ def keep_apart(
         if run.recorded is None:
             found.append(f"Whether {run.title} was pretrained with labels is not known: the model does not say it.")
         else:
-            found += guard.labelled(labels_looked_at(run.recorded.column_use), name=run.title)
+            recorded = run.recorded
+            found += guard.labelled(labels_looked_at(recorded.column_use), name=run.title)
+            found += guard.watched(recorded.health.task, chooses=recorded.chosen_by_health, name=run.title)
     found += guard.unlinked(recordings, kept="kept in one fold", flag="--links")
     if overlaps == "drop":
         kept = np.setdiff1d(recordings.split.train, np.concatenate(seen))

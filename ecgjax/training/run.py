@@ -174,6 +174,7 @@ def prepare_run(
     mesh: Mesh | None = None,
     source: SourceWeights | None = None,
     extensions: Sequence[Extension] = (),
+    recordings: Recordings | None = None,
 ) -> Run:
     """Opens the data, initialises the encoder on the mesh and compiles the step.
 
@@ -182,12 +183,13 @@ def prepare_run(
         mesh: Mesh of the run; None for one over all devices.
         source: Weights that the run begins with; None for random ones, and where a checkpoint is resumed.
         extensions: Steps beyond the length in the settings.
+        recordings: Recordings of the run where they are open already; None to open them.
 
     Raises:
         ConfigError: A setting names something that does not exist, or settings do not fit each other or the data.
         DataError: The data set is missing, unfinished or damaged.
     """
-    recordings = open_recordings(settings.data)
+    recordings = open_recordings(settings.data) if recordings is None else recordings
     mesh = device_mesh.make_mesh(model=settings.mesh.model) if mesh is None else mesh
     side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)

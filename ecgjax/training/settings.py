@@ -13,6 +13,7 @@ from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.placement.settings import MeshSettings
 from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
+from ecgjax.settings.health import HealthSettings
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
@@ -153,6 +154,7 @@ class PretrainingSettings:
     log_every: int = leaf(10, "Steps between lines of metrics.", bound=ONE_OR_MORE)
     eval_every: int = leaf(100, "Steps between evaluations of the loss on validation; 0 for none.", bound=ZERO_OR_MORE)
     eval_batches: int = leaf(4, "Validation batches of such an evaluation.", bound=ONE_OR_MORE)
+    health: HealthSettings = section(HealthSettings)
     checkpoint: CheckpointSettings = section(CheckpointSettings)
     compile_cache: str = leaf(
         AUTO,
@@ -169,6 +171,11 @@ class PretrainingSettings:
     def method(self) -> MethodSettings:
         """Sections that together name the loss."""
         return MethodSettings(objective=self.objective, relation=self.relation, miner=self.miner)
+
+    @property
+    def chosen_by_health(self) -> bool:
+        """Whether the best checkpoint is chosen by the health metric, and so by labels."""
+        return bool(self.health.task) and self.checkpoint.best.startswith("eval/knn_")
 
     @property
     def column_use(self) -> ColumnUse:

@@ -211,7 +211,8 @@ class Telemetry:
         return slowest.metrics()
 
     def _say(self, step: int, values: Mapping[str, float]) -> None:
-        shown = {n: values[n] for n in ("train/loss", "eval/loss", "perf/ecgs_per_sec") if n in values}
+        names = ("train/loss", "eval/loss", "eval/knn_auroc", "eval/knn_r2", "perf/ecgs_per_sec")
+        shown = {name: values[name] for name in names if name in values}
         text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if self._bar.disable:
             say(f"step {step}/{self._total}  {text}")

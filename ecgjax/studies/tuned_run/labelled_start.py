@@ -198,8 +198,11 @@ def _guarded(
             directories=source.directories,
             leaf="config.overlaps",
         )
-    looked_at = () if source.run is None else labels_looked_at(source.run.column_use)
-    return _Guarded(recordings, seen, (*found, *guard.unlinked(recordings), *guard.labelled(looked_at)))
+    labels: tuple[str, ...] = ()
+    if source.run is not None:
+        looked = guard.watched(source.run.health.task, chooses=source.run.chosen_by_health)
+        labels = (*guard.labelled(labels_looked_at(source.run.column_use)), *looked)
+    return _Guarded(recordings, seen, (*found, *guard.unlinked(recordings), *labels))
 
 
 def source_of(start: LabelledStart) -> dict[str, object]:
