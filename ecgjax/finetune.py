@@ -220,8 +220,10 @@ def _train(
                 progress=progress,
                 stopwatch=stopwatch,
                 marks=settings.debug.marks,
+                learning_rate=run.tuning.learning_rate,
             ) as telemetry,
         ):
+            telemetry.describe(tree_of(settings))
             stream = run.batches(start_step=start)
             state, finished = train(
                 state,
