@@ -64,6 +64,7 @@ from ecgjax.training.run_length import describe_extensions, extensions_after, wr
 from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
+from ecgjax.training.trackers.tracking import check_installed
 
 #: Seconds that the first step waits at most for the pictures of the views.
 _PICTURES_S = 30.0
@@ -99,6 +100,8 @@ def pretrain(
     # One process locks and writes for all: they share the folder.
     first = jax.process_index() == 0
     settings = defaults.settings_of(config)
+    if first:
+        check_installed(settings.trackers)
     with (
         SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
@@ -214,6 +217,7 @@ def _train(
                 stopwatch=stopwatch,
                 marks=settings.debug.marks,
                 learning_rate=run.learning_rate,
+                trackers=settings.trackers,
             ) as telemetry,
         ):
             telemetry.describe(tree_of(settings))
@@ -234,6 +238,8 @@ def _train(
                 nonfinite=settings.nonfinite,
                 watchdog=watchdog,
             )
+            if finished:
+                telemetry.finished()
         _tell_best(checkpoints)
     if jax.process_index() == 0:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)

@@ -167,6 +167,9 @@ class PretrainingSettings:
     resume: ResumeSettings = section(ResumeSettings)
     debug: DebugSettings = section(DebugSettings)
     profile: ProfileSettings = section(ProfileSettings)
+    trackers: tuple[str, ...] = leaf(
+        (), 'Services that are told the metrics too, such as ("wandb",).', choices=("wandb", "mlflow")
+    )
 
     @property
     def method(self) -> MethodSettings:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from data_pipelines.system.visible_text import visible
 from ecgjax.processes.signs_of_life import SignsOfLife
-from ecgjax.settings.sections import Tree
+from ecgjax.settings.sections import Tree, flat
 from ecgjax.system.terminal import give_up_blocked_output, say, warn
 from ecgjax.training import devices
 from ecgjax.training.run_log import event_file
@@ -24,6 +24,7 @@ from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
 from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.run_time.stragglers import Pace, straggler_of
+from ecgjax.training.trackers.tracking import Tracking
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
@@ -52,6 +53,7 @@ class Telemetry:
         stopwatch: Stopwatch of the run's time, whose shares are logged with the speed; None for none.
         marks: Metrics that every line of training has.
         learning_rate: Function from the number of an update, from 0, to its learning rate; None to log none.
+        trackers: Names of the services that are told the metrics from `describe` on.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Telemetry:
         stopwatch: Stopwatch | None = None,
         marks: Mapping[str, float] = MappingProxyType({}),
         learning_rate: Callable[[int], float] | None = None,
+        trackers: Sequence[str] = (),
     ):
         self._stopwatch, self._marks, self._learning_rate = stopwatch, marks, learning_rate
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
@@ -78,7 +81,10 @@ class Telemetry:
         if not self._writes:
             return
         drop_after(workdir, start_step)
-        folder = Path(workdir)
+        self._workdir, self._trackers = Path(workdir), tuple(trackers)
+        self._tracking: Tracking | None = None
+        self._finished = False
+        folder = self._workdir
         # The header of the events hides what an interrupted run wrote after the step that this one resumes from.
         begin = event_file.header(from_step=start_step + 1)
         events = GrowingFile(event_file.event_path(folder / TENSORBOARD_DIR), header=begin)
@@ -95,11 +101,13 @@ class Telemetry:
             self._stopwatch.train_from(self._dispatched)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._writes:
             with contextlib.suppress(OSError):
                 self._bar.close()
             self._writer.close()
+            if self._tracking is not None:
+                self._tracking.close(finished=self._finished, failed=kind is not None)
             give_up_blocked_output()
 
     @contextlib.contextmanager
@@ -157,11 +165,17 @@ class Telemetry:
         line = json.dumps({"step": step, **finite}, allow_nan=False) + "\n"
         known = {name: value for name, value in finite.items() if value is not None}
         self._writer.put([line.encode(), event_file.scalars(step, known)])
+        if self._tracking is not None:
+            self._tracking.log(step, known)
         self._say(step, values)
         self._warn_of_collapse(step, values.get("train/effective_rank", math.nan))
 
+    def finished(self) -> None:
+        """Notes that the run has come to its end: nothing stopped it."""
+        self._finished = True
+
     def describe(self, leaves: Tree) -> None:
-        """Writes the resolved config to TensorBoard, as a text of the step that this start begins at.
+        """Writes the resolved config to TensorBoard, as a text of the step that this start begins at, and to trackers.
 
         Args:
             leaves: Every leaf of the config, as nested mappings.
@@ -169,6 +183,8 @@ class Telemetry:
         if self._writes:
             text = json.dumps(leaves, indent=2, sort_keys=True)
             self._writer.put([None, event_file.code_text(self._start, "config", text)])
+            if self._trackers:
+                self._tracking = Tracking(self._trackers, self._workdir, leaves=flat(leaves))
 
     def show(self, name: str, pictures: Sequence[bytes]) -> None:
         """Writes pictures to TensorBoard, at the step that this start begins at.
