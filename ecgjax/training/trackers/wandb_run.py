@@ -11,6 +11,9 @@ from ecgjax.training.trackers.tracker import Beginning
 
 _PROJECT = "ecgjax"
 
+# Seconds in which the service must answer: its package waits for it when Python ends, whatever thread it was used in.
+_BEGIN_S, _END_S = 30.0, 8.0
+
 
 class WandbRun:
     """Tracker that writes to Weights & Biases."""
@@ -32,7 +35,9 @@ class WandbRun:
             dir=str(beginning.workdir),
             config=dict(beginning.leaves),
             allow_val_change=True,
-            settings=wandb.Settings(console="off", silent=True),
+            settings=wandb.Settings(
+                console="off", silent=True, init_timeout=_BEGIN_S, finish_timeout=_END_S, finish_timeout_raises=True
+            ),
         )
         # Steps of the run, and not of the service: a run that resumes goes back to its checkpoint, and the service
         # would drop what comes at an earlier step than its own.

@@ -95,9 +95,7 @@ def mlflow(monkeypatch):
 
 
 def train(workdir, *names, steps=(1, 2), start=0, finished=True, error=None):
-    telemetry = Telemetry(
-        workdir, total_steps=9, examples_per_step=1, start_step=start, progress=False, trackers=names
-    )
+    telemetry = Telemetry(workdir, total_steps=9, examples_per_step=1, start_step=start, progress=False, trackers=names)
     with telemetry:
         telemetry.describe(LEAVES)
         for step in steps:
