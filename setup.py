@@ -50,6 +50,8 @@ BUCKETS_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "beam": ["apache-beam>=2.70"],
+    "wandb": ["wandb>=0.31"],  # finish_timeout
+    "mlflow": ["mlflow-skinny>=2.14"],  # the client alone: the whole of MLflow holds back pandas
     "buckets": BUCKETS_REQUIRES,
     "export": EXPORT_REQUIRES,
     "test": [

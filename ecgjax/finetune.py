@@ -92,6 +92,7 @@ from ecgjax.training.resumption import changes
 from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
+from ecgjax.training.trackers.tracking import check_installed
 
 #: Seconds that the first process may take for resampling the test patients and writing the model.
 _RESULTS_S = 3600.0
@@ -119,6 +120,8 @@ def finetune(
     """
     first = jax.process_index() == 0
     settings = read(FineTuningSettings, config)
+    if first:
+        check_installed(settings.trackers)
     with (
         SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
@@ -220,8 +223,11 @@ def _train(
                 progress=progress,
                 stopwatch=stopwatch,
                 marks=settings.debug.marks,
+                learning_rate=run.tuning.learning_rate,
+                trackers=settings.trackers,
             ) as telemetry,
         ):
+            telemetry.describe(tree_of(settings))
             stream = run.batches(start_step=start)
             state, finished = train(
                 state,
@@ -245,6 +251,8 @@ def _train(
             )  # fmt: skip
             # The stream's threads would otherwise read ahead while the results are made.
             stream.close()
+            if finished:
+                telemetry.finished()
     if first:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     if finished and not settings.debug.untrained:

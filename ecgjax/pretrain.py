@@ -42,7 +42,9 @@ from ecgjax.placement.layout_table import describe_layout
 from ecgjax.pretrained.beginning import Origin, origin_of
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.processes.watchdog import Watchdog
-from ecgjax.settings.sections import flat
+from ecgjax.settings.sections import flat, tree_of
+from ecgjax.studies.report.view_pictures import view_pictures
+from ecgjax.system.beside_training import in_time
 from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import about_run, exposures, read_about, write_about
@@ -65,6 +67,10 @@ from ecgjax.training.run_length import describe_extensions, extensions_after, wr
 from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
+from ecgjax.training.trackers.tracking import check_installed
+
+#: Seconds that the first step waits at most for the pictures of the views.
+_PICTURES_S = 30.0
 
 
 def pretrain(
@@ -97,6 +103,8 @@ def pretrain(
     # One process locks and writes for all: they share the folder.
     first = jax.process_index() == 0
     settings = defaults.settings_of(config)
+    if first:
+        check_installed(settings.trackers)
     with (
         SignsOfLife(silence_s=settings.watchdog.silence_seconds),
         run_config.exclusive(workdir) if first else contextlib.nullcontext(),
@@ -205,6 +213,7 @@ def _train(
             origin.write(run.warm_start, workdir, frozen=run.frozen)
             write_about(about, workdir, step=start, num_steps=run.num_steps)
         _announce(run, origin, start, asked)
+        pictures = _pictures(run, start)
         with (
             StepTrace(run.step, workdir, settings.profile, first=start) as step,
             Telemetry(
@@ -216,8 +225,12 @@ def _train(
                 progress=progress,
                 stopwatch=stopwatch,
                 marks=settings.debug.marks,
+                learning_rate=run.learning_rate,
+                trackers=settings.trackers,
             ) as telemetry,
         ):
+            telemetry.describe(tree_of(settings))
+            telemetry.show("views", pictures)
             state, finished = train(
                 state,
                 step=step,
@@ -234,10 +247,22 @@ def _train(
                 nonfinite=settings.nonfinite,
                 watchdog=watchdog,
             )
+            if finished:
+                telemetry.finished()
         _tell_best(checkpoints)
     if jax.process_index() == 0:
         write_about(about, workdir, step=int(state.step), num_steps=run.num_steps)
     return finished
+
+
+def _pictures(run: Run, start: int) -> list[bytes]:
+    """Returns pictures of the views of some records, as PNG, when a run begins, and none where it resumes."""
+    number = run.settings.pictures
+    if start or not number or jax.process_index() or run.settings.debug.untrained:
+        return []
+    return in_time(
+        lambda: view_pictures(run, number), limit_s=_PICTURES_S, otherwise=[], what="the pictures of the views"
+    )
 
 
 def _announce(run: Run, origin: Origin, start: int, asked: AskedRecords | None) -> None:

@@ -54,6 +54,8 @@ MAY_CHANGE = (
     "mesh.",
     "nonfinite.most_in_a_row",
     "nonfinite.most_in_all",
+    "pictures",
+    "trackers",
     "watchdog.",
     "resume.",
 )

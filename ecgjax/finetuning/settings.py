@@ -78,6 +78,9 @@ class FineTuningSettings:
     watchdog: WatchdogSettings = section(WatchdogSettings)
     debug: DebugSettings = section(DebugSettings)
     profile: ProfileSettings = section(ProfileSettings)
+    trackers: tuple[str, ...] = leaf(
+        (), 'Services that are told the metrics too, such as ("wandb",).', choices=("wandb", "mlflow")
+    )
     bootstrap: int = leaf(2000, "Resamples of the test patients for intervals.", bound=between(100, 10**6))
     groups: tuple[str, ...] = leaf(
         ("sex", "age"), 'Groups of test patients: any scalar or class of the data set too, "=site", or "dataset".'

@@ -108,6 +108,8 @@ class FineTuning:
         self._optimizer = optim.create(
             of_training, num_steps=settings.steps, batch_size=settings.batch_size, params=params
         )
+        #: Function from the number of an update, from 0, to the learning rate of the encoder's last layer, for logs.
+        self.learning_rate = optim.logged_rate(of_training, settings.steps, batch_size=settings.batch_size)
         network = functools.partial(_network, graph, head.graph, num_leads)
         loss = functools.partial(_loss, network, kind.log_odds, self._metric)
         #: Functions `(params, stats, batch, step, train) → (loss, (stats, metrics))`, from it to that of a step,

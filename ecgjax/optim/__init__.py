@@ -2,6 +2,7 @@
 
 from ecgjax.optim.averaging import average
 from ecgjax.optim.extension import Extension
+from ecgjax.optim.logged_rate import logged_rate
 from ecgjax.optim.optimizers import (
     BASE_BATCH,
     DECAYED,
@@ -26,6 +27,7 @@ __all__ = [
     "average",
     "create",
     "frozen_parameters",
+    "logged_rate",
     "peak_rates",
     "schedule",
 ]

@@ -222,12 +222,17 @@ def peak_rates(settings: OptimizerSettings, known: Known, *, batch_size: int) ->
         ConfigError: The scaling is unknown, a pattern is found in no parameter, or `layer_decay` is set and the encoder
             has no blocks.
     """
-    scaling = chosen(SCALINGS, settings.scaling, setting="config.optimizer.scaling")
-    peak = settings.learning_rate * scaling(batch_size / BASE_BATCH)
+    peak = base_rate(settings, batch_size=batch_size)
     factors = dict.fromkeys(known, 1.0) if settings.layer_decay == 1 else layer_factors(known, settings.layer_decay)
     own = _own_rates(settings.rates)
     hits = matching(tuple(own), known, setting="config.optimizer.rates")
     return {name: own[hits[name]] if name in hits else peak * factors[name] for name in known}
+
+
+def base_rate(settings: OptimizerSettings, *, batch_size: int) -> float:
+    """Returns the learning rate at the schedule's peak, before depth lowers it; arguments are those of `peak_rates`."""
+    scaling = chosen(SCALINGS, settings.scaling, setting="config.optimizer.scaling")
+    return settings.learning_rate * scaling(batch_size / BASE_BATCH)
 
 
 def _own_rates(rates: tuple[Any, ...]) -> dict[str, float]:

@@ -40,7 +40,7 @@ class Leaf:
         optional: Whether the value may be None.
         meaning: Meaning of the setting in words.
         bound: Condition on a number, or on every element of a tuple.
-        choices: Possible texts; empty where any text is possible.
+        choices: Possible texts, or elements of a tuple; empty where any text is possible.
     """
 
     kind: type

@@ -193,7 +193,8 @@ def conform(value: object, leaf: Leaf, *, path: str) -> Value:
     found = _elements(value, leaf.element) if leaf.kind is tuple else _plain(value, leaf.kind)
     if found is None:
         raise ConfigError(f"{path}={value!r} is not possible; it must be {_possible(leaf)}")
-    if leaf.choices and found not in leaf.choices:
+    chosen = found if isinstance(found, tuple) else (found,)
+    if leaf.choices and not set(chosen) <= set(leaf.choices):
         there_are = ", ".join(choice or "''" for choice in leaf.choices)
         raise ConfigError(f"{path}={value!r} is unknown; there are: {there_are}")
     # Infinity and NaN are floats, and no setting means them.

@@ -90,6 +90,7 @@ class Run:
         state: State before the first step, on the mesh.
         step: Compiled step, `(state, batch) → (state, metrics)`, which donates its state.
         loss: Loss as `steps.pretraining_loss` returns it.
+        learning_rate: Function from the number of an update, from 0, to its learning rate, for logs.
         flops_per_step: FLOP of a step on all devices together, from `cost.step_flops`; None where the step has
             loops of unknown length.
     """
@@ -112,6 +113,7 @@ class Run:
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     loss: Callable[..., Any]
+    learning_rate: Callable[[int], float]
     flops_per_step: float | None
 
     @property
@@ -138,7 +140,7 @@ class Run:
             rows=rows,
             start_step=start_step,
             columns=columns,
-            chosen=self._chosen(sampler),
+            chosen=self.chosen(sampler),
             allow_bad_shards=self.settings.data.allow_bad_shards,
         )
         seed = _seed(self.settings.seed, self.mesh)
@@ -149,8 +151,12 @@ class Run:
                 "seed": seed,
             }
 
-    def _chosen(self, sampler: Sampler) -> dict[str, Choice]:
-        """Returns functions `(step, rows) → column` by name of the column, for columns that depend on the step."""
+    def chosen(self, sampler: Sampler) -> dict[str, Choice]:
+        """Returns functions `(step, rows) → column` by name of the column, for columns that depend on the step.
+
+        Args:
+            sampler: Sampler that says which records a step's rows hold.
+        """
         augment = self.settings.augment
         if not partners.needs(augment):
             return {}
@@ -247,6 +253,9 @@ def prepare_run(
         state=state,
         step=compiled,
         loss=loss,
+        learning_rate=optim.logged_rate(
+            settings.optimizer, steps, batch_size=settings.batch_size, extensions=extensions
+        ),
         flops_per_step=flops,
     )
 

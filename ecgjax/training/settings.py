@@ -152,6 +152,9 @@ class PretrainingSettings:
     optimizer: OptimizerSettings = section(OptimizerSettings)
     mesh: MeshSettings = section(MeshSettings)
     log_every: int = leaf(10, "Steps between lines of metrics.", bound=ONE_OR_MORE)
+    pictures: int = leaf(
+        2, "Training records whose views are drawn for TensorBoard when a run begins; 0 for none.", bound=between(0, 16)
+    )
     eval_every: int = leaf(100, "Steps between evaluations of the loss on validation; 0 for none.", bound=ZERO_OR_MORE)
     eval_batches: int = leaf(4, "Validation batches of such an evaluation.", bound=ONE_OR_MORE)
     health: HealthSettings = section(HealthSettings)
@@ -166,6 +169,9 @@ class PretrainingSettings:
     resume: ResumeSettings = section(ResumeSettings)
     debug: DebugSettings = section(DebugSettings)
     profile: ProfileSettings = section(ProfileSettings)
+    trackers: tuple[str, ...] = leaf(
+        (), 'Services that are told the metrics too, such as ("wandb",).', choices=("wandb", "mlflow")
+    )
 
     @property
     def method(self) -> MethodSettings:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data_pipelines.system.visible_text import visible
 from ecgjax.processes.signs_of_life import SignsOfLife
+from ecgjax.settings.sections import Tree, flat
 from ecgjax.system.terminal import give_up_blocked_output, say, warn
 from ecgjax.training import devices
 from ecgjax.training.run_log import event_file
@@ -23,6 +24,7 @@ from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
 from ecgjax.training.run_time.stopwatch import Stopwatch
 from ecgjax.training.run_time.stragglers import Pace, straggler_of
+from ecgjax.training.trackers.tracking import Tracking
 
 #: Effective rank below which embeddings have collapsed, or are about to.
 COLLAPSED_RANK = 2.0
@@ -50,6 +52,8 @@ class Telemetry:
         progress: Whether a progress bar is drawn (only ever on a terminal).
         stopwatch: Stopwatch of the run's time, whose shares are logged with the speed; None for none.
         marks: Metrics that every line of training has.
+        learning_rate: Function from the number of an update, from 0, to its learning rate; None to log none.
+        trackers: Names of the services that are told the metrics from `describe` on.
     """
 
     def __init__(
@@ -63,19 +67,24 @@ class Telemetry:
         progress: bool = True,
         stopwatch: Stopwatch | None = None,
         marks: Mapping[str, float] = MappingProxyType({}),
+        learning_rate: Callable[[int], float] | None = None,
+        trackers: Sequence[str] = (),
     ):
-        self._stopwatch, self._marks = stopwatch, marks
+        self._stopwatch, self._marks, self._learning_rate = stopwatch, marks, learning_rate
         self._examples, self._flops, self._peak = examples_per_step, flops_per_step, devices.peak_flops()
         self._writes = jax.process_index() == 0
         self._clock = time.perf_counter
         # Time and step since which speed is measured; at that time every step up to it was done, not only dispatched.
         self._since, self._since_step = self._clock(), start_step
-        self._dispatched = start_step
+        self._dispatched = self._start = start_step
         self._waited = 0.0
         if not self._writes:
             return
         drop_after(workdir, start_step)
-        folder = Path(workdir)
+        self._workdir, self._trackers = Path(workdir), tuple(trackers)
+        self._tracking: Tracking | None = None
+        self._finished = False
+        folder = self._workdir
         # The header of the events hides what an interrupted run wrote after the step that this one resumes from.
         begin = event_file.header(from_step=start_step + 1)
         events = GrowingFile(event_file.event_path(folder / TENSORBOARD_DIR), header=begin)
@@ -92,11 +101,13 @@ class Telemetry:
             self._stopwatch.train_from(self._dispatched)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._writes:
             with contextlib.suppress(OSError):
                 self._bar.close()
             self._writer.close()
+            if self._tracking is not None:
+                self._tracking.close(finished=self._finished, failed=kind is not None)
             give_up_blocked_output()
 
     @contextlib.contextmanager
@@ -147,13 +158,57 @@ class Telemetry:
             values |= {**self._speed(step), **self._marks}
         if not self._writes:
             return
+        if any(name.startswith("train/") for name in values):
+            values |= self._rate(step, values)
         # JSON has no NaN: what Python writes for it, other readers refuse.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = json.dumps({"step": step, **finite}, allow_nan=False) + "\n"
         known = {name: value for name, value in finite.items() if value is not None}
         self._writer.put([line.encode(), event_file.scalars(step, known)])
+        if self._tracking is not None:
+            self._tracking.log(step, known)
         self._say(step, values)
         self._warn_of_collapse(step, values.get("train/effective_rank", math.nan))
+
+    def finished(self) -> None:
+        """Notes that the run has come to its end: nothing stopped it."""
+        self._finished = True
+
+    def describe(self, leaves: Tree) -> None:
+        """Writes the resolved config to TensorBoard, as a text of the step that this start begins at, and to trackers.
+
+        Args:
+            leaves: Every leaf of the config, as nested mappings.
+        """
+        if self._writes:
+            text = json.dumps(leaves, indent=2, sort_keys=True)
+            self._writer.put([None, event_file.code_text(self._start, "config", text)])
+            if self._trackers:
+                self._tracking = Tracking(self._trackers, self._workdir, leaves=flat(leaves))
+
+    def show(self, name: str, pictures: Sequence[bytes]) -> None:
+        """Writes pictures to TensorBoard, at the step that this start begins at.
+
+        Args:
+            name: Name of the pictures, to which their numbers are added.
+            pictures: Pictures as PNG.
+        """
+        if self._writes and pictures:
+            named = {f"{name}/{number}": picture for number, picture in enumerate(pictures)}
+            self._writer.put([None, event_file.pictures(self._start, named)])
+
+    def _rate(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Returns the learning rate of the latest update that was made by a step."""
+        if self._learning_rate is None:
+            return {}
+        try:
+            # Updates that were left out as not finite have not moved the schedule on.
+            made = step - int(values.get("train/skipped", 0))
+            return {"train/learning_rate": self._learning_rate(max(0, made - 1))}
+        except Exception as error:  # Whatever it is, metrics are not worth a run.
+            self._learning_rate = None
+            warn(f"the learning rate cannot be logged ({visible(str(error))}); training goes on without that number")
+            return {}
 
     def _warn_of_collapse(self, step: int, effective_rank: float) -> None:
         """Warns once when embeddings collapse, and again if they do so after they had recovered."""

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 8
     config.duration.value, config.duration.unit = 120.0, "steps"
     config.log_every = 1
+    config.pictures = 0  # drawing takes as long as the training
     config.eval_every = 25
     config.eval_batches = 1
     config.checkpoint.every = 10

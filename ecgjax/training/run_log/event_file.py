@@ -11,8 +11,12 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import text as text_summary
 
 _VERSION = "brain.Event:2"
+
+# Colours of a picture by the number of its channels, as TensorBoard counts them: red, green, blue and opacity.
+_RGBA = 4
 
 
 def event_path(folder: Path) -> Path:
@@ -39,6 +43,36 @@ def scalars(step: int, values: Mapping[str, float]) -> bytes:
     """
     shown = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
     return _record(Event(wall_time=time.time(), step=step, summary=Summary(value=shown)))
+
+
+def code_text(step: int, tag: str, text: str) -> bytes:
+    """Returns the record of a text that TensorBoard shows line by line, as it is.
+
+    Args:
+        step: Step that the text belongs to.
+        tag: Name of the text.
+        text: The text.
+    """
+    # TensorBoard takes a text for Markdown, in which lines that are indented by four are code.
+    code = "\n".join(f"    {line}" for line in text.splitlines())
+    return _record(Event(wall_time=time.time(), step=step, summary=text_summary(tag, code)))
+
+
+def pictures(step: int, named: Mapping[str, bytes]) -> bytes:
+    """Returns the record of pictures.
+
+    Args:
+        step: Step that they belong to.
+        named: Pictures as PNG, with red, green, blue and opacity, by name.
+    """
+    shown = [Summary.Value(tag=name, image=_image(png)) for name, png in named.items()]
+    return _record(Event(wall_time=time.time(), step=step, summary=Summary(value=shown)))
+
+
+def _image(png: bytes) -> Summary.Image:
+    # Width and height stand in the first chunk of every PNG, after its signature, its length and its name.
+    width, height = struct.unpack(">II", png[16:24])
+    return Summary.Image(width=width, height=height, colorspace=_RGBA, encoded_image_string=png)
 
 
 def _record(event: Event) -> bytes:

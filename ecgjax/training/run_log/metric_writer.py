@@ -97,7 +97,7 @@ class MetricWriter:
     """Writes records to files from a thread of its own; no call of it fails, or waits for long.
 
     Args:
-        files: Files that every record goes to, in the order of a record's parts.
+        files: Files that records go to, in the order of a record's parts.
         patience_s: Seconds that the training waits for a disk that gives no answer, once; 0 to wait for no record.
         last_patience_s: Seconds that the end of a run waits for such a disk.
     """
@@ -112,18 +112,18 @@ class MetricWriter:
         self._files = files
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._last_patience_s = LAST_PATIENCE_S if last_patience_s is None else last_patience_s
-        self._queue: queue.Queue[tuple[Sequence[bytes], threading.Event] | None] = queue.Queue(MOST_KEPT)
-        self._records = 0
+        self._queue: queue.Queue[tuple[Sequence[bytes | None], threading.Event] | None] = queue.Queue(MOST_KEPT)
+        self._records = [0] * len(files)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
-    def put(self, parts: Sequence[bytes]) -> None:
+    def put(self, parts: Sequence[bytes | None]) -> None:
         """Writes a record; on return it is written, or kept for later, unless the disk gives no answer in time.
 
         Args:
-            parts: Bytes for each file.
+            parts: Bytes for each file; None for a file that the record is not meant for.
         """
-        self._records += 1
+        self._records = [records + (part is not None) for records, part in zip(self._records, parts, strict=True)]
         answering = not self._queue.unfinished_tasks
         done = threading.Event()
         try:
@@ -142,14 +142,15 @@ class MetricWriter:
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=self._last_patience_s)
             self._thread.join(self._last_patience_s)
-        for loss in filter(None, (file.loss(self._records) for file in self._files)):
+        for loss in filter(None, map(GrowingFile.loss, self._files, self._records)):
             warn(loss)
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
             parts, done = record
             for file, part in zip(self._files, parts, strict=True):
-                file.add(part)
+                if part is not None:
+                    file.add(part)
             self._queue.task_done()  # First, so that the next record finds the disk answering.
             done.set()
         for file in self._files:

@@ -67,6 +67,7 @@ def test_where_the_data_lie_and_how_often_things_happen_may_change(tmp_path):
     config.log_every = 3
     config.checkpoint.every = 7
     config.probe.task = "sex=1"
+    config.pictures, config.trackers = 5, ("wandb",)
     run_config.check_resume(config, tmp_path)
 
 

@@ -1,4 +1,5 @@
 import json
+import struct
 
 import jax.numpy as jnp
 import pytest
@@ -106,17 +107,58 @@ def test_resume_drops_what_came_after_and_a_torn_line(tmp_path):
     ]
 
 
+def events(workdir):
+    (file,) = (workdir / TENSORBOARD_DIR).iterdir()
+    data, found = file.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[12 + length + 4 :]
+    return [(event.step, value) for event in found for value in event.summary.value]
+
+
 def test_tensorboard_events_hold_the_values(tmp_path):
     with make(tmp_path) as telemetry:
         telemetry.log(7, {"train/loss": 0.25})
-    (file,) = (tmp_path / TENSORBOARD_DIR).iterdir()
-    data, values = file.read_bytes(), {}
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
-        values |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
-        data = data[12 + length + 4 :]
+    values = {value.tag: (step, value.simple_value) for step, value in events(tmp_path)}
     assert values["train/loss"] == (7, 0.25)
+
+
+def test_config_and_pictures_stand_in_tensorboard_alone(tmp_path):
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 40, 30)
+    with make(tmp_path, start_step=4) as telemetry:
+        telemetry.describe({"seed": 3, "data": {"dir": "here"}})
+        telemetry.show("views", [png, png])
+        telemetry.show("none", [])
+    assert not (tmp_path / METRICS_FILE).exists()
+    (step, text), *shown = events(tmp_path)
+    assert (step, text.tag, text.metadata.plugin_data.plugin_name) == (4, "config/text_summary", "text")
+    lines = text.tensor.string_val[0].decode().splitlines()
+    assert all(line.startswith("    ") for line in lines), "Markdown's code"
+    assert json.loads("".join(lines)) == {"seed": 3, "data": {"dir": "here"}}
+    assert [(step, value.tag, value.image.width, value.image.height) for step, value in shown] == [
+        (4, "views/0", 40, 30),
+        (4, "views/1", 40, 30),
+    ]
+
+
+def test_the_learning_rate_is_that_of_the_latest_update_made(tmp_path):
+    with make(tmp_path, learning_rate=lambda update: update / 8) as telemetry:
+        telemetry.log(1, {"train/loss": 1.0})
+        telemetry.log(1, {"eval/loss": 1.0})
+        telemetry.log(10, {"train/loss": 1.0, "train/skipped": 3.0})
+        telemetry.log(11, {"train/loss": 1.0, "train/skipped": 11.0})
+    first, evaluation, third, none_made = read_metrics(tmp_path)
+    assert [line["train/learning_rate"] for line in (first, third, none_made)] == [0, 6 / 8, 0]
+    assert "train/learning_rate" not in evaluation
+
+
+def test_a_learning_rate_that_cannot_be_had_is_one_warning(tmp_path, capsys):
+    with make(tmp_path, learning_rate=lambda update: 1 / 0) as telemetry:
+        for step in (1, 2):
+            telemetry.log(step, {"train/loss": 1.0})
+    assert capsys.readouterr().err.count("the learning rate cannot be logged (division by zero)") == 1
+    assert [line["train/loss"] for line in read_metrics(tmp_path)] == [1.0, 1.0]
 
 
 def test_without_a_terminal_plain_lines_are_printed(tmp_path, capsys):
