@@ -77,8 +77,7 @@ class TracedStep:
         batch: Recordings of the chip's step.
         model_flops: Floating-point operations that the model asks for, by which MFU is defined.
         traffic: Passes over memory, and the bytes that are needed at once.
-        gradient_bytes: Bytes of the gradients that chips add up: kernels' in the type that is computed in, as compiled
-            programs have them, others in float32.
+        gradient_bytes: Bytes of the gradients that chips add up, in float32 as `config.mesh.reduce` has it by default.
         norms: Batch norms, whose statistics are those of the global batch.
         embedding_bytes: Bytes of a recording's embeddings, in float32.
     """
@@ -127,7 +126,7 @@ def traced_step(name: str, *, batch: int, signal_format: SignalFormat) -> Traced
         batch=batch,
         model_flops=2.0 * cost.macs_of_trace(trace),
         traffic=traffic_of_trace(trace),
-        gradient_bytes=float(sum(map(_gradient_bytes, jax.tree.leaves(params)))),
+        gradient_bytes=4.0 * sum(leaf.size for leaf in jax.tree.leaves(params)),
         norms=_norms(encoder.stats),
         embedding_bytes=4.0 * embeddings.size / batch,
     )
@@ -153,11 +152,6 @@ def _loss(
 
 def _embeddings(encoder: encoders.Split[encoders.Encoder], params: Any, stats: Any, batch: Batch) -> Array:
     return encoders.apply(encoder._replace(params=params, stats=stats), batch["signal"], train=False)[0]
-
-
-def _gradient_bytes(parameter: jax.ShapeDtypeStruct) -> int:
-    dtype = encoders.PRECISIONS[_PRECISION] if parameter.ndim > 1 else parameter.dtype
-    return parameter.size * dtype.itemsize
 
 
 def _norms(stats: Any) -> int:

@@ -1,6 +1,7 @@
 """Checkpoints on bad storage: which is taken, what is said, and that nothing is deleted."""
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -20,6 +21,14 @@ from ecgjax.training.checkpoint_faults import METADATA_FILE, fault_of
 from tests.support.storage_faults import damage, largest_file, no_file_beyond, small_disk
 
 PARTS = ("params", "opt")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect():
+    """A failed read collects garbage: what earlier tests of this process have left need not be looked through."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def make_parts(step, width=64):
