@@ -46,7 +46,7 @@ from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import RESULTS_FILE, write_results
 from ecgjax.export.config_file import without_paths
 from ecgjax.export.evaluations import Evaluation
-from ecgjax.finetuning.changes import check_allowed
+from ecgjax.finetuning.changes import FIXED, check_allowed
 from ecgjax.finetuning.looks import Looks
 from ecgjax.finetuning.run import (
     FineTuningRun,
@@ -131,7 +131,7 @@ def finetune(
     ):
         newer = {name: leaf.default for name, leaf in leaves_of(FineTuningSettings).items()}
         check_allowed(run_config.names_in(settings.resume.allow))
-        changed = run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE)
+        changed = run_config.check_resume(config, workdir, defaults=newer, may_change=MAY_CHANGE, fixed=FIXED)
         if first and run_config.is_run(workdir):
             stopwatch.write_to(workdir)
 

@@ -367,6 +367,7 @@ def check_resume(
     *,
     defaults: Mapping[str, Value] | None = None,
     may_change: tuple[str, ...] = (),
+    fixed: tuple[str, ...] = (),
 ) -> dict[str, tuple[Value, Value]]:
     """Refuses to resume with another config than the one a workdir was started with.
 
@@ -375,6 +376,7 @@ def check_resume(
         workdir: Folder of the run.
         defaults: Values, by path, of leaves that are newer than the run.
         may_change: Leaves that may differ beside `MAY_CHANGE`, or beginnings of their paths.
+        fixed: Leaves and sections that this kind of run cannot change, so that the message does not offer it.
 
     Returns:
         Values before and now, by path, of leaves that differ and were allowed to.
@@ -400,11 +402,11 @@ def check_resume(
     if (kind := kind_of_run(stored)) and kind != kind_of_run(now):
         raise ConfigError(f"--workdir={workdir} is the folder of a {kind} run; give a folder of its own to this one")
     before = {**(defaults or {}), **stored}
-    fixed = [name for name in _NEVER_CHANGE if before.get(name, False) != now.get(name, False)]
-    if fixed:
+    untrained = [name for name in _NEVER_CHANGE if before.get(name, False) != now.get(name, False)]
+    if untrained:
         raise ConfigError(
-            f"{workdir} was started with config.{fixed[0]}={before.get(fixed[0], False)}, which cannot be changed in "
-            "the middle of a run: it is a model or it is none. Give the same config to go on, or another --workdir"
+            f"{workdir} was started with config.{untrained[0]}={before.get(untrained[0], False)}, which cannot be "
+            "changed in the middle of a run: it is a model or it is none. Give the same config to go on, or another --workdir"
         )
     differing = {
         name: (before.get(name), now.get(name))
@@ -416,7 +418,7 @@ def check_resume(
         deliberate = (
             "; to change it deliberately in the middle of the run, --config.resume.allow="
             f"{','.join([*allowed, *refused])}"
-            if "resume.allow" in now
+            if "resume.allow" in now and not any(_is_among(name, fixed) for name in refused)
             else ""
         )
         raise ConfigError(

@@ -12,8 +12,8 @@ from typing import Any
 
 from ecgjax.errors import ConfigError
 
-# Leaves and sections that decide the records, their labels, the encoder, or the folds of any of them.
-_FIXED = ("task", "label_fraction", "init", "data", "overlaps", "seed")
+#: Leaves and sections that decide the records, their labels, the encoder, or the folds of any of them.
+FIXED = ("task", "label_fraction", "init", "data", "overlaps", "seed")
 
 
 def check_allowed(names: Sequence[str]) -> None:
@@ -25,7 +25,7 @@ def check_allowed(names: Sequence[str]) -> None:
     Raises:
         ConfigError: One of them decides what the looks at validation are made of.
     """
-    if fixed := [name for name in names if name.partition(".")[0] in _FIXED]:
+    if fixed := [name for name in names if name.partition(".")[0] in FIXED]:
         raise ConfigError(
             f"config.resume.allow={fixed[0]}: the best weights of a fine-tuning were chosen on its validation records, "
             "and with other records, labels or another encoder its looks could not be compared; start a run in a "
