@@ -406,7 +406,8 @@ def check_resume(
     if untrained:
         raise ConfigError(
             f"{workdir} was started with config.{untrained[0]}={before.get(untrained[0], False)}, which cannot be "
-            "changed in the middle of a run: it is a model or it is none. Give the same config to go on, or another --workdir"
+            "changed in the middle of a run: it is a model or it is none. Give the same config to go on, or another "
+            "--workdir"
         )
     differing = {
         name: (before.get(name), now.get(name))
