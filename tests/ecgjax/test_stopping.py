@@ -68,11 +68,13 @@ class Started:
 
     def wait_for(self, text, *, number=0, seconds=600):
         deadline = time.monotonic() + seconds
-        while text not in self.log(number):
-            assert self.processes[number].poll() is None, self.log(number)
+        while True:
+            ended = self.processes[number].poll() is not None  # Asked first: a process may print the text and end.
+            if text in self.log(number):
+                return self
+            assert not ended, self.log(number)
             assert time.monotonic() < deadline, self.log(number)
             time.sleep(0.01)
-        return self
 
     def wait_for_handlers(self):
         """Waits until the process hears SIGTERM, which is before JAX is imported."""
@@ -219,7 +221,7 @@ def test_a_second_signal_waits_for_the_save(dataset, uninterrupted, tmp_path):
 )  # fmt: skip
 def test_a_killed_process_ends_the_other_with_a_sentence_that_names_it(dataset, tmp_path, killed):
     run = Started(dataset, tmp_path / "run", QUICK, processes=2, trouble=f"killed@7@{killed}")
-    run.wait_for("step 6/")
+    run.wait_for("step 4/")
     statuses, seconds = run.finish()
     other = 1 - killed
     assert statuses[killed] == -signal.SIGKILL
@@ -260,7 +262,8 @@ def test_a_signal_to_one_process_stops_all_at_one_step(dataset, tmp_path, number
 def test_an_error_in_one_process_ends_the_other_with_a_sentence_that_names_it(
     dataset, tmp_path, trouble, own, others, troubled
 ):
-    run = Started(dataset, tmp_path / "run", processes=2, trouble=f"{trouble}@7@{troubled}").wait_for("step 6/")
+    run = Started(dataset, tmp_path / "run", processes=2, trouble=f"{trouble}@7@{troubled}")
+    run.wait_for("trouble", number=troubled)
     statuses, seconds = run.finish()
     other = 1 - troubled
     assert (statuses[troubled], statuses[other]) == (own, others), run.log(0) + run.log(1)

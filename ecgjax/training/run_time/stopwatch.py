@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from data_pipelines.errors import DataError
+from ecgjax.errors import ConfigError
 from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_time.account import ALL_KINDS, Account, account_of
 from ecgjax.training.run_time.compile_time import CompileTime
@@ -66,6 +69,7 @@ class Stopwatch:
         self._earlier: list[TimeEvent] = []
         self._before = dict.fromkeys(ALL_KINDS, 0.0)
         self._writer: MetricWriter | None = None
+        self._path, self._length_before = Path(GOODPUT_FILE), 0
         self._ended = STOPPED
         # The watchdog's thread saves in the place of one that hangs.
         self._lock, self._over = threading.RLock(), threading.Event()
@@ -80,12 +84,17 @@ class Stopwatch:
     ) -> None:
         self._compiling.__exit__()
         self._over.set()
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        refused = self._first is None and isinstance(error, ConfigError | DataError)
+        if not refused:
             self._write(self._ended if error is None else FAILED)
-            self._writer.close()
+        self._writer.close()
+        if refused:
+            self._forget()
 
     def write_to(self, workdir: str | Path) -> None:
-        """Begins to write to the file of a run, once: a start that is refused leaves nothing there.
+        """Begins to write to the file of a run, once; of a start that is refused afterwards the lines are taken back.
 
         Args:
             workdir: Folder of the run.
@@ -95,10 +104,19 @@ class Stopwatch:
         self._earlier = read_events(workdir)
         self._sum_up_earlier()
         cut_half_line(workdir)
-        file = GrowingFile(Path(workdir) / GOODPUT_FILE)
+        self._path = Path(workdir) / GOODPUT_FILE
+        self._length_before = self._path.stat().st_size if self._path.is_file() else 0
+        file = GrowingFile(self._path)
         self._writer = MetricWriter([file], patience_s=0.0, last_patience_s=_LAST_PATIENCE_S)
         self._write("begin")
         threading.Thread(target=self._beat, daemon=True, name="goodput").start()
+
+    def _forget(self) -> None:
+        with contextlib.suppress(OSError):  # The lines of a refusal do no harm.
+            if self._length_before:
+                os.truncate(self._path, self._length_before)
+            else:
+                self._path.unlink()
 
     def train_from(self, step: int) -> None:
         """Says that the training begins, and from which step."""
