@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from data_pipelines.errors import DataError
+from ecgjax.errors import ConfigError
 from ecgjax.training.run_log import metric_writer
 from ecgjax.training.run_time.account import account_of
 from ecgjax.training.run_time.compile_time import CompileTime
@@ -184,3 +186,25 @@ def test_a_beat_writes_what_was_spent_so_far(tmp_path, clock):
                 break
             deadline.wait(0.02)
     assert any(event.occasion == "alive" and event.spent["init"] == 100 for event in read_events(tmp_path))
+
+
+@pytest.mark.parametrize("error", [ConfigError("a leaf"), DataError("a shard")])
+def test_a_start_that_is_refused_leaves_no_line(clock, tmp_path, error):
+    def refused():
+        with pytest.raises(type(error)), stopwatch(clock) as watch:
+            watch.write_to(tmp_path)
+            clock.now += 1
+            raise error
+
+    refused()
+    assert not (tmp_path / GOODPUT_FILE).exists()
+    with stopwatch(clock) as watch:
+        train(watch, clock, tmp_path, first=0, steps=2)
+    before = (tmp_path / GOODPUT_FILE).read_bytes()
+    refused()
+    assert (tmp_path / GOODPUT_FILE).read_bytes() == before
+    # What is wrong once the training has begun is no refusal.
+    with pytest.raises(type(error)), stopwatch(clock) as watch:
+        train(watch, clock, tmp_path, first=2, steps=1)
+        raise error
+    assert len((tmp_path / GOODPUT_FILE).read_bytes()) > len(before)
