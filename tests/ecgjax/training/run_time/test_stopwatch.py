@@ -190,21 +190,23 @@ def test_a_beat_writes_what_was_spent_so_far(tmp_path, clock):
 
 @pytest.mark.parametrize("error", [ConfigError("a leaf"), DataError("a shard")])
 def test_a_start_that_is_refused_leaves_no_line(clock, tmp_path, error):
-    def refused():
-        with pytest.raises(type(error)), stopwatch(clock) as watch:
+    def start(*, trains):
+        with stopwatch(clock) as watch:
+            if trains:
+                train(watch, clock, tmp_path, first=2, steps=1)
             watch.write_to(tmp_path)
-            clock.now += 1
             raise error
 
-    refused()
+    with pytest.raises(type(error)):
+        start(trains=False)
     assert not (tmp_path / GOODPUT_FILE).exists()
     with stopwatch(clock) as watch:
         train(watch, clock, tmp_path, first=0, steps=2)
     before = (tmp_path / GOODPUT_FILE).read_bytes()
-    refused()
+    with pytest.raises(type(error)):
+        start(trains=False)
     assert (tmp_path / GOODPUT_FILE).read_bytes() == before
     # What is wrong once the training has begun is no refusal.
-    with pytest.raises(type(error)), stopwatch(clock) as watch:
-        train(watch, clock, tmp_path, first=2, steps=1)
-        raise error
+    with pytest.raises(type(error)):
+        start(trains=True)
     assert len((tmp_path / GOODPUT_FILE).read_bytes()) > len(before)
