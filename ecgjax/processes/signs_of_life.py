@@ -284,10 +284,12 @@ class SignsOfLife:
     def _wait_for_signs(self) -> None:
         """Returns once every other process has given a sign of life; where one is lost, the thread ends the process.
 
-        An operation with another process fails when that one dies, before its silence is noticed.
+        An operation with another process fails when that one dies, before its silence is noticed. A sign counts that is
+        heard some time afterwards: its last one, given before it died, may be heard only now.
         """
         begun = time.monotonic()
-        while any(last < begun for _, last in self._seen.values()) and time.monotonic() < begun + self._silence_s + 5:
+        later = begun + self._silence_s / 2
+        while any(last < later for _, last in self._seen.values()) and time.monotonic() < begun + self._silence_s + 5:
             time.sleep(self._interval_s / 2)
 
     def _insist(self, status: ExitStatus) -> None:
