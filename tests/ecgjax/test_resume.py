@@ -142,6 +142,7 @@ def test_killed_at_a_random_step_equals_uninterrupted(dataset, short, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_killed_again_and_again_equals_uninterrupted(dataset, uninterrupted, tmp_path):
     workdir = tmp_path / "killed"
     epoch = len(make_epoch(dataset)) // tiny_config.get_config().batch_size

@@ -148,8 +148,8 @@ def test_sigterm_before_jax_is_imported_leaves_with_75(dataset, tmp_path):
     [
         ("evaluation-hangs@25", signal.SIGTERM, ExitStatus.STOPPED, 25),
         ("read-hangs@7", signal.SIGUSR1, ExitStatus.STOPPED, 7),
-        ("read-hangs@10", signal.SIGTERM, ExitStatus.STOPPED, 10),
-        ("evaluation-hangs@25", signal.SIGINT, ExitStatus.INTERRUPTED, 25),
+        pytest.param("read-hangs@10", signal.SIGTERM, ExitStatus.STOPPED, 10, marks=pytest.mark.soak),
+        pytest.param("evaluation-hangs@25", signal.SIGINT, ExitStatus.INTERRUPTED, 25, marks=pytest.mark.soak),
     ],
 )  # fmt: skip
 def test_what_hangs_hears_a_signal_and_the_run_goes_on_bit_for_bit(
@@ -255,10 +255,14 @@ def test_a_signal_to_one_process_stops_all_at_one_step(dataset, tmp_path, number
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("trouble", "own", "others"),
-    [("read-crashes", ExitStatus.FAULT, ExitStatus.LOST), ("read-fails", ExitStatus.USER_ERROR, ExitStatus.USER_ERROR)],
+    ("trouble", "own", "others", "troubled"),
+    [
+        ("read-crashes", ExitStatus.FAULT, ExitStatus.LOST, 1),
+        ("read-fails", ExitStatus.USER_ERROR, ExitStatus.USER_ERROR, 0),
+        pytest.param("read-crashes", ExitStatus.FAULT, ExitStatus.LOST, 0, marks=pytest.mark.soak),
+        pytest.param("read-fails", ExitStatus.USER_ERROR, ExitStatus.USER_ERROR, 1, marks=pytest.mark.soak),
+    ],
 )
-@pytest.mark.parametrize("troubled", [0, 1])
 def test_an_error_in_one_process_ends_the_other_with_a_sentence_that_names_it(
     dataset, tmp_path, trouble, own, others, troubled
 ):

@@ -168,8 +168,15 @@ numpy.save(folder + "/out.npy", export.deserialize(content).call(numpy.load(fold
     assert error(np.load(tmp_path / "out.npy"), wanted[:3]) <= STABLEHLO_ERROR
 
 
+#: Encoders of which the files of the published size take minutes; those of their small forms are tested above.
+LARGEST = ("physio_transformer", "vit_b")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", encoders.ENCODERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.soak) if name in LARGEST else name for name in encoders.ENCODERS],
+)
 def test_files_of_every_registered_size_compute_what_jax_does(name, tmp_path):
     num_leads = encoders.ENCODERS[name][1].get("num_leads", 12)
     exported = inference_of(away_from_initialisation(encoders.abstract(name)), num_samples=2500, num_leads=num_leads)
