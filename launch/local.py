@@ -75,7 +75,7 @@ def launch(command: Sequence[str], *, processes: int, grace_s: float = GRACE_S) 
                 process.send_signal(heard)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(stop_signals.when_heard(pass_on, every=True))
+        stack.callback(stop_signals.when_heard(pass_on))
         stack.enter_context(stop_signals.taken_over())
         stack.callback(_end, running, readers)
         for index in range(processes):

@@ -55,7 +55,6 @@ class _Ears:
         self.told = threading.Event()
         self.counts: Counter[int] = Counter()
         self.hooks: list[Callable[[signal.Signals], None]] = []
-        self.hooks_of_all: list[Callable[[signal.Signals], None]] = []
         self.pipe: tuple[int, int] | None = None
 
     def handle(self, number: int, _: FrameType | None) -> None:
@@ -77,7 +76,7 @@ class _Ears:
         before = self.first
         if before is None:
             self.first_at, self.first = time.monotonic(), heard
-        for hook in (*self.hooks_of_all, *(self.hooks if before is None else ())):
+        for hook in self.hooks:
             with contextlib.suppress(Exception):  # The process stops even where others cannot be told.
                 hook(heard)
         if before is None:
@@ -161,7 +160,6 @@ def _forget() -> None:
     if _EARS.previous:
         ignore()
     _EARS.hooks.clear()
-    _EARS.hooks_of_all.clear()
     _EARS.pipe = None
     _unblock()
 
@@ -198,16 +196,10 @@ def is_taken_over() -> bool:
     return _EARS.taken
 
 
-def when_heard(hook: Callable[[signal.Signals], None], *, every: bool = False) -> Callable[[], None]:
-    """Has a function called with a signal, in another thread; returns a function that takes this back.
-
-    Args:
-        hook: Function of the signal.
-        every: Whether it is called with every signal, and not with the first alone.
-    """
-    hooks = _EARS.hooks_of_all if every else _EARS.hooks
-    hooks.append(hook)
-    return lambda: hooks.remove(hook) if hook in hooks else None
+def when_heard(hook: Callable[[signal.Signals], None]) -> Callable[[], None]:
+    """Has a function called with every signal, in another thread; returns a function that takes this back."""
+    _EARS.hooks.append(hook)
+    return lambda: _EARS.hooks.remove(hook) if hook in _EARS.hooks else None
 
 
 def status_of(stopped_by: signal.Signals) -> ExitStatus:

@@ -32,7 +32,7 @@ def run_child(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
             def pass_on(heard: signal.Signals) -> None:
                 child.send_signal(heard)
 
-            take_back = stop_signals.when_heard(pass_on, every=True)
+            take_back = stop_signals.when_heard(pass_on)
             try:
                 if (heard := stop_signals.heard()) is not None:  # It came while the child was being started.
                     pass_on(heard)
