@@ -197,7 +197,7 @@ def prepare_run(
     )
     supervision = tuning.supervision(data, seed=settings.seed)
     sampler = tuning.sampler(supervision, data.train.records, seed=settings.seed)
-    fingerprint = _fingerprint(recordings, data, sampler, weights_digest=weights_digest, seed=settings.seed)
+    fingerprint, parts = _digests(recordings, data, sampler, weights_digest=weights_digest, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split, labels or encoder")
     template = tuning.template(encoder.split, supervision, seed=settings.seed)
     parameter_layout = lay_out(template.params, mesh, settings.mesh)
@@ -220,7 +220,7 @@ def prepare_run(
         tuning=tuning,
         supervision=supervision,
         sampler=sampler,
-        digests=_digests(recordings, data, sampler, weights_digest=weights_digest),
+        digests=parts,
         fingerprint=fingerprint,
         mesh=mesh,
         parameter_layout=parameter_layout,
@@ -419,27 +419,19 @@ def _abstract_batch(
     }
 
 
-def _fingerprint(recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str, seed: int) -> str:
-    """Returns a digest, in hexadecimal, of all that decides a run but its settings."""
-    return _digest(
-        PIPELINE_VERSION, recordings.fingerprints, data.task.title, data.classes, _digest_of_sides(data),
-        sampler.fingerprint(), weights_digest, seed,
-    )  # fmt: skip
-
-
-def _digests(recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str) -> dict[str, str]:
-    """Returns digests of parts of it, by the names in `resumption.PARTS`."""
-    looked_at = recordings.fingerprints, data.task.title, data.classes, _digest_of_sides(data), weights_digest
-    return {
-        "data": _digest(*looked_at),
+def _digests(
+    recordings: Recordings, data: ProbeData, sampler: Sampler, *, weights_digest: str, seed: int
+) -> tuple[str, dict[str, str]]:
+    """Returns a digest of all that decides a run but its settings, and digests of parts of it (`resumption.PARTS`)."""
+    sides = digests.of_arrays(*data.train.arrays, *data.val.arrays, *data.test.arrays)
+    looked_at, order = (recordings.fingerprints, data.task.title, data.classes, sides), sampler.fingerprint()
+    parts = {
+        "data": _digest(*looked_at, weights_digest),
         "columns": "",
-        "sampling": str(sampler.fingerprint()),
+        "sampling": str(order),
         "pipeline": str(PIPELINE_VERSION),
     }
-
-
-def _digest_of_sides(data: ProbeData) -> str:
-    return digests.of_arrays(*data.train.arrays, *data.val.arrays, *data.test.arrays)
+    return _digest(PIPELINE_VERSION, *looked_at, order, weights_digest, seed), parts
 
 
 def _digest(*parts: object) -> str:

@@ -174,11 +174,9 @@ class SignsOfLife:
                 self._answered = now
             looked = now
             if (silent := now - self._answered) > self._silence_s:
-                heard = stop_signals.heard()
-                if self._own_status is None and heard is None:
-                    say(f"error: {visible(_lost(0, self._host(0), f'it has not answered for {silent:.0f} s'))}")
-                status = ExitStatus.LOST if heard is None else stop_signals.status()
-                stop_signals.leave(status if self._own_status is None else self._own_status)
+                if self._own_status is None:
+                    self._say_that_0_is_lost(f"it has not answered for {silent:.0f} s")
+                stop_signals.leave(_status_of_loss() if self._own_status is None else self._own_status)
 
     def _round(self) -> None:
         self._signs += 1
@@ -330,9 +328,12 @@ class SignsOfLife:
                 return False
         except OSError:
             pass
-        if stop_signals.heard() is None:
-            say(f"error: {visible(_lost(0, self._host(0), 'its connections are closed'))}")
+        self._say_that_0_is_lost("its connections are closed")
         return True
+
+    def _say_that_0_is_lost(self, why: str) -> None:
+        if stop_signals.heard() is None:  # Otherwise the signal is the reason.
+            say(f"error: {visible(_lost(0, self._host(0), why))}")
 
     def _host(self, process: int) -> str:
         return self._seen.get(process, ("", 0.0))[0].partition(" ")[2] or "host unknown"
@@ -350,7 +351,7 @@ class _AbortHandler:
     def __init__(self, coordinator_is_lost: Any):
         def on_abort(_: int) -> None:
             if coordinator_is_lost():
-                stop_signals.leave(ExitStatus.LOST if stop_signals.heard() is None else stop_signals.status())
+                stop_signals.leave(_status_of_loss())
 
         self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
         self._signal = ctypes.CDLL(None).signal
@@ -367,6 +368,11 @@ def _lost(process: int, host: str, why: str) -> str:
         f"process {process} ({host}) is lost: {why}. It was killed, or its machine is gone. Start all processes again: "
         "they go on from the last checkpoint"
     )
+
+
+def _status_of_loss() -> ExitStatus:
+    """Returns the status after the loss of process 0: that of a stop where one was asked for."""
+    return ExitStatus.LOST if stop_signals.heard() is None else stop_signals.status()
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ecgjax.config.run_config import names_in
 from ecgjax.errors import ConfigError
 from ecgjax.training.about import About
 
@@ -40,7 +41,7 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, allow: 
         ConfigError: Something differs that may not.
     """
     differing = changed_parts(before, now)
-    sections = {name.strip().partition(".")[0] for name in allow.split(",")}
+    sections = {name.partition(".")[0] for name in names_in(allow)}
     refused = [part for part in differing if not sections.intersection(_ALLOWED_BY[part])]
     # Checkpoints from before the parts had digests tell that something differs, and not what.
     if "digests" not in before and "data" in sections:
