@@ -14,6 +14,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from data_pipelines.buckets.remote_folder import RemoteFolder
+
 #: Packages that a kind of store needs: the driver and the server.
 NEEDS = {"s3": ("s3fs", "moto", "flask", "flask_cors"), "gs": ("gcsfs", "gcp_storage_emulator")}
 
@@ -241,3 +243,19 @@ def put(folder, address):
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file():
             system.put_file(str(path), f"{root}/{path.relative_to(folder).as_posix()}")
+
+
+class Interrupted(BaseException):
+    """In place of a kill."""
+
+
+def die_at(patch, name, calls, at):
+    """Has the call of number `at`, counted by `calls`, of a method of remote folders end as by a kill."""
+    original = getattr(RemoteFolder, name)
+
+    def deadly(self, *arguments, **options):
+        if next(calls) == at:
+            raise Interrupted
+        return original(self, *arguments, **options)
+
+    patch.setattr(RemoteFolder, name, deadly)

@@ -11,10 +11,6 @@ from data_pipelines.errors import DataError
 from tests.support import object_stores
 
 
-class Interrupted(BaseException):
-    """In place of a kill."""
-
-
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGJAX_CACHE", str(tmp_path / "cache"))
@@ -53,13 +49,13 @@ def test_an_upload_that_is_killed_anywhere_is_not_complete_and_the_same_command_
             calls = itertools.count()
             with monkeypatch.context() as patch:
                 for name in ("upload", "write", "remove"):
-                    _die_at(patch, name, calls, at)
+                    object_stores.die_at(patch, name, calls, at)
                 try:
                     with finished_folder(address) as folder:
                         write(folder, a="A", b="B", **{} if Path(folder, "c").exists() else {f"left{at}": "by it"})
                         Path(folder, f"left{at - 1}").unlink(missing_ok=True)
                     break
-                except Interrupted:
+                except object_stores.Interrupted:
                     pass
             names = RemoteFolder(address).names()
             if COMPLETE in names:
@@ -69,17 +65,6 @@ def test_an_upload_that_is_killed_anywhere_is_not_complete_and_the_same_command_
                 fetched_folder(address, flag="model")
         assert at >= 4
         assert {"a", "b", COMPLETE} <= RemoteFolder(address).names()
-
-
-def _die_at(patch, name, calls, at):
-    original = getattr(RemoteFolder, name)
-
-    def deadly(self, *arguments, **options):
-        if next(calls) == at:
-            raise Interrupted
-        return original(self, *arguments, **options)
-
-    patch.setattr(RemoteFolder, name, deadly)
 
 
 def test_a_store_that_fails_is_told_before_anything_is_computed_and_at_the_end_with_where_the_files_are():

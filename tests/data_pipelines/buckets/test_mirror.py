@@ -19,10 +19,6 @@ def sealed(path):
     return PurePosixPath(*path.parts[:1]) if path.parts[0].isdecimal() and len(path.parts) > 1 else None
 
 
-class Interrupted(BaseException):
-    """In place of a kill."""
-
-
 @pytest.fixture
 def remote(request):
     number = next(_NUMBERS)
@@ -99,11 +95,11 @@ def test_an_upload_that_is_killed_anywhere_leaves_the_last_snapshot(tmp_path, re
         with monkeypatch.context() as patch:
             calls = itertools.count()
             for name in ("upload", "write", "remove"):
-                _die_at(patch, name, calls, at)
+                object_stores.die_at(patch, name, calls, at)
             try:
                 machine(tmp_path, "a", remote).upload()
                 break
-            except Interrupted:
+            except object_stores.Interrupted:
                 pass
         reader = machine(tmp_path, f"reader{at}", remote)
         reader.fetch()
@@ -119,17 +115,6 @@ def test_an_upload_that_is_killed_anywhere_leaves_the_last_snapshot(tmp_path, re
     assert len(snapshots.versions(remote.names())) == 2
 
 
-def _die_at(patch, name, calls, at):
-    original = getattr(RemoteFolder, name)
-
-    def deadly(self, *arguments, **options):
-        if next(calls) == at:
-            raise Interrupted
-        return original(self, *arguments, **options)
-
-    patch.setattr(RemoteFolder, name, deadly)
-
-
 def test_a_fetch_that_is_killed_goes_on_with_what_it_has(tmp_path, remote, monkeypatch):
     own = machine(tmp_path, "a", remote)
     own.fetch()
@@ -137,8 +122,8 @@ def test_a_fetch_that_is_killed_goes_on_with_what_it_has(tmp_path, remote, monke
     own.upload()
     reader = machine(tmp_path, "b", remote)
     with monkeypatch.context() as patch:
-        _die_at(patch, "download", itertools.count(), 2)
-        with pytest.raises(Interrupted):
+        object_stores.die_at(patch, "download", itertools.count(), 2)
+        with pytest.raises(object_stores.Interrupted):
             reader.fetch()
     assert not reader.local.exists()
     came = []
