@@ -7,7 +7,6 @@ refuses must not hold the training, and the last snapshot stays whole whatever h
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +28,9 @@ _PLACE = "runs"
 
 #: Seconds that a store may take for one answer, and that an upload may stand still.
 TIMEOUT_S = 60.0
+
+#: Seconds that the other processes wait while the first one fetches a workdir, whose checkpoints may be large.
+_FETCH_S = 6 * 3600.0
 
 
 def local_folder(workdir: str, *, flag: str = "workdir") -> str:
@@ -125,7 +127,7 @@ def _finish(uploads: BackgroundUploads, address: str, folder: Path) -> None:
 
 
 def _begin_together() -> None:
-    wait_for_all("the workdir of the bucket", limit_s=math.inf)
+    wait_for_all("the workdir of the bucket", limit_s=_FETCH_S)
 
 
 def _mirror(address: str, folder: Path, timeout_s: float) -> Mirror:
