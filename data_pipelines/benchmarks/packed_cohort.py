@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.demographics import fold_of_patient
 from data_pipelines.prepared.dataset import CARD_FILE, Dataset, open_dataset
@@ -91,8 +92,10 @@ def make_packed_cohort(
     _write_index(folder / INDEX_DIR, cohort, parts)
     fingerprint = open_index(folder / INDEX_DIR).fingerprint(signal_format)
     write_contents(folder / PACKED_DIR, fingerprint=fingerprint, shards=shards)
+    source = SimulatedSource(num_patients=cohort.config.num_patients, seed=seed, signal_format=signal_format)
     card = {
-        "name": "simulated",
+        "name": source.card.name,
+        "recipe": source.recipe.to_json(),
         "description": f"{SIMULATED_NOTICE} Seed {seed}; made without ArrayRecord shards, signatures and quality.",
         "simulated": True,
         "layout_version": LAYOUT_VERSION,
