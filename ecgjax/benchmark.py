@@ -11,10 +11,11 @@
   python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
   python -m ecgjax.benchmark --what=roofline --encoders=resnet18,vit_b --chips=h100,v5e --price_per_hour=h100=2.5
 
-`input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
-beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto the devices by
-number of readers, and how long a step that only lasts waits for it, beside a loader that is slowed. `scale` times what grows with the number of records:
-opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
+`input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from both
+stores, warm beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto the
+devices by number of readers, and how long a step that only lasts waits for it, beside a loader that is slowed. `scale`
+times what grows with the number of records: opening, the first batch, a step's record numbers; and watches the memory
+while it streams. `step` times the compiled
 training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
 takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
 time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
@@ -58,8 +59,10 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "[step, embed] Config file of a pretraining run.", lock_config=True
 )
 _DATASET = flags.DEFINE_list(
-    "dataset", [], "[input, input_wait] Prepared data sets of one rate and length, the first of which counts for input_wait; without, "
-    "cohorts are simulated."
+    "dataset",
+    [],
+    "[input, input_wait] Prepared data sets of one rate and length, the first of which counts for input_wait; without, "
+    "cohorts are simulated.",
 )
 _RECORDS = flags.DEFINE_integer(
     "records",
@@ -181,9 +184,7 @@ def _input_wait() -> dict[str, Any]:
                 Path(scratch) / "simulated", num_records=_RECORDS.value, seed=0, num_workers=workers
             )
         readers = None if _THREADS.value is None else [_THREADS.value]
-        return input_wait.measure(
-            dataset, num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, readers=readers
-        )
+        return input_wait.measure(dataset, num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, readers=readers)
 
 
 def _scale() -> dict[str, Any]:

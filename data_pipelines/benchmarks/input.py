@@ -46,8 +46,8 @@ from data_pipelines.shards.plan import SPLIT
 from data_pipelines.storage.joint_store import JointStore
 from data_pipelines.storage.packed_format import PACKED_DIR
 from data_pipelines.storage.store import Store, open_store
-from data_pipelines.streaming.block_order import BlockOrder
 from data_pipelines.streaming.batches import BATCHES_AHEAD, batches
+from data_pipelines.streaming.block_order import BlockOrder
 from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
 from data_pipelines.streaming.sampler import Sampler
 from data_pipelines.system.buffers import BatchBuffers
@@ -130,7 +130,8 @@ def measure(
         (median, and every repetition), the same of the memory map read by as many threads, their ratio, and the
         checksum of a whole epoch, equal to that of an independent read. `cold` holds for every store ECGs/s and
         those of the disk read from start to end, with the bytes for each record that really came from the disk, and the
-        same of the packed copy read by the block-shuffle. Further entries describe the machine and give the peak resident memory, mapped files included.
+        same of the packed copy read by the block-shuffle. Further entries describe the machine and give the peak
+        resident memory, mapped files included.
 
     Raises:
         DataError: There are fewer records than rows of a batch, or a store gave other samples than TFDS did.

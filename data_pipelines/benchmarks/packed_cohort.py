@@ -151,7 +151,9 @@ def _make_shard(cohort: Cohort, folder: Path, signal_format: SignalFormat, numbe
             )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     num_bytes = path.stat().st_size
-    return _Made(PackedShard(name=path.name, num_records=len(span), num_bytes=num_bytes, blake2b=digest.hexdigest()), columns)
+    return _Made(
+        PackedShard(name=path.name, num_records=len(span), num_bytes=num_bytes, blake2b=digest.hexdigest()), columns
+    )
 
 
 def _write_index(folder: Path, cohort: Cohort, parts: Mapping[str, np.ndarray]) -> None:

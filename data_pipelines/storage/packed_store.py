@@ -110,7 +110,9 @@ class PackedStore:
             try:
                 self._files.read(shard_of, positions, signals)
             except OSError as error:
-                raise DataError(f"a packed shard cannot be read ({error}); check the disk, then {self._remedy}") from error
+                raise DataError(
+                    f"a packed shard cannot be read ({error}); check the disk, then {self._remedy}"
+                ) from error
         elif len(self._arrays) == 1:
             # One call gathers all and lets other threads run. Clipping makes NumPy write straight into `signals`; the
             # numbers have been checked.

@@ -11,6 +11,7 @@ step's own take as long as a quarter of its reading where batches are small.
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -72,7 +73,13 @@ def batches(
     rows, columns, chosen = np.asarray(rows), dict(columns or {}), dict(chosen or {})
     _check(store, sampler, rows, start_step, columns)
     stream = _Stream(
-        store, sampler, rows, columns=columns, chosen=chosen, marks=allow_bad_shards, count=num_threads or store.num_threads
+        store,
+        sampler,
+        rows,
+        columns=columns,
+        chosen=chosen,
+        marks=allow_bad_shards,
+        count=num_threads or store.num_threads,
     )
     return stream.batches(start_step)
 
@@ -98,7 +105,7 @@ class _Stream:
         num_bytes = len(rows) * store.shape[0] * store.shape[1] * np.dtype(np.int16).itemsize
         num_parts = max(1, min(count, len(rows), num_bytes // _PART_BYTES))
         bounds = np.linspace(0, len(rows), num_parts + 1).astype(int).tolist()
-        self._parts = [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
         self._ahead = max(BATCHES_AHEAD, -(-count // num_parts))
         self._steps_drawn = max(1, _RECORDS_DRAWN // len(rows))
 
@@ -117,13 +124,15 @@ class _Stream:
 
     def _begin(self, start_step: int) -> Generator[Callable[[], dict[str, np.ndarray]], None, None]:
         """Begins a batch whenever it is asked for the next; yields functions that wait for one and return it."""
-        announcer = Announcer(self._store, self._sampler, self._rows, start_step=start_step)
+        blocks, announcer = self._sampler.blocks, None
+        if blocks is not None:
+            announcer = Announcer(self._store, self._sampler, blocks, self._rows, start_step=start_step)
         step = start_step
         while True:
             # Tasks begin in the order of their submission, so none waits for numbers that nobody is drawing.
             drawn = self._threads.submit(self._sampler.record_numbers_of, step, self._steps_drawn, self._rows)
             for place in range(self._steps_drawn):
-                if (announced := announcer.due(step + place)) is not None:
+                if announcer is not None and (announced := announcer.due(step + place)) is not None:
                     self._threads.submit(announced)
                 yield self._begin_step(step + place, drawn, place)
             step += self._steps_drawn
@@ -141,10 +150,13 @@ class _Stream:
             return self._others(step, read(first))
 
         # The rest of a batch comes with its first part, because a task of its own would cost as much again.
-        tasks = [self._threads.submit(read_first), *(self._threads.submit(read, part) for part in parts)]
+        with_others = self._threads.submit(read_first)
+        tasks = [self._threads.submit(read, part) for part in parts]
 
         def finish() -> dict[str, np.ndarray]:
-            others, *_ = [task.result() for task in tasks]
+            others = with_others.result()
+            for task in tasks:
+                task.result()
             return {"signal": signal, "valid": valid, **others}
 
         return finish

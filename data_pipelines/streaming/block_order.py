@@ -80,4 +80,3 @@ class BlockOrder:
     def fingerprint(self) -> str:
         """Returns a hex digest of everything that `units` depends on."""
         return fingerprint("blocks", self._seed, self._block, self._window, self._records)
-

@@ -84,17 +84,10 @@ class Sampler:
         units = self._order.units(positions.ravel()).reshape(num_steps, len(drawn), size)
         return units[:, (np.cumsum(wanted) - 1)[unit], place]
 
-    def window_at(self, position: int) -> tuple[int, int] | None:
-        """Returns where the window begins and ends that a record is drawn from.
-
-        Args:
-            position: Position of the record in the stream, from 0: row r of step s is at s · `batch_size` + r.
-
-        Returns:
-            First position of the window in the stream, and the position after its last one; None where the order has
-            no windows.
-        """
-        return self._order.window_at(position) if isinstance(self._order, BlockOrder) else None
+    @property
+    def blocks(self) -> BlockOrder | None:
+        """Order of the records where they are drawn from windows of blocks; None where they are drawn from anywhere."""
+        return self._order if isinstance(self._order, BlockOrder) else None
 
     def window_records(self, start: int, stop: int, rows: np.ndarray) -> np.ndarray:
         """Returns the record numbers at positions of the stream that are rows of a process, `int64[n]`.

@@ -18,7 +18,9 @@ _ALIGNMENT = 4096
 
 
 class BatchBuffers:
-    """Arrays of one shape that begin at memory pages; each is given out again only when every reference to it, views included, is gone.
+    """Arrays of one shape that begin at memory pages.
+
+    Each is given out again only when every reference to it, views included, is gone.
 
     A view of a NumPy array refers to the array that owns the memory, and so does whoever was handed the memory through
     the buffer protocol or DLPack, JAX included (on CPU its arrays may be the memory itself). So the reference count of

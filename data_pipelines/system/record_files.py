@@ -9,6 +9,7 @@ that costs more than copying from the map: so a few records are probed first.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ class RecordFiles:
         apart = np.flatnonzero((np.diff(files) != 0) | (np.diff(positions) != 1)) + 1
         bounds = [0, *apart.tolist(), len(files)]
         offsets = self._offsets(files, positions).tolist()
-        for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, stop in itertools.pairwise(bounds):
             if (path := self._paths[files[first]]) is not None:
                 end = offsets[stop - 1] + self._record_bytes
                 with self._handle(int(files[first]), path) as handle:

@@ -91,7 +91,7 @@ def measure(
             "cores": EXTRAPOLATED_CORES,
             "ecgs_per_sec": EXTRAPOLATED_CORES * of_best["ecgs_per_core_sec"],
             "gb_per_sec": round(EXTRAPOLATED_CORES * of_best["ecgs_per_core_sec"] * record_bytes / 1e9, 1),
-            "note": "not measured: cores times the ECGs of a core's second; memory, read and written once, limits first",
+            "note": "not measured: cores times the ECGs of a core's second; memory would limit first",
         },
         "device": jax.devices()[0].device_kind,
         "machine": describe_machine(),

@@ -152,14 +152,13 @@ class SampledSide:
 
 
 def _check_shuffle(settings: SamplingSettings, *, mixed: bool) -> None:
-    if settings.shuffle != "blocks":
+    if settings.shuffle != "blocks" or (settings.name == "records" and not mixed):
         return
-    if settings.name != "records" or mixed:
-        other = f"config.sampling.name={settings.name!r}" if settings.name != "records" else f"config.data.weights or {BALANCE}"
-        raise ConfigError(
-            f"config.sampling.shuffle='blocks' draws single recordings in the order of the disk, which {other} does not "
-            "allow: leave one of them out"
-        )
+    other = f"config.data.weights or {BALANCE}" if mixed else f"config.sampling.name={settings.name!r}"
+    raise ConfigError(
+        f"config.sampling.shuffle='blocks' draws single recordings in the order of the disk, and {other} does not: "
+        "leave one of them out"
+    )
 
 
 def _by_dataset(weights: tuple[float, ...], recordings: Recordings, records: np.ndarray) -> _Mixture:

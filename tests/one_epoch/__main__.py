@@ -4,8 +4,8 @@
 
 makes the recordings (10 s at 100 Hz, 16 kB each) in DIR/cohort unless they are there, trains in DIR/run, and prints one
 JSON object. The first kill is a SIGKILL at a third of the steps, after which the steps since the last checkpoint are
-taken again; the second a SIGTERM at two thirds, at which the run saves. A million recordings take 16.5 GB, and minutes of
-processor time that the object states. Remove DIR afterwards. The status is 1 unless each recording was read exactly once.
+taken again; the second a SIGTERM at two thirds, at which the run saves. A million recordings take 16.5 GB: remove DIR
+afterwards. The status is 1 unless each recording was read exactly once.
 """
 
 import argparse

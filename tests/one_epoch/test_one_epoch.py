@@ -45,7 +45,7 @@ def test_what_was_taken_again_counts_once_and_what_was_missed_or_read_twice_is_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shuffle", ["full", "blocks"])
+@pytest.mark.parametrize("shuffle", ["blocks", pytest.param("full", marks=pytest.mark.soak)])
 def test_an_epoch_killed_twice_reads_every_record_exactly_once(tmp_path, shuffle):
     flags = (
         f"--config.sampling.shuffle={shuffle}", "--config.sampling.block=16", "--config.sampling.window=4",

@@ -156,7 +156,9 @@ def test_a_file_that_has_become_shorter_is_an_error_that_names_it(stored_copy, s
     path = stored_copy / PACKED_DIR / "00001.npy"
     os.truncate(path, path.stat().st_size - 100)
     bad = RECORDS_A_PACKED_SHARD * 2 - 1
-    with pytest.raises(DataError, match=r"00001\.npy: ends at byte .* make it again with python -m data_pipelines.stage"):
+    with pytest.raises(
+        DataError, match=r"00001\.npy: ends at byte .* make it again with python -m data_pipelines.stage"
+    ):
         store.read(np.array([0, bad]))
     assert np.array_equal(store.read(np.array([bad - 1])), signals[[bad - 1]])
 

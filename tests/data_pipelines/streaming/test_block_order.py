@@ -89,7 +89,7 @@ def test_fingerprints_tell_settings_apart():
 
 @pytest.mark.parametrize(("records", "block", "window"), [([], 1, 1), ([1], 0, 1), ([1], 1, 0)])
 def test_what_is_empty_is_refused(records, block, window):
-    with pytest.raises(DataError, match="no records to draw from|each must have at least 1"):
+    with pytest.raises(DataError, match=r"no records to draw from|each must have at least 1"):
         BlockOrder(np.array(records, int), block=block, window=window, seed=0)
 
 

@@ -209,7 +209,9 @@ def test_what_cannot_be_sampled_is_refused(dataset, second):
         ({"balance": "age_years>60"}, "config.data.weights or config.sampling.balance"),
         ({"weights": (1, 2)}, "config.data.weights or config.sampling.balance"),
     ):
-        refused(ConfigError, f"in the order of the disk, which {words} does not", dataset, second, shuffle="blocks", **other)
+        refused(
+            ConfigError, f"in the order of the disk, and {words} does not", dataset, second, shuffle="blocks", **other
+        )
     for question, error, message in (
         ("ejection>60", DataError, "no label 'ejection'"),
         ("age_years>1000", DataError, "0 have no answer to .*='age_years>1000' and the others all have the same one"),
