@@ -11,13 +11,13 @@
   python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
   python -m ecgjax.benchmark --what=roofline --encoders=resnet18,vit_b --chips=h100,v5e --price_per_hour=h100=2.5
 
-`input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from both
-stores, warm beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto the
-devices by number of readers, and how long a step that only lasts waits for it, beside a loader that is slowed. `scale`
-times what grows with the number of records: opening, the first batch, a step's record numbers; and watches the memory
-while it streams. `step` times the compiled
-training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
-takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
+`input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from
+both stores, warm beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto
+the devices by number of readers, and how long a step that only lasts waits for it, beside a loader that is slowed.
+`scale` times what grows with the number of records: opening, the first batch, a step's record numbers; and watches the
+memory while it streams. `step` times the compiled training step of any config alone and fed by the stream, and
+simulates a data set where none is named; `--breakdown` takes it apart.
+`objective` compiles losses for ever larger batches over all devices and tells their memory, and the
 time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
 `search` builds an index of made-up embeddings and times its queries beside a plain matrix product.
 `roofline` measures nothing: it computes from the traced training step what an encoder can reach on accelerators, beside
