@@ -76,11 +76,14 @@ class Sampler:
         if len(rows := np.asarray(rows)) and not (rows.min() >= 0 and rows.max() < self.batch_size):
             raise ValueError(f"rows {rows.min()} … {rows.max()} asked for, a batch has 0 … {self.batch_size - 1}")
         size, units_a_batch = self._order.unit_size, self.batch_size // self._order.unit_size
+        steps = (step + np.arange(num_steps))[:, None]
+        if size == 1:
+            return self._order.units((steps * self.batch_size + rows).ravel()).reshape(num_steps, len(rows))
         unit, place = np.divmod(rows.astype(np.int64), size)
         wanted = np.zeros(units_a_batch, bool)
         wanted[unit] = True
         drawn = np.flatnonzero(wanted)  # A unit of which several rows are wanted is drawn once.
-        positions = (step + np.arange(num_steps))[:, None] * units_a_batch + drawn
+        positions = steps * units_a_batch + drawn
         units = self._order.units(positions.ravel()).reshape(num_steps, len(drawn), size)
         return units[:, (np.cumsum(wanted) - 1)[unit], place]
 

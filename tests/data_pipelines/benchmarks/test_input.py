@@ -66,7 +66,8 @@ def check_speeds(found, ceiling):
     assert sorted(found["repetitions"])[1] == found["ecgs_per_sec"] > 0
     assert sorted(found[f"{ceiling}_repetitions"])[1] == found[f"{ceiling}_ecgs_per_sec"] > 0
     ratio = found["ecgs_per_sec"] / found[f"{ceiling}_ecgs_per_sec"]
-    assert found[f"ratio_to_{ceiling}"] == pytest.approx(ratio, abs=2e-3)
+    # Both speeds are rounded to whole ECGs/s, by a thousandth where they are as low as 500.
+    assert found[f"ratio_to_{ceiling}"] == pytest.approx(ratio, abs=2e-3, rel=2e-3)
 
 
 def test_one_data_set_without_a_packed_copy_is_measured_without_copy_and_mixture(datasets, tmp_path):
