@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.buckets import snapshots
-from data_pipelines.buckets.cache import CACHE_VARIABLE
+from data_pipelines.buckets.copy_locks import locked
 from data_pipelines.buckets.remote_folder import RemoteFolder
 from data_pipelines.buckets.snapshots import Content, Version
 from data_pipelines.buckets.stable_files import hold
@@ -75,22 +73,11 @@ class Mirror:
         Raises:
             DataError: Another process has it, or nothing can be written there.
         """
-        try:
-            self._beside.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._beside / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            words = f"{self._beside}: cannot be written ({error.strerror}); name a place with {CACHE_VARIABLE}=DIR"
-            raise DataError(words) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        busy = (
+            f"another run on this machine is writing to {self._remote.url}; wait for it to end, or use another --{flag}"
+        )
+        with locked(self._beside / "lock", busy=busy):
             yield
-        except BlockingIOError as error:
-            raise DataError(
-                f"another run on this machine is writing to {self._remote.url}; wait for it to end, or use another "
-                f"--{flag}"
-            ) from error
-        finally:
-            os.close(lock)
 
     def fetch(self, *, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
         """Makes the local folder that of the newest snapshot, unless it is what that came from and may be ahead of it.
