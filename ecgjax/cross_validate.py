@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.system.visible_text import visible
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> None:
     if chosen.encoder and (chosen.workdir or chosen.model):
         flag = "--workdir" if chosen.workdir else "--model"
         raise ConfigError(f"--encoder is the encoder of a cross-validation without {flag}: give one of the two")
+    local_path(chosen.links, flag="links")
     for name in ("statistics", "pretraining_data"):
         if chosen[name].value and not (chosen.workdir or chosen.model):
             raise ConfigError(f"--{name} is about pretrained encoders: give --workdir or --model too, or leave it out")
