@@ -22,7 +22,7 @@ FOLDS = (
 )  # fmt: skip
 _TINY = "--config=tests/support/tiny_config.py"
 _LITTLE = (
-    "--config.probe.bootstrap=20", "--config.probe.shuffles=1", "--config.probe.overlaps=mark",
+    "--config.probe.bootstrap=100", "--config.probe.shuffles=1", "--config.probe.overlaps=mark",
     "--config.probe.supervised.steps=2",
 )  # fmt: skip
 
