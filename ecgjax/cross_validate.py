@@ -139,7 +139,7 @@ def define_flags() -> None:
         "Config file of the encoder that is tested without --workdir, at random initialisation and with labels alone."
     )
     flags.DEFINE_string("encoder", "", words)
-    words = f"Models beside the encoders: {', '.join(BASELINES)}; empty for the random encoders alone."
+    words = f"Models beside the encoders: {', '.join(BASELINES)}; none for the random encoders alone."
     flags.DEFINE_list("baselines", list(BASELINES), words)
     flags.DEFINE_string("dataset", None, "The data set to test on, made by python -m data_pipelines.build.")
     flags.DEFINE_string("links", "", "What python -m data_pipelines.link wrote about the data set.")

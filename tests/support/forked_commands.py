@@ -158,9 +158,7 @@ class Running:
         return Outcome(status=status, output=output, errors=errors, seconds=self.seconds)
 
 
-def _be(
-    work: Callable[[], int], folder: Path, out: Path, err: Path, *, unprivileged: bool, most_seconds: int
-) -> None:
+def _be(work: Callable[[], int], folder: Path, out: Path, err: Path, *, unprivileged: bool, most_seconds: int) -> None:
     """Makes this forked process one that runs `work`, and leaves."""
     status = 1
     try:

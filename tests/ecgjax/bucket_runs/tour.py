@@ -70,7 +70,10 @@ TOUR: tuple[tuple[str, tuple[str, ...]], ...] = (
             "--out={bucket}/report",
         ),
     ),
-    ("ecgjax.evaluate", ("--model={bucket}/model", "--dataset={bucket}/data", TASK, *_LITTLE, *FOLDS, "--out={folder}/r")),
+    (
+        "ecgjax.evaluate",
+        ("--model={bucket}/model", "--dataset={bucket}/data", TASK, *_LITTLE, *FOLDS, "--out={folder}/report"),
+    ),
     (
         "ecgjax.label_efficiency",
         (
@@ -94,7 +97,10 @@ TOUR: tuple[tuple[str, tuple[str, ...]], ...] = (
             "--out={bucket}/crossed",
         ),
     ),
-    ("ecgjax.embed", ("--model={bucket}/model", "--input={bucket}/data", "--out={folder}/e.parquet", "--num_workers=1")),
+    (
+        "ecgjax.embed",
+        ("--model={bucket}/model", "--input={bucket}/data", "--num_workers=1", "--out={folder}/e.parquet"),
+    ),
     ("ecgjax.search", ("build", "--embeddings={folder}/e.parquet", "--out={bucket}/index")),
     (
         "ecgjax.search",
