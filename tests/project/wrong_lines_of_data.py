@@ -226,6 +226,7 @@ LINK = (
 
 MEASURE = (
     ("--nonsense=1", "nonsense"),
+    ("--dataset=gs://bucket/x", "gs://bucket/x", "mount", "data_pipelines.stage"),
     ("", "--dataset"),
     ("--dataset=", "--dataset"),
     ("--dataset=nowhere", "nowhere"),

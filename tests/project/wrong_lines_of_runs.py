@@ -23,7 +23,7 @@ PRETRAIN = (
     ("--config=gs://bucket/x.py --workdir=new", "--config=gs://bucket/x.py", "copy the file"),
     ("--config={tiny} --config.data.dir={data} --workdir=new --config.data.links=gs://bucket/x.npz", _ADDRESS),
     (
-        "--config={tiny} --config.data.dir={data} --workdir=new --config.relation.name=paired "
+        "--config={tiny} --config.data.dir={data} --workdir=new --config.objective.name=clip "
         "--config.columns.paired=gs://bucket/x",
         _ADDRESS,
     ),
