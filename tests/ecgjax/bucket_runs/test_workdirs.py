@@ -197,9 +197,9 @@ def kill_and_go_on(tmp_path, monkeypatch, remote, words):
         words: Function from a workdir to the command.
     """
     killed = start(tmp_path, "first", words(remote.url))
-    until(lambda: versions(remote.names()) or killed.poll() is not None, seconds=240)
+    until(lambda: versions(remote.names()) or killed.poll() is not None, seconds=600)
     before = remote.names()
-    until(lambda: remote.names() - before or killed.poll() is not None, seconds=120)
+    until(lambda: remote.names() - before or killed.poll() is not None, seconds=600)
     killed.kill()  # An upload is under way.
     assert killed.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
     goes_on = start(tmp_path, "second", words(remote.url))
@@ -238,9 +238,9 @@ def test_a_fine_tuning_that_is_killed_in_an_upload_goes_on_elsewhere_to_the_same
         def words(workdir):
             return [
                 sys.executable, "-m", "ecgjax.finetune", f"--workdir={workdir}", f"--config.data.dir={bucket}/ecgs",
-                f"--config.init.source={bucket}/source", "--task=age_years>62", "--config.training.steps=300",
+                f"--config.init.source={bucket}/source", "--task=age_years>62", "--config.training.steps=80",
                 "--config.training.batch_size=8", "--config.training.eval_every=5", "--config.checkpoint.every=5",
-                "--config.bootstrap=100", "--config.log_every=5", "--config.checkpoint.keep_every=100",
+                "--config.bootstrap=100", "--config.log_every=1", "--config.training.head_start=probe",
                 *(f"--config.{name.replace('__', '.')}={value}" for name, value in folds.items()),
             ]  # fmt: skip
 
