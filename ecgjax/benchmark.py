@@ -245,13 +245,13 @@ def _roofline() -> dict[str, Any]:
 
 
 def _torch() -> dict[str, Any]:
-    if importlib.util.find_spec("torch") is None:
-        raise run_config.ConfigError("--what=torch needs PyTorch; install it with: pip install 'ecgjax[torch]'")
     # This process only asks on what it runs, and must leave the device's memory to the two that measure.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from ecgjax.benchmarks.device import against_torch
 
     encoders = against_torch.chosen_encoders(_ENCODERS.value)
+    if importlib.util.find_spec("torch") is None:
+        raise run_config.ConfigError("--what=torch needs PyTorch; install it with: pip install 'ecgjax[torch]'")
     return {
         "encoders": against_torch.compare_encoders(encoders, rounds=_ROUNDS.value),
         "machine": describe_machine(),

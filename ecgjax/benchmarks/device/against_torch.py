@@ -32,7 +32,7 @@ _NUM_SAMPLES = 2500
 
 #: Pairs in a part, as encoder and the side that ours takes turns with.
 _PAIRS = (("resnet18", "torch"), ("resnet18", "torch_compiled"), ("vit_b", "torch"))
-_REHEARSED = (("resnet18:small", "torch"), ("resnet18:small", "torch_compiled"), ("vit_b:small", "torch"))
+_REHEARSED = (("vit_b:small", "torch"), ("vit_b:small", "torch_compiled"))
 _REHEARSED_BATCH = 4
 
 

@@ -40,7 +40,7 @@ from ecgjax.objectives.pairs.relations import Rows, same_label
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.training import devices
-from ecgjax.training.steps import Batch, Metrics, init_state, train_step
+from ecgjax.training.steps import Batch, Metrics, TrainState, init_state, train_step
 
 
 def paired_step(encoder: str, *, batch: int, num_samples: int, precision: str) -> PairedStep:
@@ -93,7 +93,13 @@ def triplet_loss(embeddings: Array, labels: Array) -> Array:
 
 
 class JaxSide:
-    """The step of this library, on one device."""
+    """The step of this library, on one device.
+
+    Attributes:
+        state: State after the last step.
+    """
+
+    state: TrainState
 
     def prepare(self, step: PairedStep) -> dict[str, Any]:
         """Compiles the step, takes the first one, and returns values for JSON."""
@@ -108,13 +114,14 @@ class JaxSide:
             "row": jnp.asarray(number),
             "label": jnp.asarray(number % NUM_CLASSES, jnp.float32),
         }
-        self._state = init_state(params, {"encoder": self._encoder.stats}, optimizer)
-        traced = jax.jit(train_step(self._loss, optimizer), donate_argnums=0).trace(self._state, self._batch)
+        self.state = init_state(params, {"encoder": self._encoder.stats}, optimizer)
+        traced = jax.jit(train_step(self._loss, optimizer), donate_argnums=0).trace(self.state, self._batch)
         begun = time.perf_counter()
         self._step = traced.lower().compile()
         compiled = time.perf_counter() - begun
-        self._equations = self._products()
-        first = self.steps(1)
+        self._products = products_of(self._encoder, step)
+        self._program = functools.cache(lambda name, role: product_program(self._products[name][1], role))
+        first, peak = self.steps(1), devices.peak_flops()
         return {
             "framework": "jax",
             "jax": jax.__version__,
@@ -123,8 +130,8 @@ class JaxSide:
             "compile_s": compiled,
             "first_step_s": first.wall,
             "flops_per_step": cost.step_flops(traced.jaxpr.jaxpr),
-            "peak_flops_per_sec": devices.peak_flops(),
-            "products": [dataclasses.asdict(product) for product, _ in self._equations.values()],
+            "peak_flops_per_sec": None if peak is None else peak / jax.device_count(),
+            "products": [dataclasses.asdict(product) for product, _ in self._products.values()],
         }
 
     def steps(self, number: int) -> Spent:
@@ -132,14 +139,14 @@ class JaxSide:
 
         def work() -> None:
             for _ in range(number):
-                self._state, metrics = self._step(self._state, self._batch)
-            jax.block_until_ready((self._state, metrics))
+                self.state, metrics = self._step(self.state, self._batch)
+            jax.block_until_ready((self.state, metrics))
 
         return spent(work)
 
     def product(self, product: Product, role: str, runs: int) -> Spent:
         """Computes one product alone, some times, and returns the time of all."""
-        program, inputs = self._alone(product.name, role)
+        program, inputs = self._program(product.name, role)
         jax.block_until_ready(inputs)
         return spent(lambda: jax.block_until_ready([program(*inputs) for _ in range(runs)]))
 
@@ -157,45 +164,57 @@ class JaxSide:
         loss = triplet_loss(z, batch["label"])
         return loss, ({"encoder": after}, {"loss": loss})
 
-    def _products(self) -> dict[str, tuple[Product, core.JaxprEqn]]:
-        """Returns the encoder's products by name, each with its equation in the trace of the forward pass."""
 
-        def forward(params: Any, stats: Any, ecg: Array) -> Array:
-            return encoders.apply(self._encoder._replace(params=params, stats=stats), ecg, train=True)[0]
+def products_of(
+    encoder: encoders.Split[encoders.Encoder], step: PairedStep
+) -> dict[str, tuple[Product, core.JaxprEqn]]:
+    """Returns an encoder's products by name, each with its equation in the trace of a step's forward pass.
 
-        trace = jax.make_jaxpr(forward)(self._encoder.params, self._encoder.stats, self._batch["ecg"]).jaxpr
-        counts: collections.Counter[str] = collections.Counter()
-        found: dict[str, tuple[Product, core.JaxprEqn]] = {}
-        for times, equation in all_equations(trace):
-            if equation.primitive.name in _DESCRIBED:
-                product = _DESCRIBED[equation.primitive.name](equation)
-                counts[product.name] += times
-                found.setdefault(product.name, (dataclasses.replace(product, first=not found), equation))
-        return {
-            name: (dataclasses.replace(product, times=counts[name]), equation)
-            for name, (product, equation) in found.items()
-        }
+    Args:
+        encoder: Encoder, of which shapes are enough.
+        step: Step, which says what is encoded.
+    """
 
-    @functools.cache  # noqa: B019  # There is one object a process.
-    def _alone(self, name: str, role: str) -> tuple[Callable[..., Array], tuple[Array, ...]]:
-        """Returns a program of a product, or of one of its gradients, and random inputs."""
-        _, equation = self._equations[name]
-        shapes = [cost.shaped(each) for each in (*equation.invars, *equation.outvars)]
-        rng = np.random.default_rng(0)
-        left, right, out = (jnp.asarray(rng.standard_normal(each.shape, np.float32), each.dtype) for each in shapes)
+    def forward(params: Any, stats: Any, ecg: Array) -> Array:
+        return encoders.apply(encoder._replace(params=params, stats=stats), ecg, train=True)[0]
 
-        def compute(left: Array, right: Array) -> Array:
-            return equation.primitive.bind(left, right, **equation.params)
+    ecg = jax.ShapeDtypeStruct((step.batch, step.num_samples, step.num_leads), jnp.float32)
+    counts: collections.Counter[str] = collections.Counter()
+    found: dict[str, tuple[Product, core.JaxprEqn]] = {}
+    for times, equation in all_equations(jax.make_jaxpr(forward)(encoder.params, encoder.stats, ecg).jaxpr):
+        if equation.primitive.name in _DESCRIBED:
+            product = _DESCRIBED[equation.primitive.name](equation)
+            counts[product.name] += times
+            found.setdefault(product.name, (dataclasses.replace(product, first=not found), equation))
+    return {
+        name: (dataclasses.replace(product, times=counts[name]), equation)
+        for name, (product, equation) in found.items()
+    }
 
-        def of_left(left: Array, right: Array, out: Array) -> Array:
-            return jax.vjp(lambda left: compute(left, right), left)[1](out)[0]
 
-        def of_right(left: Array, right: Array, out: Array) -> Array:
-            return jax.vjp(lambda right: compute(left, right), right)[1](out)[0]
+def product_program(equation: core.JaxprEqn, role: str) -> tuple[Any, tuple[Array, ...]]:
+    """Returns a jitted program of a product, or of one of its gradients, alone, and random inputs.
 
-        if role == "forward":
-            return jax.jit(compute), (left, right)
-        return jax.jit(of_left if role == "input gradient" else of_right), (left, right, out)
+    Args:
+        equation: Equation of the product in a trace.
+        role: Part of the product, one of `ROLES`.
+    """
+    shapes = [cost.shaped(each) for each in (*equation.invars, *equation.outvars)]
+    rng = np.random.default_rng(0)
+    left, right, out = (jnp.asarray(rng.standard_normal(each.shape, np.float32), each.dtype) for each in shapes)
+
+    def compute(left: Array, right: Array) -> Array:
+        return equation.primitive.bind(left, right, **equation.params)
+
+    def of_left(left: Array, right: Array, out: Array) -> Array:
+        return jax.vjp(lambda left: compute(left, right), left)[1](out)[0]
+
+    def of_right(left: Array, right: Array, out: Array) -> Array:
+        return jax.vjp(lambda right: compute(left, right), right)[1](out)[0]
+
+    if role == "forward":
+        return jax.jit(compute), (left, right)
+    return jax.jit(of_left if role == "input gradient" else of_right), (left, right, out)
 
 
 def _convolution(equation: core.JaxprEqn) -> Product:

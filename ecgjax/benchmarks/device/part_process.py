@@ -16,7 +16,7 @@ import jax
 
 from data_pipelines.benchmarks.machine import describe_machine
 from ecgjax.benchmarks.device.part_report import PartReport
-from ecgjax.benchmarks.device.parts import PARTS, REHEARSAL_FACTOR, measure_of
+from ecgjax.benchmarks.device.parts import Part, measure_of
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "triton")
 #: Variables whose values change what is compiled, or how much memory is taken.
@@ -24,20 +24,20 @@ _VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "XLA_PYTHON_CLIENT_PREALLOCATE", "XL
 _NVIDIA_SMI = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit", "temperature.gpu")
 
 
-def measure_part(name: str, out: Path, *, rehearse: bool) -> None:
+def measure_part(name: str, part: Part, out: Path, *, rehearse: bool) -> None:
     """Takes the measurements of a part, and writes them to `out/NAME.json`.
 
     Args:
         name: Name of the part.
+        part: The part itself.
         out: Folder of the reports.
         rehearse: Whether sizes are those of a rehearsal on a CPU.
     """
-    part = PARTS[name]
     stated = {
         "part": name,
         "measures": part.words,
         "rehearsal": rehearse,
-        "limit_s": part.limit_s * (REHEARSAL_FACTOR if rehearse else 1),
+        "limit_s": part.limit(rehearse=rehearse),
         "surroundings": surroundings(),
     }
     report = PartReport(out / f"{name}.json", stated)
@@ -51,12 +51,6 @@ def measure_part(name: str, out: Path, *, rehearse: bool) -> None:
 
 def surroundings() -> dict[str, Any]:
     """Returns devices, versions, and what else changes a speed, as values for JSON."""
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     device = jax.local_devices()[0]
     return {
         "device": device.device_kind,
@@ -64,11 +58,18 @@ def surroundings() -> dict[str, Any]:
         "num_devices": jax.device_count(),
         "compute_capability": getattr(device, "compute_capability", None),
         "device_memory_bytes": (device.memory_stats() or {}).get("bytes_limit"),
-        "versions": versions,
+        "versions": {package: _version(package) for package in _PACKAGES},
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "nvidia_smi": _nvidia_smi(),
         "machine": describe_machine(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _nvidia_smi() -> dict[str, str] | None:
@@ -87,6 +88,12 @@ def _accelerator() -> str | None:
     return "JAX sees no accelerator, only the CPU; --rehearse runs a small form of the parts there"
 
 
+def _installed() -> str | None:
+    if _version("ecgjax") is not None:
+        return None
+    return "ecgjax itself is not installed, and runs record its version; a wheel of it will do (docs/speed.md)"
+
+
 def _torch() -> str | None:
     return None if importlib.util.find_spec("torch") else "PyTorch is not installed"
 
@@ -101,6 +108,7 @@ def _torch_on_device() -> str | None:
 #: What a part may need → a function that returns why it is missing, or None where it is there.
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "accelerator": _accelerator,
+    "installed": _installed,
     "torch": _torch,
     "torch_on_device": _torch_on_device,
 }

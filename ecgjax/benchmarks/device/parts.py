@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +18,18 @@ class Part:
     Attributes:
         words: Description of what it measures.
         limit_s: Seconds after which its process is killed; what it has written stays.
-        module: Module whose `measure` takes the measurements.
+        module: Name of the module whose `measure` takes the measurements.
         needs: Names of what it cannot do without, keys of `part_process.NEEDS`.
     """
 
     words: str
     limit_s: float
     module: str
-    needs: tuple[str, ...] = ("accelerator",)
+    needs: Sequence[str] = ("accelerator",)
+
+    def limit(self, *, rehearse: bool) -> float:
+        """Returns the seconds of its limit, which are more in a rehearsal."""
+        return self.limit_s * (_REHEARSAL_FACTOR if rehearse else 1)
 
 
 class Measure(Protocol):
@@ -46,39 +50,42 @@ PARTS: Mapping[str, Part] = {
     "smoke": Part(
         words="versions, devices, a matrix product and a copy, and a first step of a small encoder",
         limit_s=60,
-        module="smoke",
+        module=f"{__package__}.smoke",
     ),
     "steps": Part(
         words="the training step of ResNet-18 at two batch sizes, ViT-B and TemporalNet",
         limit_s=180,
-        module="steps",
+        module=f"{__package__}.steps",
     ),
     "torch": Part(
         words="the same steps in PyTorch, plain and compiled, in turns with ours",
         limit_s=180,
-        module="against_torch",
+        module=f"{__package__}.against_torch",
         needs=("accelerator", "torch", "torch_on_device"),
     ),
     "convolutions": Part(
         words="convolutions of six layer shapes and their kernels' gradients, in three forms",
         limit_s=70,
-        module="convolution_forms",
+        module=f"{__package__}.convolution_forms",
     ),
     "flags": Part(
-        words="the step of ResNet-18 with and without flags of XLA, in turns", limit_s=70, module="xla_flags"
+        words="the step of ResNet-18 with and without flags of XLA, in turns",
+        limit_s=70,
+        module=f"{__package__}.xla_flags",
     ),
     "run": Part(
         words="pretraining and a probe on simulated recordings, by the commands themselves",
         limit_s=100,
-        module="whole_run",
+        module=f"{__package__}.whole_run",
+        needs=("accelerator", "installed"),
     ),
 }
 
 #: Factor of the limits in a rehearsal, whose compiler has fewer and slower cores.
-REHEARSAL_FACTOR = 4
+_REHEARSAL_FACTOR = 4
 
 
 def measure_of(part: Part) -> Measure:
     """Returns the function that takes a part's measurements."""
-    measure: Measure = importlib.import_module(f"{__package__}.{part.module}").measure
+    measure: Measure = importlib.import_module(part.module).measure
     return measure

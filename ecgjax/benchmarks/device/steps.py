@@ -8,6 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ecgjax.benchmarks import step_ceilings
 from ecgjax.benchmarks.device.jax_side import JaxSide, paired_step
 from ecgjax.benchmarks.device.part_report import PartReport
@@ -49,7 +51,7 @@ def step_alone(encoder: str, batch: int) -> dict[str, Any]:
         steps.append(side.steps(number).of_each(number).wall)
         products.append(spent(product.run).wall)
     seconds = statistics.median(steps)
-    product_rate = product.amount / statistics.median(products)
+    product_rate = product.amount / jax.device_count() / statistics.median(products)
     flops, peak = told["flops_per_step"], told["peak_flops_per_sec"]
     rate = flops / seconds if flops else None
     return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -13,24 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from ecgjax.benchmarks.device.part_report import read_report, write_report
-from ecgjax.benchmarks.device.parts import PARTS, REHEARSAL_FACTOR, Part
+from ecgjax.benchmarks.device.parts import PARTS, Part
 from ecgjax.errors import ConfigError, check_known
 
 # The memory's settings must be made before any import that starts threads.
 _PROGRAM = """
 from ecgjax.system.host_memory import keep_freed_memory
 keep_freed_memory()
-import sys
+import json, sys
 from pathlib import Path
 from ecgjax.benchmarks.device.part_process import measure_part
-measure_part(sys.argv[1], Path(sys.argv[2]), rehearse=sys.argv[3] == "rehearse")
+from ecgjax.benchmarks.device.parts import Part
+name, part, out, rehearse = json.loads(sys.argv[1])
+measure_part(name, Part(**part), Path(out), rehearse=rehearse)
 """
 
 #: Lines of a part's output that its report repeats where it failed.
 _LAST_LINES = 15
 
 
-def chosen_parts(names: Sequence[str]) -> list[str]:
+def chosen_parts(names: Sequence[str]) -> dict[str, Part]:
     """Returns the parts that `--parts` names, each once; all of them without names.
 
     Raises:
@@ -40,14 +44,14 @@ def chosen_parts(names: Sequence[str]) -> list[str]:
         check_known(name, PARTS, setting="--parts")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--parts names {twice[0]!r} twice; give each part once")
-    return list(names) or list(PARTS)
+    return {name: PARTS[name] for name in names or PARTS}
 
 
-def measure(names: Sequence[str], out: Path, *, rehearse: bool) -> dict[str, Any]:
+def measure(parts: Mapping[str, Part], out: Path, *, rehearse: bool) -> dict[str, Any]:
     """Runs parts in processes of their own, each until its time limit, and writes their summary.
 
     Args:
-        names: Names of the parts, in their order.
+        parts: Parts by name, in their order.
         out: Folder of the reports, `NAME.json`, and of what the parts print, `NAME.log`.
         rehearse: Whether parts run in a small form on a CPU; their reports say so.
 
@@ -56,8 +60,8 @@ def measure(names: Sequence[str], out: Path, *, rehearse: bool) -> dict[str, Any
     """
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {"rehearsal": rehearse, "parts": {}}
-    for name in names:
-        report = _run(name, PARTS[name], out, rehearse=rehearse)
+    for name, part in parts.items():
+        report = _run(name, part, out, rehearse=rehearse)
         summary["parts"][name] = {key: report[key] for key in _SUMMARISED if key in report}
         write_report(out / "summary.json", summary)
         print(f"{name}: {report['state']} after {report['seconds']} s", file=sys.stderr, flush=True)
@@ -71,12 +75,12 @@ def _run(name: str, part: Part, out: Path, *, rehearse: bool) -> dict[str, Any]:
     """Runs a part to its end or its limit, and returns its report."""
     path, log = out / f"{name}.json", out / f"{name}.log"
     path.unlink(missing_ok=True)
-    limit_s = part.limit_s * (REHEARSAL_FACTOR if rehearse else 1)
-    command = [sys.executable, "-c", _PROGRAM, name, str(out), "rehearse" if rehearse else "measure"]
+    limit_s = part.limit(rehearse=rehearse)
+    asked = json.dumps([name, dataclasses.asdict(part), str(out), rehearse])
     begun = time.monotonic()
     with log.open("wb") as printed:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", _PROGRAM, asked],
             env=_environment(out, rehearse=rehearse),
             stdin=subprocess.DEVNULL,
             stdout=printed,

@@ -26,7 +26,7 @@ _ROUNDS = 5
 def measure(report: PartReport, *, rehearse: bool, folder: Path) -> None:
     """Takes the measurements; arguments are those of `parts.Measure`."""
     del folder
-    encoder, batch = ("resnet18:small", 4) if rehearse else ("resnet18", 256)
+    encoder, batch = ("vit_b:small", 4) if rehearse else ("resnet18", 256)
     step = paired_step(encoder, batch=batch, num_samples=2500, precision="bfloat16")
     steps = 1 if rehearse else 20
     with side_in_a_process("jax", environment={}) as plain:
