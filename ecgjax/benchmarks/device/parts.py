@@ -65,17 +65,17 @@ PARTS: Mapping[str, Part] = {
     ),
     "convolutions": Part(
         words="convolutions of six layer shapes and their kernels' gradients, in three forms",
-        limit_s=70,
+        limit_s=45,
         module=f"{__package__}.convolution_forms",
     ),
     "flags": Part(
         words="the step of ResNet-18 with and without flags of XLA, in turns",
-        limit_s=70,
+        limit_s=65,
         module=f"{__package__}.xla_flags",
     ),
     "run": Part(
         words="pretraining and a probe on simulated recordings, by the commands themselves",
-        limit_s=100,
+        limit_s=130,
         module=f"{__package__}.whole_run",
         needs=("accelerator", "installed"),
     ),

@@ -14,9 +14,9 @@ from typing import Any
 from ecgjax.benchmarks.device.part_report import PartReport
 from ecgjax.benchmarks.paired_steps import spent
 
-#: Steps and recordings of a step: 262,144 exposures; and patients of the simulated cohort.
-STEPS, BATCH, PATIENTS = 1024, 256, 2000
-_REHEARSED = (12, 32, 300)
+#: Steps and recordings of a step: 262,144 exposures; and patients of the simulated cohort, with the rate it is stored at.
+STEPS, BATCH, PATIENTS, RATE_HZ = 1024, 256, 2000, 250
+_REHEARSED = (12, 32, 200, 100)
 
 #: Lines of a failed command's errors that are reported.
 _LAST_LINES = 8
@@ -48,15 +48,17 @@ def commands(scratch: Path, *, rehearse: bool) -> dict[str, list[str]]:
         rehearse: Whether they are of a rehearsal's size.
     """
     data, workdir = scratch / "data", f"--workdir={scratch / 'pretrained'}"
-    steps, batch, patients = _REHEARSED if rehearse else (STEPS, BATCH, PATIENTS)
+    steps, batch, patients, rate_hz = _REHEARSED if rehearse else (STEPS, BATCH, PATIENTS, RATE_HZ)
+    cohort = ["--builder=simulated", f"--num_patients={patients}", f"--target_rate_hz={rate_hz}"]
     return {
-        "build": ["data_pipelines.build", "--builder=simulated", f"--num_patients={patients}", f"--out={data}"],
+        "build": ["data_pipelines.build", *cohort, f"--out={data}"],
         "stage": ["data_pipelines.stage", f"--dataset={data}"],
         "pretrain": [
             "ecgjax.pretrain",
             f"--config={'simclr:small' if rehearse else 'simclr'}",
             f"--config.data.dir={data}",
-            "--config.encoder.precision=bfloat16",
+            # Processors have no arithmetic of bf16.
+            f"--config.encoder.precision={'float32' if rehearse else 'bfloat16'}",
             f"--config.batch_size={batch}",
             f"--config.duration.value={steps}",
             "--config.duration.unit=steps",
