@@ -14,7 +14,7 @@ from typing import Any
 from ecgjax.benchmarks.device.part_report import PartReport
 from ecgjax.benchmarks.paired_steps import spent
 
-#: Steps and recordings of a step: 262,144 exposures; and patients of the simulated cohort, with the rate it is stored at.
+#: Steps and recordings of a step, 262,144 exposures; patients of the simulated cohort, and the rate it is stored at.
 STEPS, BATCH, PATIENTS, RATE_HZ = 1024, 256, 2000, 250
 _REHEARSED = (12, 32, 200, 100)
 
