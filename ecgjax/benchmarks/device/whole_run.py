@@ -73,7 +73,7 @@ def commands(scratch: Path, *, rehearse: bool) -> dict[str, list[str]]:
             "--task=lvef<40",
             # The network that is trained with labels alone is not what is timed here.
             "--config.probe.supervised.steps=1",
-            "--config.probe.shuffles=0",
+            "--config.probe.shuffles=2",
             "--config.probe.bootstrap=100",
         ],
     }
