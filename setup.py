@@ -70,6 +70,7 @@ EXTRAS_REQUIRE = {
     # A store of S3 on this machine. It is no part of the test extra, because botocore holds back python-dateutil.
     # Moto's own extra for its server brings sixty packages more.
     "test-s3": ["flask>=3.0", "flask-cors>=5.0", "moto[s3]>=5.1", "s3fs>=2024.6"],
+    "torch": ["torch>=2.6"],  # what `ecgjax.benchmark --what=torch` compares with; nothing else imports it
     # JAX's own extras pin the plugins to its version, so that the pins of constraints/ hold for them too.
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],  # needs a driver of 580 or later

@@ -10,6 +10,8 @@
   python -m ecgjax.benchmark --what=embed --config=configs/simclr.py:small
   python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
   python -m ecgjax.benchmark --what=roofline --encoders=resnet18,vit_b --chips=h100,v5e --price_per_hour=h100=2.5
+  python -m ecgjax.benchmark --what=torch --encoders=resnet18,vit_s --rounds=15
+  python -m ecgjax.benchmark --what=device --parts=smoke,steps,torch --out=DIR          on a machine with a GPU
 
 `input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from
 both stores, warm beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto
@@ -22,6 +24,10 @@ time of those that are run. `embed` times the encoder of a config from stored si
 `search` builds an index of made-up embeddings and times its queries beside a plain matrix product.
 `roofline` measures nothing: it computes from the traced training step what an encoder can reach on accelerators, beside
 what hosts, network and storage must give; a table goes to standard error (docs/scaling.md).
+`torch` times the training step of encoders in turns with copies of them in PyTorch, which must be installed, and every
+product of the step alone in both. `device` measures what is worth the minutes of an accelerator that is lent: each part
+has a process and a time limit of its own and writes DIR/PART.json after every measurement; `--rehearse` runs a small
+form of the parts on a CPU (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
     stop_signals.listen()
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -43,7 +50,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.benchmarks import harness, input, scale
-from data_pipelines.command import MOST_WORKERS
+from data_pipelines.benchmarks.machine import describe_machine
+from data_pipelines.command import MOST_WORKERS, output_folder
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
@@ -52,7 +60,7 @@ from ecgjax.config import run_config
 if TYPE_CHECKING:
     from ecgjax.defaults import RunSettings
 
-_WHATS = ("input", "input_wait", "scale", "objective", "step", "embed", "search", "roofline")
+_WHATS = ("input", "input_wait", "scale", "objective", "step", "embed", "search", "roofline", "torch", "device")
 
 _WHAT = flags.DEFINE_enum("what", None, list(_WHATS), "What to measure, or to compute.")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -111,7 +119,11 @@ _QUERIES = flags.DEFINE_integer(
 )
 
 # What a roofline is of.
-_ENCODERS = flags.DEFINE_list("encoders", [], "[roofline] Names of encoders; without, all that have a published batch.")
+_ENCODERS = flags.DEFINE_list(
+    "encoders",
+    [],
+    "[roofline, torch] Names of encoders; without, all that have a published batch, or ResNet-18 beside PyTorch.",
+)
 _CHIPS = flags.DEFINE_list("chips", [], "[roofline] Names of chips; without, all that are known.")
 _CHIP_COUNTS = flags.DEFINE_list("chip_counts", ["1", "8", "64", "512"], "[roofline] Numbers of chips.")
 _CHIP_BATCH = flags.DEFINE_integer(
@@ -145,6 +157,14 @@ _CORES_PER_HOST = flags.DEFINE_integer(
     "cores_per_host", 100, "[roofline] Cores of a host.", lower_bound=1, upper_bound=MOST_WORKERS
 )
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "[roofline] Print the tables of docs/scaling.md in place of JSON.")
+
+# A comparison with PyTorch, and a visit to an accelerator.
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 15, "[torch] Rounds in which the frameworks take turns.", lower_bound=2, upper_bound=100_000
+)
+_PARTS = flags.DEFINE_list("parts", [], "[device] Parts in their order; without, all.")
+_OUT = flags.DEFINE_string("out", None, "[device] Folder of the reports.")
+_REHEARSE = flags.DEFINE_bool("rehearse", False, "[device] Run a small form of the parts on a CPU.")
 
 _NUM_SIMULATED = 2
 
@@ -246,6 +266,29 @@ def _roofline() -> dict[str, Any]:
     return figures
 
 
+def _torch() -> dict[str, Any]:
+    # This process only asks on what it runs, and must leave the device's memory to the two that measure.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from ecgjax.benchmarks.device import against_torch
+
+    encoders = against_torch.chosen_encoders(_ENCODERS.value)
+    if importlib.util.find_spec("torch") is None:
+        raise run_config.ConfigError("--what=torch needs PyTorch; install it with: pip install 'ecgjax[torch]'")
+    return {
+        "encoders": against_torch.compare_encoders(encoders, rounds=_ROUNDS.value),
+        "machine": describe_machine(),
+    }
+
+
+def _device() -> dict[str, Any]:
+    if _OUT.value is None:
+        raise run_config.ConfigError("--what=device needs --out=DIR, the folder of its reports")
+    from ecgjax.benchmarks.device import visit
+
+    parts = visit.chosen_parts(_PARTS.value)
+    return visit.measure(parts, output_folder("out", _OUT.value), rehearse=_REHEARSE.value)
+
+
 def _settings() -> RunSettings:
     if _CONFIG.value is None:
         raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
@@ -270,6 +313,8 @@ def main(_: list[str]) -> None:
         "embed": _embed,
         "search": _search,
         "roofline": _roofline,
+        "torch": _torch,
+        "device": _device,
     }
     what = flags.FLAGS.what
     if _MARKDOWN.value and what != "roofline":

@@ -726,6 +726,17 @@ BENCHMARK = (
     ("--what=roofline --cores_per_host=0", "cores_per_host"),
     ("--what=roofline --markdown=maybe", "markdown"),
     ("--what=step --config={tiny} --markdown", "--markdown", "roofline"),
+    ("--what=torch --encoders=clocs_cnn", "--encoders", "clocs_cnn", "resnet18"),
+    ("--what=torch --encoders=vit_s,vit_s", "--encoders", "vit_s"),
+    ("--what=torch --rounds=1", "rounds"),
+    ("--what=torch --rounds=x", "rounds", "x"),
+    ("--what=device", "--out"),
+    ("--what=device --out=", "--out"),
+    ("--what=device --out={file}", "--out", "file.txt"),
+    ("--what=device --out={empty} --parts=smok", "--parts", "smok", "smoke"),
+    ("--what=device --out={empty} --parts=smoke,smoke", "--parts", "smoke"),
+    ("--what=device --out={empty} --parts=smoke,", "--parts"),
+    ("--what=device --out={empty} --rehearse=maybe", "rehearse"),
 )
 
 PREVIEW_VIEWS = (

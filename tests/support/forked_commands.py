@@ -83,6 +83,8 @@ def import_all() -> None:
     """Imports every module of the project that defines no flags, and with them all packages of others."""
     os.environ.update(_ENVIRONMENT)
     for name in _without_flags():
+        if name.startswith("ecgjax.benchmarks.pytorch."):
+            continue  # These need PyTorch, and nothing else imports them.
         importlib.import_module(name)
     from absl import flags
 
