@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecgjax.ahead.collectives import collectives_in
 from ecgjax.objectives.objective import Objective
 from ecgjax.objectives.pairs.tiles import Tiling, take
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.placement import slices
 from ecgjax.training import device_mesh
-from tests.support.collectives import collectives_in
 from tests.support.objective_cases import batch_of
 
 ROWS = 32
