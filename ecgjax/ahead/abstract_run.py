@@ -57,17 +57,13 @@ def abstract_run(settings: PretrainingSettings, data: DataShapes, mesh: Mesh) ->
     if settings.debug.nan_checks:
         raise ConfigError("config.debug.nan_checks=True makes another program of the step; leave it out of a dry run")
     batch = abstract_batch(settings, data.signal_format, data.columns, mesh)
-    steps = num_steps(
-        settings.duration, batch_size=settings.batch_size, examples_per_epoch=data.examples_per_epoch
-    )
+    steps = num_steps(settings.duration, batch_size=settings.batch_size, examples_per_epoch=data.examples_per_epoch)
     model = _abstract_model(settings, data, mesh)
     program = step_program(settings, model, mesh=mesh, num_steps=steps)
     shapes = jax.eval_shape(program.begin, model.params, model.stats)
     shardings = program.layout.shardings(shapes)
     state = jax.tree.map(_placed, shapes, shardings)
-    traced = trace_step(
-        program.step, state, batch, shardings=shardings, everywhere=device_mesh.replicated(mesh)
-    )
+    traced = trace_step(program.step, state, batch, shardings=shardings, everywhere=device_mesh.replicated(mesh))
     flops = cost.step_flops(traced.jaxpr.jaxpr)
     leaves = jax.tree.leaves(state)
     return AbstractRun(
@@ -92,9 +88,7 @@ def _abstract_model(settings: PretrainingSettings, data: DataShapes, mesh: Mesh)
     made: list[Assembly] = []
 
     def weights() -> tuple[Any, Any]:
-        model = assemble(
-            settings, signal_format=data.signal_format, train=data.train, columns=data.columns, mesh=mesh
-        )
+        model = assemble(settings, signal_format=data.signal_format, train=data.train, columns=data.columns, mesh=mesh)
         made.append(model)
         return model.params, model.stats
 

@@ -1,4 +1,4 @@
-"""Collective operations of a compiled program, read from its text: which devices talk, how much, and how often a step."""
+"""Collective operations of a compiled program, read from its text: who talks, how much, and how often a step."""
 
 from __future__ import annotations
 

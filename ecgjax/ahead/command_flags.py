@@ -51,9 +51,7 @@ def define_flags() -> None:
         lower_bound=50,
         upper_bound=2000,
     )
-    flags.DEFINE_float(
-        "seconds", None, "[--dry_run] Their length; 10 by default.", lower_bound=2.0, upper_bound=600.0
-    )
+    flags.DEFINE_float("seconds", None, "[--dry_run] Their length; 10 by default.", lower_bound=2.0, upper_bound=600.0)
     flags.DEFINE_bool("markdown", None, "[--dry_run] Print the row of docs/scaling.md too.")
     for name in ("dry_run", *_OWN):
         # `--help` lists the flags of the command's own module, and this one defines them for it.

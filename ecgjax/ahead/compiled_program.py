@@ -13,8 +13,11 @@ from jax.stages import Lowered
 from ecgjax.ahead.collectives import Collective, collectives_in
 from ecgjax.errors import ConfigError
 
-# The compiler for TPUs names what it needs and what there is in units of 2^10.
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (\w+)")
+# The compiler for TPUs names what it needs and what there is in units of 2^10, in one of two ways.
+_OUT_OF_MEMORY = (
+    re.compile(r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm"),
+    re.compile(r"\(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])\)"),
+)
 
 
 class Memory(NamedTuple):
@@ -25,7 +28,7 @@ class Memory(NamedTuple):
         outputs: State and metrics after the step.
         shared: Outputs that take the place of arguments.
         temporary: Largest sum of what is kept within the step.
-        peak: Largest sum of all at any time; arguments and temporary ones where the compiler names none.
+        peak: Largest sum of all at any time.
     """
 
     arguments: int
@@ -75,13 +78,15 @@ def compile_ahead(lowered: Lowered, *, what: str) -> CompiledProgram:
     processor_s = time.process_time() - begun
     stats, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
     arguments, temporary = stats.argument_size_in_bytes, stats.temp_size_in_bytes
+    knows_peak = stats.peak_memory_in_bytes >= temporary
     return CompiledProgram(
         memory=Memory(
             arguments=arguments,
             outputs=stats.output_size_in_bytes,
             shared=stats.alias_size_in_bytes,
             temporary=temporary,
-            peak=stats.peak_memory_in_bytes or arguments + temporary,
+            # The compiler for CPUs leaves what is temporary out of its peak.
+            peak=max(stats.peak_memory_in_bytes, 0 if knows_peak else arguments + temporary),
         ),
         compiler_flops=counted.get("flops"),
         compiler_bytes=counted.get("bytes accessed"),
@@ -92,8 +97,8 @@ def compile_ahead(lowered: Lowered, *, what: str) -> CompiledProgram:
 
 def _too_large(words: str, what: str) -> str:
     """Returns a sentence on a step that does not fit, from the compiler's words."""
-    if found := _OUT_OF_MEMORY.search(words):
-        needed, there, _ = found.groups()
+    if found := next(filter(None, (form.search(words) for form in _OUT_OF_MEMORY)), None):
+        needed, there = found.groups()
         needs = f"a step needs {needed}iB of memory on a chip, and {what} has {there}iB"
     else:
         needs = f"a step needs more memory than a chip of {what} has ({' '.join(words.split())[:200]})"

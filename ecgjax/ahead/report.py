@@ -47,8 +47,8 @@ def lines_of(result: DryRun) -> list[str]:
         f"(config.mesh.sharding={settings.mesh.sharding})",
         f"memory of a chip: {_mb(memory.peak)} MB at most; arguments {_mb(memory.arguments)} MB, temporary "
         f"{_mb(memory.temporary)} MB",
-        f"FLOP a chip and step: {_giga(run.flops_a_chip)} G that the model asks for, loops counted; the compiler counts "
-        f"{_giga(program.compiler_flops)} G, a loop's body once",
+        f"FLOP a chip and step: {_giga(run.flops_a_chip)} G that the model asks for, loops counted; the compiler "
+        f"counts {_giga(program.compiler_flops)} G, a loop's body once",
         f"bytes a chip and step: {_giga(program.compiler_bytes)} G by the compiler's count, a loop's body once",
         *_table(rows),
         f"compiled in {program.processor_s:.0f} s of processor time by {_compiler(result)}",
@@ -124,7 +124,7 @@ def _line(row: Row) -> str:
     kind = row.kind
     times = "?" if row.times is None else f"{row.times:,}"
     amount = "?" if row.bytes_a_step is None else _mb(row.bytes_a_step)
-    remarks = [f"of at most {SMALL:,} numbers"] * kind.small + ["not in every step"] * kind.conditional
+    remarks = [f"each ≤ {SMALL:,} numbers"] * kind.small + ["not in every step"] * kind.conditional
     words = f"  ({', '.join(remarks)})" if remarks else ""
     return f"  {kind.name:<20} {kind.axis:<22} {kind.types:<10} {times:>7} {amount:>10}{words}"
 
@@ -135,7 +135,7 @@ def _compiler(result: DryRun) -> str:
 
 
 def _mb(size: float) -> str:
-    return _figures(size / 1e6)
+    return "<0.01" if 0 < size < 1e4 else _figures(size / 1e6)
 
 
 def _giga(count: float | None) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 from jax.experimental import topologies
 
 from ecgjax.errors import ConfigError
-
-_TWO_AXES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_THREE_AXES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16")
-
-#: Kind of TPU → shapes of its slices, in chips along each axis (cloud.google.com/tpu/docs).
-SHAPES: Mapping[str, tuple[str, ...]] = {"v4": _THREE_AXES, "v5e": _TWO_AXES, "v5p": _THREE_AXES, "v6e": _TWO_AXES}
+from ecgjax.placement.tpu_shapes import SHAPES, num_chips
 
 #: Most slices that are compiled for, and most simulated devices of a CPU.
 MOST_SLICES, MOST_CPUS = 64, 64
@@ -28,6 +24,7 @@ _GPU = re.compile(r"(gpu|cuda|rocm|a100|h100|h200|b100|b200|gb200|l4|l40s?|t4|v1
 # What libtpu would ask a TPU's machine for; it looks at these before, and complains where it finds nothing.
 _OF_NO_MACHINE = {
     "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # Otherwise one process alone may compile: it could hold the machine's chips.
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
@@ -80,14 +77,15 @@ def read_topology(name: str, *, slices: int = 1) -> Topology:
         if slices > 1:
             raise ConfigError(f"--slices={slices}: simulated devices of a CPU have no slices; leave it out")
         return Topology(name=name)
-    if shape not in SHAPES.get(chip, ()):
+    if chip not in SHAPES:
         raise ConfigError(f"--topology={name} is unknown; there are: {known()}")
+    num_chips(name, flag="--topology")
     return Topology(name=name, slices=slices)
 
 
 def known() -> str:
     """Returns the names of all topologies, for messages and help."""
-    return "; ".join([*(f"{chip}:{', '.join(shapes)}" for chip, shapes in SHAPES.items()), "cpu:N"])
+    return "; ".join([*(f"{chip}:SHAPE of {shapes.words}" for chip, shapes in SHAPES.items()), "cpu:N"])
 
 
 def devices_of(topology: Topology) -> Sequence[jax.Device]:
@@ -112,10 +110,8 @@ def devices_of(topology: Topology) -> Sequence[jax.Device]:
 
 
 def _cpu_devices(count: int) -> Sequence[jax.Device]:
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX has begun, with the devices that it has.
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # JAX has begun, with the devices that it has.
-        pass
     found = jax.devices(_CPU)
     if len(found) < count:
         raise ConfigError(
