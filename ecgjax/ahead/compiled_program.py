@@ -76,7 +76,9 @@ def compile_ahead(lowered: Lowered, *, what: str) -> CompiledProgram:
             raise
         raise ConfigError(_too_large(str(error), what)) from error
     processor_s = time.process_time() - begun
-    stats, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    stats, counted, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
+    if stats is None or text is None:
+        raise NotImplementedError("a compiler that tells neither memory nor program")
     arguments, temporary = stats.argument_size_in_bytes, stats.temp_size_in_bytes
     knows_peak = stats.peak_memory_in_bytes >= temporary
     return CompiledProgram(
@@ -90,7 +92,7 @@ def compile_ahead(lowered: Lowered, *, what: str) -> CompiledProgram:
         ),
         compiler_flops=counted.get("flops"),
         compiler_bytes=counted.get("bytes accessed"),
-        collectives=tuple(collectives_in(compiled.as_text())),
+        collectives=tuple(collectives_in(text)),
         processor_s=processor_s,
     )
 
