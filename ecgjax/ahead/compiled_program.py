@@ -12,6 +12,7 @@ from jax.stages import Lowered
 
 from ecgjax.ahead.collectives import Collective, collectives_in
 from ecgjax.errors import ConfigError
+from ecgjax.training.compilation.compile_cache import no_programs_kept
 
 # The compiler for TPUs names what it needs and what there is in units of 2^10, in one of two ways.
 _OUT_OF_MEMORY = (
@@ -70,7 +71,8 @@ def compile_ahead(lowered: Lowered, *, what: str) -> CompiledProgram:
     """
     begun = time.process_time()
     try:
-        compiled = lowered.compile()
+        with no_programs_kept():  # JAX cannot read a program again whose devices are not here.
+            compiled = lowered.compile()
     except JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

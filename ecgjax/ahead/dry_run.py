@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from data_pipelines.records import SignalFormat
 from ecgjax.ahead.abstract_run import AbstractRun, abstract_run
 from ecgjax.ahead.compiled_program import CompiledProgram, compile_ahead
+from ecgjax.ahead.kept_programs import kept_file, read_kept, write_kept
 from ecgjax.ahead.stand_in import DataShapes, shapes_of_data
 from ecgjax.ahead.topologies import Topology, devices_of
 from ecgjax.placement import slices
@@ -51,6 +52,9 @@ class DryRun:
 def dry_run(settings: PretrainingSettings, request: DryRunRequest) -> DryRun:
     """Compiles the step of a run for accelerators that need not be here; no array of the run is made.
 
+    Where `config.compile_cache` names a folder, what the compiler said of a program is kept there, and taken from there
+    the next time.
+
     Args:
         settings: Settings of the run.
         request: What it is compiled for.
@@ -63,7 +67,13 @@ def dry_run(settings: PretrainingSettings, request: DryRunRequest) -> DryRun:
     mesh = _mesh(request.topology, model=settings.mesh.model)
     data = shapes_of_data(settings, simulated_format=request.simulated_format)
     run = abstract_run(settings, data, mesh)
-    program = compile_ahead(run.traced.lower(), what=request.topology.title)
+    lowered, title = run.traced.lower(), request.topology.title
+    kept = kept_file(settings.compile_cache, lowered, title)
+    program = None if kept is None else read_kept(kept)
+    if program is None:
+        program = compile_ahead(lowered, what=title)
+        if kept is not None:
+            write_kept(kept, program)
     return DryRun(request=request, settings=settings, data=data, run=run, program=program)
 
 

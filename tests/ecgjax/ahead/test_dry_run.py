@@ -15,6 +15,7 @@ from ecgjax.ahead import abstract_run as abstract
 from ecgjax.ahead import compiled_program
 from ecgjax.ahead.collective_table import Kind, rows_of
 from ecgjax.ahead.dry_run import DryRunRequest, dry_run
+from ecgjax.ahead.kept_programs import kept_file
 from ecgjax.ahead.report import COLUMNS, lines_of, markdown_row
 from ecgjax.ahead.stand_in import shapes_of_data
 from ecgjax.ahead.topologies import Topology
@@ -197,3 +198,31 @@ def test_labels_and_columns_of_no_data_have_the_types_of_those_of_data(stored_da
         name: (np.asarray(values).dtype, values.shape[1:]) for name, values in with_data.items()
     }
     assert columns, "there are columns to compare"
+
+
+def test_what_the_compiler_said_is_kept_and_not_asked_again(tmp_path, monkeypatch, capsys):
+    chosen = settings(batch_size=16, compile_cache=str(tmp_path / "kept"))
+    program = tiny().program
+    asked = []
+    monkeypatch.setattr("ecgjax.ahead.dry_run.compile_ahead", lambda lowered, *, what: asked.append(what) or program)
+    assert dry_run(chosen, REQUEST).program == program
+    assert dry_run(chosen, REQUEST).program == program
+    assert asked == ["cpu:4"]
+    (file,) = (tmp_path / "kept").iterdir()
+    # A damaged file is told and compiled again.
+    file.write_text(file.read_text()[:100])
+    assert dry_run(chosen, REQUEST).program == program
+    assert f"{file} is damaged" in capsys.readouterr().err
+    assert asked == ["cpu:4"] * 2
+
+
+def test_other_programs_devices_and_compilers_are_kept_apart(monkeypatch):
+    def lowered(factor):
+        return jax.jit(lambda x: factor * x).lower(jax.ShapeDtypeStruct((3,), np.float32))
+
+    one = kept_file("kept", lowered(2), "v5e:4x4")
+    assert one == kept_file("kept", lowered(2), "v5e:4x4")
+    files = {one, kept_file("kept", lowered(3), "v5e:4x4"), kept_file("kept", lowered(2), "v5e:4x8")}
+    monkeypatch.setattr("ecgjax.ahead.kept_programs.libtpu_version", lambda: "0.0.99")
+    assert len(files | {kept_file("kept", lowered(2), "v5e:4x4")}) == 4
+    assert kept_file("auto", lowered(2), "v5e:4x4") is kept_file("", lowered(2), "v5e:4x4") is None

@@ -44,6 +44,7 @@ def test_a_step_that_does_not_fit_is_one_sentence_and_status_2():
     done = command("--config.batch_size=262144")
     assert done.returncode == 2
     assert re.search(
-        r"a step needs [\d.]+[TG]iB of memory on a chip, and v5e:2x2 has 15\.75GiB: lower config\.batch_size", done.stderr
+        r"a step needs [\d.]+[TG]iB of memory on a chip, and v5e:2x2 has 15\.75GiB: lower config\.batch_size",
+        done.stderr,
     )
     assert "Traceback" not in done.stderr
