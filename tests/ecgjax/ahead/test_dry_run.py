@@ -116,6 +116,7 @@ def dry_run_flops(*, batch):
     return abstract.abstract_run(settings(batch_size=batch), data, one).flops_a_chip
 
 
+@pytest.mark.slow
 def test_divided_parameters_are_gathered_and_take_less_of_a_chip():
     whole, divided = tiny(), tiny("fsdp")
     assert divided.run.state_bytes == whole.run.state_bytes
@@ -204,6 +205,7 @@ def test_what_the_compiler_said_is_kept_and_not_asked_again(tmp_path, monkeypatc
     chosen = settings(batch_size=16, compile_cache=str(tmp_path / "kept"))
     program = tiny().program
     asked = []
+    monkeypatch.setattr("ecgjax.ahead.dry_run.abstract_run", lambda settings, data, mesh: tiny().run)
     monkeypatch.setattr("ecgjax.ahead.dry_run.compile_ahead", lambda lowered, *, what: asked.append(what) or program)
     assert dry_run(chosen, REQUEST).program == program
     assert dry_run(chosen, REQUEST).program == program
