@@ -26,6 +26,8 @@ _CALLS = re.compile(r"\b(?:calls|to_apply)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRUE_OR_FALSE = re.compile(r"(?:true|false)_computation=%?([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+# Between slices of TPUs, hosts carry the data: a program sends them, and receives the result of the operation.
+_BY_HOSTS = re.compile(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}",_xla_megascale_transfer_type="(\w+)"')
 _PLACE = re.compile(r'op_name="([^"]*)"')
 
 # XLA for TPUs writes one operation that runs beside others into several fusions: that which begins it, those that it
@@ -126,12 +128,22 @@ def _walk(
         if kind in KINDS:
             yield Collective(
                 kind,
-                _results(each, instructions),
+                _results(each),
                 _groups(each.rest, program.num_devices),
                 times,
                 repeated,
                 conditional,
                 place[1] if (place := _PLACE.search(each.rest)) else "",
+            )
+        elif each.opcode == "recv" and (by_hosts := _BY_HOSTS.search(each.rest)):
+            yield Collective(
+                by_hosts[3].lower().replace("_", "-"),
+                _results(each)[:1],
+                _across_slices(num_slices=by_hosts[1].count(",") + 1, size=int(by_hosts[2]) + 1),
+                times,
+                repeated,
+                conditional,
+                "",
             )
         elif each.opcode == "while":
             rounds = _rounds(each, instructions, program)
@@ -152,7 +164,7 @@ def _branches(rest: str) -> list[str]:
     return listed or _TRUE_OR_FALSE.findall(rest)
 
 
-def _results(each: _Instruction, instructions: Mapping[str, _Instruction]) -> tuple[str, ...]:
+def _results(each: _Instruction) -> tuple[str, ...]:
     """Returns type and shape of every array that an operation makes."""
     arrays = tuple(match[0] for match in _ARRAY.finditer(each.shape))
     if each.opcode in ("all-gather-start", "collective-permute-start"):
@@ -160,6 +172,11 @@ def _results(each: _Instruction, instructions: Mapping[str, _Instruction]) -> tu
         operands = _operands(each.rest)
         return arrays[len(operands) : 2 * len(operands)]
     return arrays
+
+
+def _across_slices(*, num_slices: int, size: int) -> tuple[tuple[int, ...], ...]:
+    """Returns groups of the devices that have the same place in each slice of `size` devices."""
+    return tuple(tuple(range(place, num_slices * size, size)) for place in range(size))
 
 
 def _operands(rest: str) -> list[str]:

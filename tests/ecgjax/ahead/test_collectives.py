@@ -118,6 +118,23 @@ def test_groups_written_in_an_unknown_way_are_refused():
         collectives_in(OF_A_TPU.replace("replica_groups={}", "replica_groups=everyone"))
 
 
+def test_operations_that_hosts_carry_between_slices_are_read():
+    of_hosts = (
+        "%recv.1 = (f32[2,16]{{1,0:T(8,128)}}, u32[], token[]) recv(%a), is_host_transfer=true, frontend_attributes={{"
+        '_xla_megascale_target="{{1,2}}x{{0:3}}",_xla_megascale_transfer_type="{kind}"}}'
+    )
+    for kind, size in (("ALL_REDUCE", 128), ("ALL_GATHER", 128), ("REDUCE_SCATTER", 256)):
+        text = OF_A_TPU.replace("%x = f32", f"{of_hosts.format(kind=kind)}\n  %x = f32")
+        found = collectives_in(text)[0]
+        assert (found.kind, found.arrays, found.times) == (kind.lower().replace("_", "-"), ("f32[2,16]",), 5)
+        assert found.groups == ((0, 4), (1, 5), (2, 6), (3, 7))
+        assert found.bytes_once == size
+        assert found.joins([0, 0, 0, 0, 1, 1, 1, 1])
+    assert len(collectives_in(text)) == len(collectives_in(OF_A_TPU)) + 1
+    # What a host is sent for another reason is none.
+    assert len(collectives_in(text.replace("_xla_megascale_target", "other"))) == len(collectives_in(OF_A_TPU))
+
+
 def program(function, *, model, out):
     mesh = device_mesh.make_mesh(model=model)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=out, check_vma=False)
