@@ -78,7 +78,7 @@ def kept_programs(setting: str, workdir: str | Path) -> Iterator[Path | None]:
 @contextlib.contextmanager
 def no_programs_kept() -> Iterator[None]:
     """Lets JAX compile inside whatever it compiles, and neither take it from a cache nor keep it."""
-    before = jax.config.jax_enable_compilation_cache
+    before = jax.config.values["jax_enable_compilation_cache"]
     _set({"jax_enable_compilation_cache": False})
     try:
         yield
