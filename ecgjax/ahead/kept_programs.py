@@ -17,7 +17,7 @@ from ecgjax.ahead.topologies import libtpu_version
 from ecgjax.errors import ConfigError
 from ecgjax.system.files import write_atomically
 from ecgjax.system.terminal import warn
-from ecgjax.training.compilation.compile_cache import AUTO, WORKDIR
+from ecgjax.training.compilation.compile_cache import AUTO, WORKDIR, check_setting
 
 #: Version of the files.
 _FORMAT = 1
@@ -30,9 +30,13 @@ def kept_file(setting: str, lowered: Lowered, title: str) -> Path | None:
         setting: Value of `config.compile_cache`; a dry run has no workdir, and keeps something in a named folder alone.
         lowered: Program.
         title: Devices that it is for.
+
+    Raises:
+        ConfigError: The setting names a folder that cannot be made.
     """
     if setting in ("", AUTO, WORKDIR):
         return None
+    check_setting(setting)
     parts = (str(_FORMAT), title, jax.__version__, str(libtpu_version()), lowered.as_text())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return Path(setting) / f"dry_run-{digest[:32]}.json"
@@ -59,7 +63,6 @@ def write_kept(path: Path, program: CompiledProgram) -> None:
     """
     kept = dataclasses.asdict(program) | {"memory": program.memory._asdict()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(kept) + "\n")
     except OSError as error:
         raise ConfigError(f"config.compile_cache={path.parent} cannot be written ({error.strerror})") from error

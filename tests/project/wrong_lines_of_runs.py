@@ -66,6 +66,12 @@ PRETRAIN = (
     ("--config={tiny} --dry_run --topology=cpu:4 --config.mesh.model=3", "config.mesh.model=3"),
     ("--config={tiny} --dry_run --topology=cpu:4 --config.data.dir=nowhere", "nowhere"),
     ("--config={tiny} --dry_run --topology=cpu:4 --extend=3", "--extend"),
+    ("--config={tiny} --dry_run --topology=gs://bucket/x", "--topology=gs://bucket/x"),
+    (
+        "--config={tiny} --dry_run --topology=cpu:4 --config.compile_cache=gs://bucket/x",
+        "config.compile_cache",
+        "mount",
+    ),
     (f"{_PRETRAIN} --topology=v5e:4x4", "--topology", "--dry_run"),
     (f"{_PRETRAIN} --slices=2", "--slices", "--dry_run"),
     (f"{_PRETRAIN} --rate_hz=250", "--rate_hz", "--dry_run"),

@@ -218,13 +218,15 @@ def test_what_the_compiler_said_is_kept_and_not_asked_again(tmp_path, monkeypatc
     assert asked == ["cpu:4"] * 2
 
 
-def test_other_programs_devices_and_compilers_are_kept_apart(monkeypatch):
+def test_other_programs_devices_and_compilers_are_kept_apart(monkeypatch, tmp_path):
+    folder = str(tmp_path)
+
     def lowered(factor):
         return jax.jit(lambda x: factor * x).lower(jax.ShapeDtypeStruct((3,), np.float32))
 
-    one = kept_file("kept", lowered(2), "v5e:4x4")
-    assert one == kept_file("kept", lowered(2), "v5e:4x4")
-    files = {one, kept_file("kept", lowered(3), "v5e:4x4"), kept_file("kept", lowered(2), "v5e:4x8")}
+    one = kept_file(folder, lowered(2), "v5e:4x4")
+    assert one == kept_file(folder, lowered(2), "v5e:4x4")
+    files = {one, kept_file(folder, lowered(3), "v5e:4x4"), kept_file(folder, lowered(2), "v5e:4x8")}
     monkeypatch.setattr("ecgjax.ahead.kept_programs.libtpu_version", lambda: "0.0.99")
-    assert len(files | {kept_file("kept", lowered(2), "v5e:4x4")}) == 4
+    assert len(files | {kept_file(folder, lowered(2), "v5e:4x4")}) == 4
     assert kept_file("auto", lowered(2), "v5e:4x4") is kept_file("", lowered(2), "v5e:4x4") is None
