@@ -73,6 +73,7 @@ EXTRAS_REQUIRE = {
     "torch": ["torch>=2.6"],  # what `ecgjax.benchmark --what=torch` compares with; nothing else imports it
     # JAX's own extras pin the plugins to its version, so that the pins of constraints/ hold for them too.
     "tpu": ["jax[tpu]"],
+    "tpu-aot": ["jax[tpu]"],  # XLA's TPU compiler, for dry runs on a machine without TPUs
     "cuda": ["jax[cuda13]"],  # needs a driver of 580 or later
     "cuda12": ["jax[cuda12]"],  # needs a driver of 525 or later
 }

@@ -13,6 +13,7 @@ from ecgjax.encoders.gradient_sums import Linear, spread
 from ecgjax.encoders.layers import PARAM_DTYPE
 from ecgjax.encoders.portability import is_portable
 from ecgjax.errors import ConfigError
+from ecgjax.placement.target import target_device
 
 #: Least compute capability and greatest size of a head that cuDNN's flash attention takes
 #: (https://docs.nvidia.com/deeplearning/cudnn, scaled dot product attention).
@@ -75,7 +76,7 @@ class SelfAttention(nnx.Module):
             value = value + self._by_head(self.value_bias, value)
         implementation: Literal["cudnn", "xla"] = "xla"
         if not is_portable():
-            implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
+            implementation = _implementation(target_device(), self.dtype, self.head_dim)
         # JAX's own code mixes types here: the scores of bf16 queries are float32.
         with jax.numpy_dtype_promotion("standard"):
             mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)

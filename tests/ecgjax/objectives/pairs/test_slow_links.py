@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ecgjax.ahead.collectives import collectives_in
 from ecgjax.encoders.layers import BatchNorm
 from ecgjax.objectives.losses.hard_negatives import hcl
 from ecgjax.objectives.losses.nt_xent import three_kg
@@ -23,7 +24,6 @@ from ecgjax.objectives.pairs.tiles import Tiling, exchange, fold, positions, tak
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.placement import slices
 from ecgjax.training import device_mesh
-from tests.support.collectives import collectives_in
 from tests.support.objective_cases import batch_of, loss_and_gradients
 
 ROWS, DIM, PARTNERS_DIM = 32, 16, 12
