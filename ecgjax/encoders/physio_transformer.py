@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
+from ecgjax.encoders.activations import gelu
 from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.gradient_sums import Linear, spread
@@ -53,7 +54,7 @@ class ConvStem(nnx.Module):
         maps = []
         for i, conv in enumerate(self.convs):
             x = conv(x.reshape(x.shape[0], -1, 2 * x.shape[2]))
-            x = jax.nn.gelu(x if i else self.norm(x), approximate=False)
+            x = gelu(x if i else self.norm(x))
             maps.append(x)
         return maps
 
@@ -101,7 +102,7 @@ class ConvPositions(nnx.Module):
         padding = (self.kernel // 2, (self.kernel - 1) // 2)
         y = grouped_conv(x, weight, groups=self.groups, padding=padding)
         bias = spread(self.bias[...][None, None, :], shape=y.shape, dtype=self.dtype)
-        return jax.nn.gelu(y + bias, approximate=False)
+        return gelu(y + bias)
 
 
 def _length(weight: Array) -> Array:
@@ -140,7 +141,7 @@ class Decoder(nnx.Module):
         """Maps `[batch, token, dim]` to `f32[batch, 16 · token, num_leads]`."""
         *inner, last = self.biases
         for conv, bias in zip(self.convs, inner, strict=True):
-            x = jax.nn.gelu(self._shifted(conv(x), bias), approximate=False)
+            x = gelu(self._shifted(conv(x), bias))
         return self._shifted(self.last(x), last).astype(jnp.float32)
 
     def _shifted(self, x: Array, bias: nnx.Param) -> Array:

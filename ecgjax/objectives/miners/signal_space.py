@@ -18,6 +18,7 @@ from ecgjax.objectives.miners.winners import Winners
 from ecgjax.objectives.pairs.distances import centred, safe_sqrt, squared_euclidean_matrix
 from ecgjax.objectives.pairs.relations import Rows
 from ecgjax.objectives.pairs.tiles import Tiling, fold, take
+from ecgjax.placement.target import for_cpu
 
 #: Elements of running sums that a block of anchors may hold at a time: few on CPUs, where they should stay in the
 #: cache, and many on accelerators, which need enough to do.
@@ -245,5 +246,5 @@ def _row_or_none(winners: Winners) -> Array:
 
 def _by_anchors(row: Callable[[Array], Array], anchors: Array, *, state: int) -> Array:
     """Maps `row` over the anchors, at a time as many as fit a block with `state` elements of running sums each."""
-    limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _ACCELERATOR_BLOCK
+    limit = _CPU_BLOCK if for_cpu() else _ACCELERATOR_BLOCK
     return jax.lax.map(row, anchors, batch_size=min(max(limit // state, 1), anchors.shape[0]))

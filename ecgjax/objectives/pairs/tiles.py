@@ -31,6 +31,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from ecgjax.errors import check_known
 from ecgjax.placement.slices import num_slices
+from ecgjax.placement.target import for_cpu
 
 Carry = TypeVar("Carry")
 Tree = Any
@@ -59,7 +60,7 @@ class Tiling:
     Attributes:
         form: Form of the pass, one of `FORMS`.
         mesh: Mesh whose `axis` the rows are sharded over; None where one device has all rows.
-        chunk: Keys of a tile; None chooses by backend. It need not divide the number of keys.
+        chunk: Keys of a tile; None chooses by the kind of device. It need not divide the number of keys.
         multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that process several keys
             together.
         axis: Name of the mesh's axis that the rows are sharded over.
@@ -101,8 +102,7 @@ class Tiling:
             return num_keys
         chunk = self.chunk
         if chunk is None:
-            on_cpu = jax.default_backend() == "cpu"
-            chunk = CPU_CHUNK if on_cpu else max(CPU_CHUNK, _ACCELERATOR_TILE // max(num_anchors, 1))
+            chunk = CPU_CHUNK if for_cpu() else max(CPU_CHUNK, _ACCELERATOR_TILE // max(num_anchors, 1))
         return max(min(chunk, num_keys) // self.multiple_of, 1) * self.multiple_of
 
 
