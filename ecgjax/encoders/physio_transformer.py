@@ -10,7 +10,6 @@ from flax import nnx
 from jax import Array
 
 from ecgjax.encoders import layers
-from ecgjax.encoders.activations import gelu
 from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.gradient_sums import Linear, spread
@@ -54,7 +53,7 @@ class ConvStem(nnx.Module):
         maps = []
         for i, conv in enumerate(self.convs):
             x = conv(x.reshape(x.shape[0], -1, 2 * x.shape[2]))
-            x = gelu(x if i else self.norm(x))
+            x = layers.gelu(x if i else self.norm(x))
             maps.append(x)
         return maps
 
@@ -102,7 +101,7 @@ class ConvPositions(nnx.Module):
         padding = (self.kernel // 2, (self.kernel - 1) // 2)
         y = grouped_conv(x, weight, groups=self.groups, padding=padding)
         bias = spread(self.bias[...][None, None, :], shape=y.shape, dtype=self.dtype)
-        return gelu(y + bias)
+        return layers.gelu(y + bias)
 
 
 def _length(weight: Array) -> Array:
@@ -141,7 +140,7 @@ class Decoder(nnx.Module):
         """Maps `[batch, token, dim]` to `f32[batch, 16 · token, num_leads]`."""
         *inner, last = self.biases
         for conv, bias in zip(self.convs, inner, strict=True):
-            x = gelu(self._shifted(conv(x), bias))
+            x = layers.gelu(self._shifted(conv(x), bias))
         return self._shifted(self.last(x), last).astype(jnp.float32)
 
     def _shifted(self, x: Array, bias: nnx.Param) -> Array:

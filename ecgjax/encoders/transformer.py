@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders.activations import gelu
 from ecgjax.encoders.attention import SelfAttention
 from ecgjax.encoders.gradient_sums import Linear
-from ecgjax.encoders.layers import PARAM_DTYPE, row_dropout
+from ecgjax.encoders.layers import PARAM_DTYPE, gelu, row_dropout
 from ecgjax.encoders.portability import is_portable
 from ecgjax.keys import split_rows
 from ecgjax.placement.target import for_cpu

@@ -29,7 +29,7 @@ def plain():
         patch.setattr(attention, "attend", _attention)
         patch.setattr(gradient_sums, "block_of", lambda *_, **__: None)
         patch.setattr(transformer, "_MOST_ONE_BY_ONE", 0)
-        for module in (transformer, physio_transformer):
+        for module in (layers, transformer):
             patch.setattr(module, "gelu", functools.partial(jax.nn.gelu, approximate=False))
         yield
 

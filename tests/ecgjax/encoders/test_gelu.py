@@ -1,11 +1,11 @@
-"""Activation functions against SciPy, and what their backward passes keep."""
+"""GELU against SciPy, and what its backward pass keeps."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import norm
 
-from ecgjax.encoders.activations import gelu
+from ecgjax.encoders.layers import gelu
 
 X = np.linspace(-9, 9, 4001)
 
