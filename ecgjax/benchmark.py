@@ -2,6 +2,7 @@
 
   python -m ecgjax.benchmark --what=input                                     on two simulated cohorts made for it
   python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
+  python -m ecgjax.benchmark --what=input_wait --records=8192 --batch_size=512
   python -m ecgjax.benchmark --what=scale --records=1000000 --minutes=10      on an index of a million records
   python -m ecgjax.benchmark --what=objective --most_rows=131072 --most_timed=32768
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py:small --config.batch_size=64 --breakdown
@@ -10,11 +11,13 @@
   python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
   python -m ecgjax.benchmark --what=roofline --encoders=resnet18,vit_b --chips=h100,v5e --price_per_hour=h100=2.5
 
-`input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
-beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
-opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
-training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
-takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
+`input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from
+both stores, warm beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto
+the devices by number of readers, and how long a step that only lasts waits for it, beside a loader that is slowed.
+`scale` times what grows with the number of records: opening, the first batch, a step's record numbers; and watches the
+memory while it streams. `step` times the compiled training step of any config alone and fed by the stream, and
+simulates a data set where none is named; `--breakdown` takes it apart.
+`objective` compiles losses for ever larger batches over all devices and tells their memory, and the
 time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
 `search` builds an index of made-up embeddings and times its queries beside a plain matrix product.
 `roofline` measures nothing: it computes from the traced training step what an encoder can reach on accelerators, beside
@@ -49,29 +52,32 @@ from ecgjax.config import run_config
 if TYPE_CHECKING:
     from ecgjax.defaults import RunSettings
 
-_WHATS = ("input", "scale", "objective", "step", "embed", "search", "roofline")
+_WHATS = ("input", "input_wait", "scale", "objective", "step", "embed", "search", "roofline")
 
 _WHAT = flags.DEFINE_enum("what", None, list(_WHATS), "What to measure, or to compute.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "[step, embed] Config file of a pretraining run.", lock_config=True
 )
 _DATASET = flags.DEFINE_list(
-    "dataset", [], "[input] Prepared data sets of one rate and length; without, two cohorts are simulated."
+    "dataset",
+    [],
+    "[input, input_wait] Prepared data sets of one rate and length, the first of which counts for input_wait; without, "
+    "cohorts are simulated.",
 )
 _RECORDS = flags.DEFINE_integer(
     "records",
     8192,
-    "[input] How many records to read over and over. [scale, search] Size of the index.",
+    "[input, input_wait] How many records to read over and over. [scale, search] Size of the index.",
     lower_bound=1,
     upper_bound=1_000_000_000,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 256, "[input, scale] Records of a batch.", lower_bound=1, upper_bound=1_000_000
+    "batch_size", 256, "[input, input_wait, scale] Records of a batch.", lower_bound=1, upper_bound=1_000_000
 )
 _THREADS = flags.DEFINE_integer(
     "threads",
     None,
-    "[input] Threads that read batches; without, as many as training uses.",
+    "[input, input_wait] Threads that read batches; without, as many as training uses, and for input_wait 1, 2, 4, …",
     lower_bound=1,
     upper_bound=MOST_WORKERS,
 )
@@ -165,6 +171,22 @@ def _input() -> dict[str, Any]:
         )
 
 
+def _input_wait() -> dict[str, Any]:
+    # This is imported here because it loads JAX.
+    from ecgjax.benchmarks import input_wait
+
+    with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
+        if _DATASET.value:
+            dataset = open_dataset(dataset_folder(_DATASET.value[0], flag="dataset"))
+        else:
+            workers = len(os.sched_getaffinity(0))
+            dataset = input.simulated_dataset(
+                Path(scratch) / "simulated", num_records=_RECORDS.value, seed=0, num_workers=workers
+            )
+        readers = None if _THREADS.value is None else [_THREADS.value]
+        return input_wait.measure(dataset, num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, readers=readers)
+
+
 def _scale() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         return scale.measure(
@@ -241,6 +263,7 @@ def main(_: list[str]) -> None:
     """Takes the measurements that the flags ask for, and prints them as one JSON object."""
     measure = {
         "input": _input,
+        "input_wait": _input_wait,
         "scale": _scale,
         "objective": _objective,
         "step": _step,

@@ -36,6 +36,7 @@ from ecgjax.training.best_checkpoint import Best, best_by
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.compilation.compiled_step import compile_step
 from ecgjax.training.debugging.debug_batches import batches_of, store_of
+from ecgjax.training.device_batches import put_ahead
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.training.resumption import refuse_changes
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
@@ -128,7 +129,7 @@ class Run:
             sampler: Sampler that says which records a step's rows hold.
             start_step: Step of the first batch.
         """
-        return batches_of(self._read_batches(sampler, start_step), self.settings.debug)
+        return batches_of(put_ahead(self._read_batches(sampler, start_step)), self.settings.debug)
 
     def _read_batches(self, sampler: Sampler, start_step: int) -> Generator[Batch, None, None]:
         sharding = device_mesh.batch_sharding(self.mesh)
