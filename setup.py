@@ -12,6 +12,7 @@ INSTALL_REQUIRES = [
     "etils>=1.9",
     "flax>=0.12.2,<0.14",
     "fsspec>=2024.6",
+    "grain>=0.2.15",
     "h5py>=3.11",
     "importlib_resources>=6.4",  # tensorflow-datasets 4.9.10 imports it without declaring it
     "jax>=0.10.1,<0.12",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+import threading
 
 import numpy as np
 
@@ -34,21 +33,27 @@ class Announcer:
         # Records that are still to be announced: of the window that is drawn from, and of the one after it.
         self._late, self._next = self._records(self._window), self._records(blocks.window_at(self._window[1]))
         self._announced = 0
+        self._lock = threading.Lock()
 
-    def due(self, step: int) -> Callable[[], None] | None:
-        """Returns a function that announces what is due at a step, or None; steps are asked for one after the other."""
-        end = (step + 1) * self._sampler.batch_size
+    def announce(self, step: int) -> None:
+        """Announces what is due at a step; threads may come in another order than that of their steps."""
+        with self._lock:  # Whoever finds that another thread takes its records waits until these are announced.
+            due = self._due((step + 1) * self._sampler.batch_size)
+            if len(due):
+                self._store.announce(due)
+
+    def _due(self, end: int) -> np.ndarray:
+        """Returns the records that are due before the draw `end`, without those that were returned before."""
         due = [self._late]
         while end > self._window[1]:
             due.append(self._next[self._announced :])
             self._window, self._announced = self._blocks.window_at(self._window[1]), 0
             self._next = self._records(self._blocks.window_at(self._window[1]))
         start, stop = self._window
-        upto = math.ceil(len(self._next) * (end - start) / (stop - start))
+        upto = max(self._announced, math.ceil(len(self._next) * (end - start) / (stop - start)))
         due.append(self._next[self._announced : upto])
         self._late, self._announced = self._late[:0], upto
-        numbers = np.concatenate(due)
-        return functools.partial(self._store.announce, numbers) if len(numbers) else None
+        return np.concatenate(due)
 
     def _records(self, window: tuple[int, int]) -> np.ndarray:
         return self._store.in_stored_order(self._sampler.window_records(*window, self._rows))

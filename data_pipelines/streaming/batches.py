@@ -1,4 +1,4 @@
-"""Yields this process's rows of every global batch, from a given step on, read ahead by several threads.
+"""Yields this process's rows of every global batch, from a given step on, read ahead by Grain.
 
 The records of a global batch follow from the step alone (`sampler.py`), and each process reads its rows of the batch.
 Therefore a row has the same content for any number of processes, and a resumed run continues with the same batches.
@@ -10,12 +10,14 @@ step's own take as long as a quarter of its reading where batches are small.
 
 from __future__ import annotations
 
-import collections
 import itertools
+import sys
+import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+import grain
 import numpy as np
 
 from data_pipelines.storage.store import Store
@@ -72,103 +74,104 @@ def batches(
     """
     rows, columns, chosen = np.asarray(rows), dict(columns or {}), dict(chosen or {})
     _check(store, sampler, rows, start_step, columns)
-    stream = _Stream(
-        store,
-        sampler,
-        rows,
-        columns=columns,
-        chosen=chosen,
-        marks=allow_bad_shards,
-        count=num_threads or store.num_threads,
+    num_threads = num_threads or store.num_threads
+    source = _StepSource(
+        store, sampler, rows, start_step, columns=columns, chosen=chosen, marks=allow_bad_shards, count=num_threads
     )
-    return stream.batches(start_step)
+    read_options = grain.ReadOptions(num_threads=source.num_streams, prefetch_buffer_size=source.ahead)
+    return _closing(iter(grain.MapDataset.source(source).to_iter_dataset(read_options)), source)
 
 
-class _Stream:
-    """Batches of one process, each begun some steps before it is asked for."""
+class _StepSource:
+    """Grain source whose element i is the local batch of step `start_step` + i.
+
+    Grain asks for the batches in their order, by one thread or, where batches are small, by several. Each reads a part
+    of its batch itself; the other parts, and the record numbers of later steps, are tasks of further threads.
+    """
 
     def __init__(
         self,
         store: Store,
         sampler: Sampler,
         rows: np.ndarray,
+        start_step: int,
         *,
         columns: Mapping[str, np.ndarray],
         chosen: Mapping[str, Choice],
         marks: bool,
         count: int,
     ):
-        self._store, self._sampler, self._rows = store, sampler, rows
+        self._store, self._sampler, self._rows, self._start_step = store, sampler, rows, start_step
         self._columns, self._chosen, self._marks = columns, chosen, marks
-        self._threads = ReaderThreads(count)
         self._buffers = BatchBuffers((len(rows), *store.shape), np.int16)
         num_bytes = len(rows) * store.shape[0] * store.shape[1] * np.dtype(np.int16).itemsize
         num_parts = max(1, min(count, len(rows), num_bytes // _PART_BYTES))
         bounds = np.linspace(0, len(rows), num_parts + 1).astype(int).tolist()
         self._parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
-        self._ahead = max(BATCHES_AHEAD, -(-count // num_parts))
-        self._steps_drawn = max(1, _RECORDS_DRAWN // len(rows))
+        self.num_streams = -(-count // num_parts)
+        self.ahead = max(BATCHES_AHEAD, self.num_streams)
+        self._threads = ReaderThreads(max(1, count - self.num_streams))
+        self._numbers = _DrawnAhead(
+            self._draw, max(1, _RECORDS_DRAWN // len(rows)), threads=self._threads, behind=self.num_streams
+        )
+        blocks = sampler.blocks
+        self._announcer = blocks and Announcer(store, sampler, blocks, rows, start_step=start_step)
 
-    def batches(self, start_step: int) -> Generator[dict[str, np.ndarray], None, None]:
-        """Yields the batches from a step on; its threads end when it is closed or dropped, and with an error."""
-        begun: collections.deque[Callable[[], dict[str, np.ndarray]]] = collections.deque()
-        steps = self._begin(start_step)
-        try:
-            while True:
-                while len(begun) < self._ahead:
-                    begun.append(next(steps))
-                # The batch gets no name here, so that its memory is free as soon as the caller drops it.
-                yield begun.popleft()()
-        finally:
-            self._threads.close()
+    def __len__(self) -> int:
+        """Returns a length that no training reaches, because training decides where to stop."""
+        return sys.maxsize
 
-    def _begin(self, start_step: int) -> Generator[Callable[[], dict[str, np.ndarray]], None, None]:
-        """Begins a batch whenever it is asked for the next; yields functions that wait for one and return it."""
-        blocks, announcer = self._sampler.blocks, None
-        if blocks is not None:
-            announcer = Announcer(self._store, self._sampler, blocks, self._rows, start_step=start_step)
-        step = start_step
-        while True:
-            # Tasks begin in the order of their submission, so none waits for numbers that nobody is drawing.
-            drawn = self._threads.submit(self._sampler.record_numbers_of, step, self._steps_drawn, self._rows)
-            for place in range(self._steps_drawn):
-                if announcer is not None and (announced := announcer.due(step + place)) is not None:
-                    self._threads.submit(announced)
-                yield self._begin_step(step + place, drawn, place)
-            step += self._steps_drawn
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns the batch of step `start_step` + `index`."""
+        step = self._start_step + int(index)
+        if self._announcer is not None:
+            self._announcer.announce(step)
+        records, signal, valid = self._numbers.at(int(index)), self._buffers.take(), np.ones(len(self._rows), bool)
 
-    def _begin_step(self, step: int, drawn: Future[np.ndarray], place: int) -> Callable[[], dict[str, np.ndarray]]:
-        signal, valid = self._buffers.take(), np.ones(len(self._rows), bool)
-        first, *parts = self._parts
-
-        def read(part: slice) -> np.ndarray:
-            records = drawn.result()[place]
+        def read(part: slice) -> None:
             self._store.read(records[part], signal[part], **({"valid": valid[part]} if self._marks else {}))
-            return records
 
-        def read_first() -> dict[str, Any]:
-            return self._others(step, read(first))
-
-        # The rest of a batch comes with its first part, because a task of its own would cost as much again.
-        with_others = self._threads.submit(read_first)
-        tasks = [self._threads.submit(read, part) for part in parts]
-
-        def finish() -> dict[str, np.ndarray]:
-            others = with_others.result()
-            for task in tasks:
-                task.result()
-            return {"signal": signal, "valid": valid, **others}
-
-        return finish
-
-    def _others(self, step: int, records: np.ndarray) -> dict[str, Any]:
-        """Returns everything of a batch but its signals, for the record numbers of its rows."""
+        first, *others = self._parts
+        tasks = [self._threads.submit(read, part) for part in others]
+        read(first)
+        for task in tasks:
+            task.result()
         return {
+            "signal": signal,
+            "valid": valid,
             "row": self._rows.astype(np.int32),
             "record": records.astype(np.int32),
             **{name: np.asarray(values[records]) for name, values in self._columns.items()},
             **{name: choose(step, self._rows) for name, choose in self._chosen.items()},
         }
+
+    def close(self) -> None:
+        """Lets the source's own threads end."""
+        self._threads.close()
+
+    def _draw(self, index: int, count: int) -> np.ndarray:
+        return self._sampler.record_numbers_of(self._start_step + index, count, self._rows)
+
+
+class _DrawnAhead:
+    """Record numbers of steps, drawn for several steps at a time, and those of the next steps ahead of time."""
+
+    def __init__(self, draw: Callable[[int, int], np.ndarray], count: int, *, threads: ReaderThreads, behind: int):
+        self._draw, self._count, self._threads, self._behind = draw, count, threads, behind
+        self._lock = threading.Lock()
+        self._drawn: dict[int, Future[np.ndarray]] = {}
+
+    def at(self, index: int) -> np.ndarray:
+        """Returns the record numbers of one step, counted from the first; steps are asked for about in order."""
+        group, place = divmod(index, self._count)
+        with self._lock:
+            for number in (group, group + 1):
+                if number not in self._drawn:
+                    self._drawn[number] = self._threads.submit(self._draw, number * self._count, self._count)
+            drawn = self._drawn[group]
+            # As many threads as there are may still be at steps before this one.
+            self._drawn = {number: kept for number, kept in self._drawn.items() if number >= group - self._behind}
+        return drawn.result()[place]
 
 
 def _check(store: Store, sampler: Sampler, rows: np.ndarray, start: int, columns: Mapping[str, np.ndarray]) -> None:
@@ -183,3 +186,12 @@ def _check(store: Store, sampler: Sampler, rows: np.ndarray, start: int, columns
     for name, values in columns.items():
         if name in ("signal", "valid", "row", "record") or len(values) != store.num_records:
             raise ValueError(f"column '{name}' must be over all {store.num_records} records and have a name of its own")
+
+
+def _closing(iterator: grain.DatasetIterator, source: _StepSource) -> Generator[dict[str, np.ndarray], None, None]:
+    """Yields from an iterator, and ends its threads when the caller closes the stream or an error ends it."""
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+        source.close()

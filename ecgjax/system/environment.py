@@ -17,6 +17,7 @@ _PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
+    "grain",
     "numpy",
     "scipy",
     "scikit-learn",
