@@ -36,14 +36,14 @@ UNITS: Mapping[str, str] = {
     "late_p_count": "",
 }
 
-#: Thresholds of the labels: RMSSD of the lowest fifth of sinus strips, sd of the T wave's time, size of the alternation.
+#: Thresholds of labels: RMSSD of the lowest fifth of sinus strips, sd of the T wave's time, size of the alternation.
 LOW_RMSSD_MS, UNSTABLE_QT_MS, ALTERNANS_UV = 13.5, 5.0, 15.0
 
 #: Sd of the T wave's time in most patients and in unstable ones.
-_T_JITTER_MS, _UNSTABLE_T_JITTER_MS = 2.0, 8.0
+_T_JITTER_MS, _UNSTABLE_T_JITTER_MS = 1.0, 8.0
 _UNSTABLE_CHANCE, _UNSTABLE_OF_DYSFUNCTION, _UNSTABLE_OF_LOW_POTASSIUM = 0.12, 0.10, 0.25
 _ALTERNANS_CHANCE, _ALTERNANS_OF_POTASSIUM, _MEDIAN_ALTERNANS_UV = 0.15, 0.75, 35.0
-_LARGEST_ALTERNANS = 0.9  # of the T wave
+_LARGEST_ALTERNANS = 0.9  # as a share of the T wave
 _NOTCH_CHANCE, _NOTCH_OF_DYSFUNCTION = 0.04, 0.12
 _NOTCH_MV, _NOTCH_MS, _NOTCH_WIDTH_MS = (0.05, 0.12), (22.0, 42.0), (4.0, 6.0)
 _P_SD, _P_SD_LOG_SD, _P_SD_OF_WEDGE, _LARGEST_P_SD = 0.12, 0.4, 0.3, 0.6
@@ -201,8 +201,9 @@ def _t_shift_ms(draws: Draws, between: States, shape: tuple[int, ...]) -> np.nda
 
 
 def _p_gain(draws: Draws, between: States, shape: tuple[int, ...]) -> np.ndarray:
-    sd = _P_SD * np.exp(_P_SD_LOG_SD * draws.normal("P variability")) * np.maximum(1 + _P_SD_OF_WEDGE * _ws(between), 0.5)
-    return np.maximum(1 + np.minimum(sd, _LARGEST_P_SD)[:, None] * draws.normal("P size", shape[1:]), 0.0)
+    usual_sd = _P_SD * np.exp(_P_SD_LOG_SD * draws.normal("P variability"))
+    sd = np.minimum(usual_sd * np.maximum(1 + _P_SD_OF_WEDGE * _ws(between), 0.5), _LARGEST_P_SD)
+    return np.maximum(1 + sd[:, None] * draws.normal("P size", shape[1:]), 0.0)
 
 
 def _late_p(draws: Draws, between: States, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +241,7 @@ def _between(bounds: tuple[float, float], uniform: np.ndarray) -> np.ndarray:
 
 
 def _sd(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Returns the standard deviation of the counted values of each row, `f64[n]`; NaN where there are fewer than two."""
+    """Returns the standard deviation of each row's counted values, `f64[n]`; NaN where there are fewer than two."""
     count = counted.sum(axis=1)
     enough = count > 1
     mean = np.where(counted, values, 0).sum(axis=1) / np.maximum(count, 1)

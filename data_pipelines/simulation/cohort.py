@@ -214,9 +214,7 @@ class Cohort:
         position = np.searchsorted(patient_start, record, side="right") - 1
         return first * _PATIENT_BLOCK + position, record - patient_start[position]
 
-    def _render(
-        self, draws: Draws, rhythms: Rhythms, templates: Templates, changes: BeatChanges | None
-    ) -> np.ndarray:
+    def _render(self, draws: Draws, rhythms: Rhythms, templates: Templates, changes: BeatChanges | None) -> np.ndarray:
         """Returns the signals of records, `int16[n, time, lead]`, µV.
 
         Every record is computed by itself, so that its rounding does not depend on the other records.

@@ -11,7 +11,7 @@ from scipy.signal import lfilter
 from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.states import States
 
-#: Median RMSSD at 62 years in milliseconds, its log-sd, correlation between visits, and fall of its log per year of age.
+#: Median RMSSD at 62 years, its log-sd, correlation between visits, and fall of its log per year of age.
 _RMSSD_MS, _RMSSD_LOG_SD, _RMSSD_CORRELATION, _RMSSD_PER_YEAR = 24.0, 0.7, 0.6, 0.012
 _RMSSD_OF_DYSFUNCTION, _SMALLEST_RMSSD_FACTOR = 0.35, 0.2
 #: Smallest and largest respiratory share of the variance of successive differences.

@@ -41,7 +41,7 @@ def cut(strip, rate):
     fast = scipy_signal.sosfiltfilt(scipy_signal.butter(2, (3, 30), "bandpass", fs=rate, output="sos"), ecg, axis=0)
     energy = np.sqrt((fast**2).sum(axis=1))
     energy = scipy_signal.sosfiltfilt(scipy_signal.butter(2, 12, fs=rate, output="sos"), energy)
-    rough, _ = scipy_signal.find_peaks(energy, height=0.35 * np.percentile(energy, 98), distance=round(0.28 * rate))
+    rough, _ = scipy_signal.find_peaks(energy, height=0.5 * np.percentile(energy, 98), distance=round(0.30 * rate))
     half = round(0.06 * rate)
     rough = rough[(rough >= 2 * half) & (rough < len(ecg) - 2 * half)]
     around = np.arange(-2 * half, 2 * half + 1)

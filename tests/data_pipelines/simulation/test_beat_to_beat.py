@@ -1,4 +1,4 @@
-"""The cohort whose beats differ: each label is read from the strip by a plain estimator, and not from the median beat."""
+"""The cohort whose beats differ: each label is read from the strip plainly, and not from the median beat."""
 
 import csv
 import dataclasses
@@ -258,7 +258,7 @@ def test_the_median_beat_of_the_project_and_the_rate_do_not_tell():
 
 @functools.cache
 def _evidence(share):
-    """AUROC of LVEF < 40, potassium > 5 and wedge pressure > 18 by trees on the labels of what differs between beats."""
+    """AUROC of LVEF < 40, potassium > 5 and wedge pressure > 18 by trees on the labels of differences."""
     made = Cohort(_config(num_patients=6000, seconds=10, sampling_rate_hz=50, noise=0.0, beat_to_beat_share=share))
     scalars = _without_signals(made)
     features = np.column_stack([scalars[name] for name in _LABELS])
