@@ -13,7 +13,7 @@ from jax.extend import core
 from jax.sharding import PartitionSpec
 
 from ecgjax.encoders import Encoder, Split, apply
-from ecgjax.objectives.pairs.tiles import RECOMPUTED
+from ecgjax.objectives.pairs.ring import RECOMPUTED
 
 #: Number of products of the size of the scores in cuDNN's attention, by primitive. Forwards these are the scores and
 #: the weighted values; backwards the gradients of values, weights, queries and keys (the scores are computed again,

@@ -76,7 +76,9 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
     )
     layout = Layout(settings.views.segments, settings.views.num, module.lead_groups, views.shown)
     check_positives(settings.method, layout)
-    tiling = Tiling(settings.tiling.form, mesh=mesh, chunk=settings.tiling.chunk)
+    # JAX's checks cannot go on after a part that is mapped over devices: with them the compiler divides the pairs.
+    divided = None if settings.debug.nan_checks else mesh
+    tiling = Tiling(settings.tiling.form, mesh=divided, chunk=settings.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
     objective = Objective(
         settings.objective, settings.relation, settings.miner, tiling=tiling, num_views=layout.rows, projected=projected

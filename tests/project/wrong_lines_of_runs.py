@@ -3,6 +3,9 @@
 `{data}` and the like are paths of what `wrong_lines.py` makes. A line is split as a shell would.
 """
 
+# What is said of an address where a path is read.
+_ADDRESS = "=gs://bucket/x"
+
 # Few steps, for lines that are not refused.
 _PRETRAIN = "--config={tiny} --config.data.dir={data} --workdir=new --config.duration.value=2"
 _WARM = f"{_PRETRAIN} --config.init.source={{run}}"
@@ -17,6 +20,13 @@ def _settings(begin: str, *rows: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
 
 PRETRAIN = (
     ("--nonsense=1", "nonsense"),
+    ("--config=gs://bucket/x.py --workdir=new", "--config=gs://bucket/x.py", "copy the file"),
+    ("--config={tiny} --config.data.dir={data} --workdir=new --config.data.links=gs://bucket/x.npz", _ADDRESS),
+    (
+        "--config={tiny} --config.data.dir={data} --workdir=new --config.objective.name=clip "
+        "--config.columns.paired=gs://bucket/x",
+        _ADDRESS,
+    ),
     ("", "--config"),
     ("--config={tiny}", "--workdir"),
     ("--workdir=new", "--config"),
@@ -422,6 +432,7 @@ _STUDY = "--workdir={run} --task='lvef<40' --out=new"
 
 LABEL_EFFICIENCY = (
     *_OF_A_RUN,
+    ("--workdir={run} --task='lvef<40' --out=new --features=gs://bucket/x", f"--features{_ADDRESS}", "mount"),
     ("--workdir={run} --task='lvef<40'", "--out"),
     ("--workdir={run} --out=new", "--task"),
     ("--workdir={run} --task= --out=new", "--task"),
@@ -462,6 +473,8 @@ _FINETUNE = (
 
 FINETUNE = (
     ("--nonsense=1", "nonsense"),
+    ("--config=gs://bucket/x.py --workdir=new", "--config=gs://bucket/x.py", "copy the file"),
+    (f"{_FINETUNE} --config.data.links=gs://bucket/x.npz", f"--config.data.links{_ADDRESS}", "mount"),
     ("", "--workdir"),
     ("--workdir=new", "--config.init.source"),
     ("--workdir= --config.init.source={run}", "--workdir"),
@@ -550,6 +563,9 @@ _ALONE = "--dataset={data} --task='lvef<40' --out=new"
 
 CROSS_VALIDATE = (
     ("--nonsense=1", "nonsense"),
+    (f"{_CROSS} --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
+    (f"{_CROSS} --links=gs://bucket/x.npz", f"--links{_ADDRESS}", "mount"),
+    (f"{_ALONE} --encoder=gs://bucket/x.py", "--encoder=gs://bucket/x.py", "copy the file"),
     ("", "--dataset"),
     ("--workdir={run} --task='lvef<40' --out=new", "--dataset"),
     ("--workdir={run} --dataset={data} --out=new", "--task"),
@@ -629,6 +645,7 @@ CROSS_VALIDATE = (
 
 BENCHMARK = (
     ("--nonsense=1", "nonsense"),
+    ("--what=step --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
     ("", "--what"),
     ("--what=", "what"),
     ("--what=everything", "what", "input"),
@@ -710,6 +727,7 @@ BENCHMARK = (
 
 PREVIEW_VIEWS = (
     ("--nonsense=1", "nonsense"),
+    ("--out=new --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
     ("", "--out"),
     ("--out=", "--out"),
     ("--out={file}", "--out", "file.txt"),
@@ -748,6 +766,13 @@ _ABLATE = "--config={tiny} --task='lvef<40' --out=new --config.data.dir={data}"
 
 ABLATE = (
     ("--nonsense=1", "nonsense"),
+    ("--config={tiny} --task='lvef<40' --out=gs://bucket/x --config.data.dir={data}", f"--out{_ADDRESS}", "mounted"),
+    (f"{_ABLATE} --jobs=gs://bucket/x.txt", f"--jobs{_ADDRESS}", "mounted"),
+    (
+        "--config=gs://bucket/x.py --task='lvef<40' --out=new --config.data.dir={data}",
+        "--config=gs://bucket/x.py",
+        "copy the file",
+    ),
     ("", "--config"),
     ("--config={tiny} --out=new", "--task"),
     ("--config={tiny} --task='lvef<40'", "--out"),
@@ -894,6 +919,7 @@ EMBED = (
     (f"{_EMBED} --answers", "--answers", "no head"),
     (f"{_EMBED} --answers=maybe", "answers"),
     (f"{_EMBED} --labels=missing.csv", "missing.csv"),
+    (f"{_EMBED} --labels=gs://bucket/x.csv", f"--labels{_ADDRESS}", "mount"),
     (f"{_EMBED} --labels={{binary}}", "binary"),
     (f"{_EMBED} --labels=", "--labels"),
     ("--model={model} --input={data} --out=new.parquet --labels={labels}", "--labels", "data set"),
@@ -954,6 +980,8 @@ SEARCH = (
     ("query --index={index} --embeddings={embeddings} --records=r1 --out=new.parquet", "--embeddings", "--records"),
     ("query --index={index} --embeddings={embeddings} --out={embeddings} --overwrite", "--out", "--embeddings"),
     ("query --index={index} --embeddings={embeddings} --out={index}/new.parquet", "lies in the index"),
+    ("query --index={index} --embeddings={embeddings} --out=gs://bucket/x.parquet", f"--out{_ADDRESS}", "mounted"),
+    ("query --index={index} --embeddings=gs://bucket/x.parquet --out=new.parquet", f"--embeddings{_ADDRESS}", "mount"),
     ("query --index={index} --embeddings={embeddings} --out=new.csv", "--out=new.csv", ".parquet"),
     ("query --index={index} --embeddings={embeddings} --out={embeddings}", "exists"),
     ("query --index={index} --records=nobody --out=new.parquet", "--records=nobody"),
@@ -1012,6 +1040,8 @@ _COMMAND = "-- python -m ecgjax.pretrain --workdir=/data/run"
 
 SLURM = (
     ("", "after --"),
+    (f"--out=gs://bucket/x.sh {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
+    (f"--logs=gs://bucket/x {_COMMAND}", f"--logs{_ADDRESS}", "mounted"),
     ("--nodes=2", "after --"),
     ("--", "after --"),
     ("-- ''", "no program"),
@@ -1045,6 +1075,7 @@ _JOBSET = "--image=registry.example/ecgjax:1"
 
 JOBSET = (
     ("", "--image"),
+    (f"{_JOBSET} --out=gs://bucket/x.yaml {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
     (_JOBSET, "after --"),
     (f"{_COMMAND}", "--image"),
     (f"--image='my image' {_COMMAND}", "--image='my image'"),
@@ -1072,6 +1103,8 @@ _TPU_VM = "--tpu=v5e:4x4 --zone=us-west4-a --project=mine --image=registry.examp
 
 TPU_VM = (
     ("", "--image"),
+    (f"{_TPU_VM} --out=gs://bucket/x.sh {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
+    (f"{_TPU_VM} --logs=gs://bucket/x {_COMMAND}", f"--logs{_ADDRESS}", "mounted"),
     (f"--image=a {_COMMAND}", "--tpu"),
     (_TPU_VM, "after --"),
     (f"--image=a --tpu=v5e:4x4 {_COMMAND}", "--zone"),
@@ -1093,6 +1126,9 @@ RUN_TIME = (
     ("--workdir={run} --nonsense=1", "nonsense"),
     ("--workdir={run} more", "'more'"),
     ("--workdir={run} --top=0", "top"),
+    ("--workdir={run} --out={file}", "--out", "file.txt"),
+    ("--workdir=gs://bucket/x", "--out", "nothing is added to gs://bucket/x"),
+    ("--workdir=gs://bucket --out=new", "--workdir=gs://bucket", "no folder"),
 )
 
 OF_COMMAND = {
