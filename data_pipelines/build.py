@@ -173,8 +173,8 @@ _BEAT_TO_BEAT = flags.DEFINE_boolean(
 _BEAT_TO_BEAT_SHARE = flags.DEFINE_float(
     "beat_to_beat_share",
     None,
-    "[simulated] With --beat_to_beat, share of the evidence for LVEF, potassium and wedge pressure that lies between "
-    "beats, by default a third.",
+    "[simulated] With --beat_to_beat, share of the signatures of LVEF, potassium and wedge pressure that lies "
+    "between beats, by default a third.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
@@ -276,7 +276,7 @@ def _make_source(recipe: SignalRecipe) -> Source:
 
 
 def _beat_to_beat_share() -> float | None:
-    """Returns the share of the evidence that lies between beats; None for a cohort whose beats are copies."""
+    """Returns the share of the signatures that lies between beats; None for a cohort whose beats are copies."""
     if not _BEAT_TO_BEAT.value:
         if _BEAT_TO_BEAT_SHARE.value is not None:
             raise DataError("--beat_to_beat_share means nothing without --beat_to_beat; add it, or leave the share out")

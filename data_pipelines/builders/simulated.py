@@ -30,7 +30,7 @@ class SimulatedSource:
             num_patients: Number of simulated patients.
             seed: Seed of the cohort; another seed gives other patients.
             signal_format: Rate and length of the simulated signals.
-            beat_to_beat_share: Share of the evidence that lies between beats; None for a cohort whose beats are copies.
+            beat_to_beat_share: Share of the signatures that lies between beats; None for beats that are copies.
 
         Raises:
             DataError: The simulator does not support such a cohort.
@@ -100,7 +100,7 @@ def _between_beats(config: CohortConfig) -> str:
     if config.beat_to_beat_share is None:
         return ""
     return (
-        f" Beats differ from each other (--beat_to_beat): {config.beat_to_beat_share:.3g} of the evidence for LVEF, "
+        f" Beats differ from each other (--beat_to_beat): {config.beat_to_beat_share:.3g} of the signatures of LVEF, "
         "potassium and wedge pressure lies between beats."
     )
 

@@ -12,7 +12,6 @@ The signatures are literature-like, not clinical truth: no result on such a coho
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -49,7 +48,7 @@ UNITS: Mapping[str, str] = {
 
 SCALARS: tuple[str, ...] = tuple(UNITS)
 
-#: Share of the evidence that lies between beats, where no other is asked for; coefficients of changes are stated at it.
+#: Share of the signatures between beats where no other is asked for; coefficients of changes are stated at it.
 DEFAULT_BEAT_TO_BEAT_SHARE = 1 / 3
 
 #: Number of patients whose visits are counted at a time, and interval at which the cohort stores where patients start.
@@ -70,9 +69,9 @@ class CohortConfig:
         sampling_rate_hz: Sampling rate, 50 … 2,000.
         seconds: Length of a recording, at least 2, a whole number of samples.
         noise: Factor on all noise; 0 gives clean recordings.
-        beat_to_beat_share: Share of the evidence for LVEF, potassium and wedge pressure (squared separation, d′²) that
-            lies in how beats differ from each other, 0 … 1; the waves themselves hold as much less. None gives a cohort
-            whose beats are copies.
+        beat_to_beat_share: Share of the signatures of LVEF, potassium and wedge pressure that lies in how beats differ
+            from each other, 0 … 1; those of the waves themselves are smaller by this share. None gives a cohort whose
+            beats are copies.
     """
 
     seed: int = 0
@@ -179,10 +178,9 @@ class Cohort:
             rhythms = draw_rhythms(draws, states, seconds=seconds)
             templates = draw_templates(draws, states)
         else:
-            # Evidence grows with the square of what shows, so that both parts together keep it (docs/simulator.md).
-            between = states.showing(math.sqrt(share / DEFAULT_BEAT_TO_BEAT_SHARE))
+            between = states.showing(share / DEFAULT_BEAT_TO_BEAT_SHARE)
             rhythms = draw_rhythms(draws, states, seconds=seconds, between=between)
-            templates = draw_templates(draws, states.showing(math.sqrt(1 - share)))
+            templates = draw_templates(draws, states.showing(1 - share))
             changes = draw_beat_changes(draws, between, rhythms, templates)
         scalars = _scalars(states, rhythms, templates, visit)
         if changes is not None:

@@ -129,7 +129,7 @@ def test_labels_are_columns_and_the_card_says_what_they_are():
     assert set(record.scalars) == {*SCALARS, *_LABELS}
     assert source.card.simulated
     assert "SIMULATED" in source.card.description
-    assert "(--beat_to_beat): 0.25 of the evidence" in source.card.description
+    assert "(--beat_to_beat): 0.25 of the signatures" in source.card.description
     plain = SimulatedSource(num_patients=3, seed=0, signal_format=form)
     assert "beat_to_beat" not in plain.card.description
     assert plain.label_schema.scalars == SCALARS
