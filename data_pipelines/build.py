@@ -5,7 +5,7 @@
   python -m data_pipelines.build --builder=code15|mimic_iv_ecg|cpsc2018 --source=DIR --out=DIR
   python -m data_pipelines.build --builder=folder --source=DIR --out=DIR [--labels=labels.csv] [--folds=stratified]
   python -m data_pipelines.build --builder=prepared --source=DATASET --out=DIR --target_rate_hz=250
-  python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR
+  python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR [--beat_to_beat]
 
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
 and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --pieces all of it, as several records; the
@@ -59,6 +59,7 @@ from data_pipelines.shards.dataset_build import ShardMaker, build_dataset
 from data_pipelines.shards.making import LocalProcesses
 from data_pipelines.shards.source_listing import LISTING_FILE, open_listing
 from data_pipelines.signals.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
+from data_pipelines.simulation.cohort import DEFAULT_BEAT_TO_BEAT_SHARE
 from data_pipelines.statements.declared import ORIENTATIONS, Declared
 from data_pipelines.system.visible_text import visible, visible_report
 
@@ -163,10 +164,24 @@ _NUM_PATIENTS = flags.DEFINE_integer(
     "num_patients", 2000, "[simulated] Size of the cohort.", lower_bound=1, upper_bound=100_000_000
 )
 _SEED = flags.DEFINE_integer("seed", 0, "[simulated] Seed of the cohort.", lower_bound=0, upper_bound=2**63 - 1)
+_BEAT_TO_BEAT = flags.DEFINE_boolean(
+    "beat_to_beat",
+    False,
+    "[simulated] Let beats differ from each other, with labels of how they do: what no median beat tells "
+    "(docs/simulator.md).",
+)
+_BEAT_TO_BEAT_SHARE = flags.DEFINE_float(
+    "beat_to_beat_share",
+    None,
+    "[simulated] With --beat_to_beat, share of the signatures of LVEF, potassium and wedge pressure that lies "
+    "between beats, by default a third.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 
 # A request has these flags only where they are given, so that data sets built before there were these flags, which have
 # none of them, still match.
-_LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds"})
+_LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds", "beat_to_beat", "beat_to_beat_share"})
 
 # Simulated signals are made in their stored form, so only these steps of a recipe apply to them.
 _CHANGES_OF_SIMULATED = {"sampling_rate_hz", "seconds"}
@@ -241,7 +256,7 @@ _BUILDERS: dict[str, tuple[str, ...]] = {
     "cpsc2018": ("source", "pieces"),
     "folder": ("source", "pieces", *_OF_FOLDER),
     "prepared": ("source", "folds"),
-    "simulated": ("num_patients", "seed"),
+    "simulated": ("num_patients", "seed", "beat_to_beat", "beat_to_beat_share"),
 }
 
 _BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of source to read.")
@@ -250,9 +265,23 @@ _BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of sou
 def _make_source(recipe: SignalRecipe) -> Source:
     if given(_BUILDER) == "simulated":
         form = recipe.signal_format
-        return SimulatedSource(num_patients=_NUM_PATIENTS.value, seed=_SEED.value, signal_format=form)
+        return SimulatedSource(
+            num_patients=_NUM_PATIENTS.value,
+            seed=_SEED.value,
+            signal_format=form,
+            beat_to_beat_share=_beat_to_beat_share(),
+        )
     source = _MAKERS[given(_BUILDER)](_source_directory(), recipe)
     return PiecedSource(source, num_workers=_NUM_WORKERS.value) if _PIECES.value else source
+
+
+def _beat_to_beat_share() -> float | None:
+    """Returns the share of the signatures that lies between beats; None for a cohort whose beats are copies."""
+    if not _BEAT_TO_BEAT.value:
+        if _BEAT_TO_BEAT_SHARE.value is not None:
+            raise DataError("--beat_to_beat_share means nothing without --beat_to_beat; add it, or leave the share out")
+        return None
+    return DEFAULT_BEAT_TO_BEAT_SHARE if _BEAT_TO_BEAT_SHARE.value is None else _BEAT_TO_BEAT_SHARE.value
 
 
 def _source_directory() -> Path:
@@ -286,6 +315,9 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         raise DataError(message)
     if builder == "folder":
         request["name"] = _name()
+    if builder == "simulated" and (share := _beat_to_beat_share()) is not None:
+        # The share itself and not only that it is the default one, which may be another some day.
+        request["beat_to_beat_share"] = share
     # Whole paths, so that the same folder named from elsewhere makes the same request.
     paths = {name: str(Path(request[name]).resolve()) for name in ("source", "labels") if request.get(name)}
     if builder == "prepared":

@@ -18,6 +18,8 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+from data_pipelines.simulation.beat_changes import UNITS as UNITS_BETWEEN_BEATS
+from data_pipelines.simulation.beat_changes import BeatChanges, draw_beat_changes
 from data_pipelines.simulation.kernels import intervals_ms
 from data_pipelines.simulation.noise import NoiseLevels, draw_noise_levels, record_noise
 from data_pipelines.simulation.random_numbers import Draws
@@ -46,6 +48,9 @@ UNITS: Mapping[str, str] = {
 
 SCALARS: tuple[str, ...] = tuple(UNITS)
 
+#: Share of the signatures between beats where no other is asked for; coefficients of changes are stated at it.
+DEFAULT_BEAT_TO_BEAT_SHARE = 1 / 3
+
 #: Number of patients whose visits are counted at a time, and interval at which the cohort stores where patients start.
 _PATIENT_BLOCK = 1 << 16
 
@@ -64,6 +69,9 @@ class CohortConfig:
         sampling_rate_hz: Sampling rate, 50 … 2,000.
         seconds: Length of a recording, at least 2, a whole number of samples.
         noise: Factor on all noise; 0 gives clean recordings.
+        beat_to_beat_share: Share of the signatures of LVEF, potassium and wedge pressure that lies in how beats differ
+            from each other, 0 … 1; those of the waves themselves are smaller by this share. None gives a cohort whose
+            beats are copies.
     """
 
     seed: int = 0
@@ -72,6 +80,7 @@ class CohortConfig:
     sampling_rate_hz: int = 250
     seconds: float = 10.0
     noise: float = 1.0
+    beat_to_beat_share: float | None = None
 
     def __post_init__(self) -> None:
         """Checks every field.
@@ -88,6 +97,7 @@ class CohortConfig:
             ("sampling_rate_hz", "50 … 2000", 50 <= self.sampling_rate_hz <= 2000),
             ("seconds", "at least 2, and a whole number of samples", self.seconds >= 2 and num_samples % 1 == 0),
             ("noise", "0 … 100", 0 <= self.noise <= 100),
+            ("beat_to_beat_share", "0 … 1", self.beat_to_beat_share is None or 0 <= self.beat_to_beat_share <= 1),
         ):
             if not holds:
                 raise DataError(f"simulated cohort: {field}={getattr(self, field)!r} must be {allowed}")
@@ -96,6 +106,11 @@ class CohortConfig:
     def num_samples(self) -> int:
         """Number of samples of a recording."""
         return int(self.seconds * self.sampling_rate_hz)
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of every scalar label of such a cohort, in column order."""
+        return UNITS if self.beat_to_beat_share is None else {**UNITS, **UNITS_BETWEEN_BEATS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +123,7 @@ class SimulatedRecords:
         visit: Numbers of the visits, `int32[n]`, 0 for a patient's first.
         age_years: Ages, `f32[n]`.
         sex: Sexes, `int8[n]`, as in `records.py`.
-        scalars: `f32[n]` for every name in `SCALARS`.
+        scalars: `f32[n]` for every name in `CohortConfig.units`.
     """
 
     signal: np.ndarray
@@ -157,15 +172,26 @@ class Cohort:
         patient, visit = self._locate(start, stop)
         draws = Draws(seed=self.config.seed, patient=patient, visit=visit)
         states = draw_states(draws, visit=visit)
-        rhythms = draw_rhythms(draws, states, seconds=self.config.seconds)
-        templates = draw_templates(draws, states)
+        share, seconds = self.config.beat_to_beat_share, self.config.seconds
+        changes = None
+        if share is None:
+            rhythms = draw_rhythms(draws, states, seconds=seconds)
+            templates = draw_templates(draws, states)
+        else:
+            between = states.showing(share / DEFAULT_BEAT_TO_BEAT_SHARE)
+            rhythms = draw_rhythms(draws, states, seconds=seconds, between=between)
+            templates = draw_templates(draws, states.showing(1 - share))
+            changes = draw_beat_changes(draws, between, rhythms, templates)
+        scalars = _scalars(states, rhythms, templates, visit)
+        if changes is not None:
+            scalars |= changes.scalars(states, rhythms, seconds=seconds)
         return SimulatedRecords(
-            signal=self._render(draws, rhythms, templates),
+            signal=self._render(draws, rhythms, templates, changes),
             patient=patient,
             visit=visit.astype(np.int32),
             age_years=states.age_years.astype(np.float32),
             sex=states.sex,
-            scalars=_scalars(states, rhythms, templates, visit),
+            scalars={name: scalars[name].astype(np.float32) for name in self.config.units},
         )
 
     def _visits(self, block_start: int) -> np.ndarray:
@@ -186,7 +212,7 @@ class Cohort:
         position = np.searchsorted(patient_start, record, side="right") - 1
         return first * _PATIENT_BLOCK + position, record - patient_start[position]
 
-    def _render(self, draws: Draws, rhythms: Rhythms, templates: Templates) -> np.ndarray:
+    def _render(self, draws: Draws, rhythms: Rhythms, templates: Templates, changes: BeatChanges | None) -> np.ndarray:
         """Returns the signals of records, `int16[n, time, lead]`, µV.
 
         Every record is computed by itself, so that its rounding does not depend on the other records.
@@ -197,7 +223,7 @@ class Cohort:
         fibrillation = _fibrillation_phases(draws)
         signal = np.empty((len(keys), config.num_samples, len(STORED_LEADS)), np.int16)
         for record in range(len(keys)):
-            millivolts = self._render_beats(rhythms, templates, record)
+            millivolts = self._render_beats(rhythms, templates, changes, record)
             if templates.fibrillation_mv[record].any():
                 wave = _fibrillation_wave(fibrillation[record], config.num_samples, config.sampling_rate_hz)
                 millivolts += templates.fibrillation_mv[record].astype(np.float32)[:, None] * wave
@@ -219,7 +245,9 @@ class Cohort:
             sampling_rate_hz=self.config.sampling_rate_hz,
         )
 
-    def _render_beats(self, rhythms: Rhythms, templates: Templates, record: int) -> np.ndarray:
+    def _render_beats(
+        self, rhythms: Rhythms, templates: Templates, changes: BeatChanges | None, record: int
+    ) -> np.ndarray:
         """Returns `f32[leads, time]`, mV; every beat is evaluated only within `_BEAT_WINDOW_S`."""
         rate, num_samples = self.config.sampling_rate_hz, self.config.num_samples
         before, after = _BEAT_WINDOW_S
@@ -229,12 +257,15 @@ class Cohort:
         centre, width = at_rr(
             templates.centre_ms[record, kind], templates.width_ms[record, kind], rhythms.qt_rr_s[record, beats]
         )
+        lead_mv = templates.lead_mv[record, kind]
+        if changes is not None:
+            centre, width, lead_mv = changes.applied(record, beats, centre_ms=centre, width_ms=width, lead_mv=lead_mv)
         first_sample = np.ceil((time[beats] + before) * rate).astype(np.int64)
         samples = np.arange(int((after - before) * rate))
         since_r_ms = 1000 * ((first_sample[:, None] + samples) / rate - time[beats][:, None])
         score = ((since_r_ms[:, None, :] - centre[:, :, None]) / width[:, :, None]).astype(np.float32)
         waves = np.exp(np.float32(-0.5) * score * score)
-        lead_mv = templates.lead_mv[record, kind] * rhythms.gain[record, beats][:, None, None]
+        lead_mv = lead_mv * rhythms.gain[record, beats][:, None, None]
         beat_mv = np.matmul(lead_mv.astype(np.float32), waves)
 
         margin = len(samples)
@@ -279,7 +310,7 @@ def _scalars(states: States, rhythms: Rhythms, templates: Templates, visit: np.n
     intervals = intervals_ms(centre, width)
     intervals["pr_ms"] = np.where(states.af, np.nan, intervals["pr_ms"])
     of_states = ("lvef", "potassium", "wedge_pressure", "lbbb", "rbbb", "af")
-    values = {
+    return {
         **{name: getattr(states, name) for name in of_states},
         "lvh": states.lvh_grade > 0,
         "pvc": rhythms.contains(PVC),
@@ -289,4 +320,3 @@ def _scalars(states: States, rhythms: Rhythms, templates: Templates, visit: np.n
         **intervals,
         "visit": visit,
     }
-    return {name: values[name].astype(np.float32) for name in SCALARS}

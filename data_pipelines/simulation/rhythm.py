@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipelines.simulation.random_numbers import Draws
 from data_pipelines.simulation.states import States
+from data_pipelines.simulation.variability import draw_burden, draw_rr_variability
 
 #: Kinds of beats; a kind indexes the beat templates of `waves.py`.
 NORMAL, PAC, PVC = 0, 1, 2
@@ -62,46 +63,50 @@ class Rhythms:
         """Returns whether the strip contains a beat of `kind`: `bool[n]`."""
         return (self.inside & (self.kind == kind)).any(axis=1)
 
+    def rmssd_ms(self) -> np.ndarray:
+        """Returns the root mean square of successive differences of RR, `f64[n]`, ms, of normal beats in the strip.
 
-def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
+        It is NaN where no three normal beats follow each other.
+        """
+        normal = self.inside & (self.kind == NORMAL)
+        three = normal[:, :-2] & normal[:, 1:-1] & normal[:, 2:]
+        squares = np.where(three, np.diff(self.time_s, n=2, axis=1) ** 2, 0).sum(axis=1)
+        count = three.sum(axis=1)
+        return np.where(count > 0, 1000 * np.sqrt(squares / np.maximum(count, 1)), np.nan)
+
+
+def draw_rhythms(draws: Draws, states: States, *, seconds: float, between: States | None = None) -> Rhythms:
     """Draws the beats of records.
 
     Args:
         draws: Random numbers of the records.
         states: States of the patients.
         seconds: Length of a recording.
+        between: States as the changes between beats show them; None for a rhythm that shows nothing of LVEF but rate,
+            fibrillation and the chance of premature beats.
     """
     num_beats = int(np.ceil((seconds + 2 * _BEFORE_S) / _SHORTEST_RR_S)) + 2
     mean_rr = 60 / states.rate_bpm
     breath_hz = 0.25 * np.exp(0.2 * draws.normal("breath rate"))
     breath_phase = 2 * np.pi * draws.uniform("breath phase")
-
-    kind = np.zeros((len(mean_rr), num_beats), np.int8)
-    chance = draws.uniform("ectopy", (num_beats,))
-    ventricular = states.pvc_carrier[:, None] & (chance < _ECTOPIC_CHANCE)
-    atrial = states.pac_carrier[:, None] & (chance > 1 - _ECTOPIC_CHANCE)
-    # No two beats in a row are premature, since a coupling interval counts from a beat on time.
-    premature = ventricular | atrial
-    premature[:, 1:] &= ~premature[:, :-1]
-    premature[:, 0] = False
-    kind[ventricular & premature] = PVC
-    kind[atrial & premature] = PAC
+    about_s = mean_rr[:, None] * np.arange(num_beats)
+    breathing = 2 * np.pi * breath_hz[:, None] * about_s + breath_phase[:, None]
 
     jitter = draws.normal("rr", (num_beats,))
-    about_s = mean_rr[:, None] * np.arange(num_beats)
-    with_breath = 0.025 * np.exp(0.7 * draws.normal("respiratory arrhythmia"))[:, None]
-    slowly = 0.02 * np.exp(0.6 * draws.normal("slow arrhythmia"))[:, None]
-    slow_phase = 2 * np.pi * draws.uniform("slow arrhythmia phase")[:, None]
-    sinus = (
-        1
-        + with_breath * np.sin(2 * np.pi * breath_hz[:, None] * about_s + breath_phase[:, None])
-        + slowly * np.sin(2 * np.pi * _SLOW_ARRHYTHMIA_HZ * about_s + slow_phase)
-        + 0.012 * jitter
-    )
+    chance = draws.uniform("ectopy", (num_beats,))
+    ventricular, pvc_coupling = chance < _ECTOPIC_CHANCE, np.full_like(chance, _PVC_COUPLING)
+    respiratory, noise = _respiratory_arrhythmia(draws), 0.012 * jitter
+    if between is not None:
+        ventricular, pvc_coupling = draw_burden(draws, between, mean_rr_s=mean_rr, usual=pvc_coupling)
+        respiratory, noise = draw_rr_variability(
+            draws, between, mean_rr_s=mean_rr, breath_hz=breath_hz, num_beats=num_beats
+        )
+    kind = _premature(states, ventricular=ventricular, atrial=chance > 1 - _ECTOPIC_CHANCE)
+    sinus = 1 + respiratory[:, None] * np.sin(breathing) + _slow_arrhythmia(draws, about_s) + noise
     variation = np.where(states.af[:, None], np.exp(0.22 * jitter), np.maximum(sinus, 0.6))
     # A PVC does not reset the sinus node, so the pause after it compensates. A PAC resets it.
-    coupling = np.select([kind == PVC, kind == PAC], [_PVC_COUPLING, _PAC_COUPLING], 1.0)
-    coupling[:, 1:][kind[:, :-1] == PVC] = 2 - _PVC_COUPLING
+    coupling = np.select([kind == PVC, kind == PAC], [pvc_coupling, _PAC_COUPLING], 1.0)
+    coupling[:, 1:] = np.where(kind[:, :-1] == PVC, 2 - pvc_coupling[:, :-1], coupling[:, 1:])
     rr = np.maximum(mean_rr[:, None] * variation * coupling, _SHORTEST_RR_S)
     rr[:, 0] = -_BEFORE_S + mean_rr * draws.uniform("start")
     time_s = np.cumsum(rr, axis=1)
@@ -121,3 +126,34 @@ def draw_rhythms(draws: Draws, states: States, *, seconds: float) -> Rhythms:
         breath_hz=breath_hz,
         breath_phase=breath_phase,
     )
+
+
+def _premature(states: States, *, ventricular: np.ndarray, atrial: np.ndarray) -> np.ndarray:
+    """Returns the kind of each beat, `int8[n, beats]`.
+
+    Args:
+        states: States of the patients, which say who has premature beats.
+        ventricular: Candidates for premature ventricular beats of those who have such, `bool[n, beats]`.
+        atrial: Candidates for premature atrial beats, `bool[n, beats]`.
+    """
+    ventricular = states.pvc_carrier[:, None] & ventricular
+    atrial = states.pac_carrier[:, None] & atrial
+    # No two beats in a row are premature, since a coupling interval counts from a beat on time.
+    premature = ventricular | atrial
+    premature[:, 1:] &= ~premature[:, :-1]
+    premature[:, 0] = False
+    kind = np.zeros(premature.shape, np.int8)
+    kind[ventricular & premature] = PVC
+    kind[atrial & premature] = PAC
+    return kind
+
+
+def _respiratory_arrhythmia(draws: Draws) -> np.ndarray:
+    return 0.025 * np.exp(0.7 * draws.normal("respiratory arrhythmia"))
+
+
+def _slow_arrhythmia(draws: Draws, about_s: np.ndarray) -> np.ndarray:
+    """Returns the share by which slow oscillations lengthen the RR intervals at times `about_s`: `f64[n, beats]`."""
+    size = 0.02 * np.exp(0.6 * draws.normal("slow arrhythmia"))[:, None]
+    phase = 2 * np.pi * draws.uniform("slow arrhythmia phase")[:, None]
+    return size * np.sin(2 * np.pi * _SLOW_ARRHYTHMIA_HZ * about_s + phase)

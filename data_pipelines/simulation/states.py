@@ -98,6 +98,15 @@ class States:
         """Degree of dysfunction: 0 at an LVEF of 55 % and above, 1 at 35 %."""
         return dysfunction(self.lvef)
 
+    def showing(self, factor: float) -> States:
+        """Returns the same states, of which the ECG shows LVEF, potassium and wedge pressure `factor` times as much."""
+        return dataclasses.replace(
+            self,
+            lvef_strength=factor * self.lvef_strength,
+            potassium_strength=factor * self.potassium_strength,
+            wedge_strength=factor * self.wedge_strength,
+        )
+
 
 def dysfunction(lvef: np.ndarray) -> np.ndarray:
     """Returns h = (55 − LVEF)₊ / 20, `f64[n]`, to which the ECG changes of a low LVEF are proportional.
