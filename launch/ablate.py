@@ -42,7 +42,8 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import SIMULATED
 from ecgjax.studies.ablation import ArmRun
-from ecgjax.studies.models import check_trainings, checked_baselines
+from ecgjax.studies.model_names import checked_baselines
+from ecgjax.studies.models import check_trainings
 from ecgjax.studies.questions import check_answerable
 from ecgjax.studies.report.ablation_page import write_report
 

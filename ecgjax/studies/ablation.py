@@ -21,7 +21,8 @@ from ecgjax.evaluation.models.answers import Answers, load_archive, save_archive
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.pages.json_values import plain
-from ecgjax.studies.models import PLAIN, ModelName, StudyModels, short_title, with_float32
+from ecgjax.studies.model_names import PLAIN, ModelName, short_title
+from ecgjax.studies.models import StudyModels, with_float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

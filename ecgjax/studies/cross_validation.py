@@ -46,16 +46,8 @@ from ecgjax.finetuning import trainer
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
 from ecgjax.settings.sections import read, tree_of
-from ecgjax.studies.models import (
-    BASELINES,
-    PLAIN,
-    PREPROCESSORS,
-    ModelName,
-    StudyModels,
-    check_trainings,
-    labels_only_titles,
-    short_title,
-)
+from ecgjax.studies.model_names import BASELINES, PLAIN, ModelName, labels_only_titles, short_title
+from ecgjax.studies.models import PREPROCESSORS, StudyModels, check_trainings
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.store import begin_study
@@ -138,7 +130,7 @@ def compared_models(
         recordings: Recordings of the data set.
         records: Record numbers to represent, `int64[n]`.
         layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
-        baselines: Keys of the other models to compare with, as in `models.BASELINES`.
+        baselines: Keys of the other models to compare with, as in `model_names.BASELINES`.
         alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
         folder: Folder in which measurements of the ECG are kept; None to keep them in memory alone.
         progress: Whether progress bars are drawn.
@@ -245,7 +237,7 @@ class Study:
         tasks: Tasks as lines that `tasks.parse_task` reads.
         method: Settings of the cross-validation.
         folder: Folder of the study.
-        baselines: Keys of the other models to compare with, as in `models.BASELINES`.
+        baselines: Keys of the other models to compare with, as in `model_names.BASELINES`.
         alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
         progress: Whether progress bars are drawn.
 

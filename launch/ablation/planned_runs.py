@@ -13,7 +13,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.finetuning import trainer
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import flat, tree_of
-from ecgjax.studies.models import BASELINES, PLAIN, ModelName, labels_only_titles, short_title
+from ecgjax.studies.model_names import BASELINES, PLAIN, ModelName, labels_only_titles, short_title
 
 from .arms import Arm
 

@@ -42,7 +42,8 @@ from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pr
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
 from ecgjax.studies.cross_validation import ComparedModel, Fitted, Study, compared_models
-from ecgjax.studies.models import PLAIN, StudyModels
+from ecgjax.studies.model_names import PLAIN
+from ecgjax.studies.models import StudyModels
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.report.cross_validation_page import _untrained, write_report

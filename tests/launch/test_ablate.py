@@ -24,7 +24,7 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, read_results
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import ArmRun
-from ecgjax.studies.models import BASELINES, PLAIN
+from ecgjax.studies.model_names import BASELINES, PLAIN
 from launch import ablate
 from launch.ablation import arm_status, judged_records, making, planned_runs, request
 from launch.ablation.arms import arms_of

@@ -13,7 +13,7 @@ from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Page, Paragraph, Section, Table
 from ecgjax.studies.ablation import ArmRun, described, first_arm, measure_arms
-from ecgjax.studies.models import PLAIN, short_title
+from ecgjax.studies.model_names import PLAIN, short_title
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
 

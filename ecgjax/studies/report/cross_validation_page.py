@@ -14,7 +14,7 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.studies.cross_validation import Fitted, Study
-from ecgjax.studies.models import PLAIN, short_title
+from ecgjax.studies.model_names import PLAIN, short_title
 from ecgjax.studies.pretrained_runs import PretrainedRun, told_of_batch_norm
 from ecgjax.studies.questions import Problem, Question
 from ecgjax.studies.report.seed_tables import seeds_table

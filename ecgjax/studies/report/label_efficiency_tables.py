@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ecgjax.data.tasks import Task
 from ecgjax.evaluation.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
 from ecgjax.pages.page import Table
-from ecgjax.studies.models import title_of
+from ecgjax.studies.model_names import title_of
 from ecgjax.studies.report.forest import plain_axes
 from ecgjax.studies.report.seed_tables import seeds_column, spread
 from ecgjax.studies.store import TrainedCell
@@ -28,6 +28,13 @@ _STYLES: Mapping[str, tuple[str, str]] = {
     "demographics": ("#8f7a1c", ":"),
     "boosted": ("#2f7d4f", ":"),
     "median_beat": ("#6a3d9a", ":"),
+    "pretrained_mean": ("#e08214", "--"),
+    "pretrained_mean_deviation": ("#c51b7d", "--"),
+    "pretrained_lead_mean": ("#8c510a", "--"),
+    "pretrained_attention": ("#1b7837", "--"),
+    "pretrained_fusion": ("#2166ac", "--"),
+    "measured": ("#2166ac", ":"),
+    "random_grid": ("#1a1a1a", "--"),
 }
 _DIFFERENCE = "#1f6fb4"
 
@@ -154,7 +161,8 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
     left, right = drawn.subplots(1, 2)
     lines: dict[tuple[str, str], list[Key]] = {}
     for key in _means(results):
-        if not key.minus or key.minus in _NOT_PRETRAINED:
+        # The readouts of random encoders stand in the tables alone: there would be too many lines.
+        if key.model in _STYLES and (not key.minus or key.minus in _NOT_PRETRAINED or key.minus == "measured"):
             lines.setdefault((key.model, key.minus), []).append(key)
     for number, ((model, minus), keys) in enumerate(lines.items()):
         axes, (color, line) = (right if minus else left), _STYLES[model]

@@ -31,7 +31,8 @@ from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_results, seed_sd
 from ecgjax.studies.ablation import ArmRun, answer_tasks, measure_arms
-from ecgjax.studies.models import BASELINES, StudyModels, checked_baselines, short_title
+from ecgjax.studies.model_names import BASELINES, checked_baselines, short_title
+from ecgjax.studies.models import StudyModels
 from ecgjax.studies.report.ablation_page import _table, facts_table, write_report
 from tests.support import tiny_config
 
