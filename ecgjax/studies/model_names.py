@@ -75,6 +75,20 @@ def answerable(names: tuple[ModelName, ...], task: Task) -> tuple[ModelName, ...
     return tuple(name for name in names if name != "mean" or not kind_of(task).log_odds)
 
 
+#: Beginning of the title of the best of a grid of random encoders, in a study of several encoders.
+GRID = "best of a grid with random"
+
+
+def told_apart(title: str, model: str) -> str:
+    """Returns the title of a further readout of an encoder that has a title of its own.
+
+    Args:
+        title: Title of the encoder's linear probe.
+        model: Key of the readout's model.
+    """
+    return f"{title}, {words_of(model)}"
+
+
 def short_title(name: ModelName, encoder: str) -> str:
     """Returns the title of a model that is no pretrained encoder, in a study of several encoders.
 
@@ -82,10 +96,10 @@ def short_title(name: ModelName, encoder: str) -> str:
         name: Key of the model.
         encoder: Title of the encoder at random initialisation or trained with labels alone.
     """
+    if name == "random_grid":
+        return f"{GRID} {encoder}"
     if name in TITLES:
         return TITLES[name]
-    if words := words_of(name):
-        return f"{encoder}, {words}"
     return _SHORT[name] if name in PLAIN else f"{_SHORT[name]} {encoder}"
 
 

@@ -14,7 +14,7 @@ from ecgjax.data.tasks import Task, file_name
 from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
-from ecgjax.evaluation.features.labelled_features import LabelledFeatures
+from ecgjax.evaluation.features.labelled_features import LabelledFeatures, Tokens
 from ecgjax.evaluation.features.measurements import (
     fusion_preprocessor,
     interval_preprocessor,
@@ -97,6 +97,7 @@ class StudyModels:
         self._validated, self._progress = validated, progress
         self._trainings: dict[tuple[_Initialisation, str, int, float], FineTuning] = {}
         self._embeddings: dict[tuple[str, str], np.ndarray] = {}
+        self._tokens: dict[str, Tokens] = {}
         self._recalibrated: dict[tuple[_Initialisation, int], encoders.Split[encoders.Encoder]] = {}
         self._makers: Mapping[ModelName, Callable[[ProbeData, int], Answers]] = {
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
@@ -189,6 +190,7 @@ class StudyModels:
     def release(self) -> None:
         """Frees the memory of embeddings, which are computed again where they are asked for again."""
         self._embeddings.clear()
+        self._tokens.clear()
 
     def _fitted(self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]) -> Answers:
         features, chosen = self.features.of(values, data), self._to_choose_by(data)
@@ -224,22 +226,32 @@ class StudyModels:
 
         The study's own random encoder is among them. Of equal values the first is kept.
         """
-        entries = grid_of(self._settings.probe.grid, self._settings.encoder)
-        candidates = {f"{self._settings.encoder.name} seed={seed}": self.embeddings("random", seed)}
-        for entry in entries:
-            key = f"random-{file_name(entry.title)}", self._settings.probe.layer
-            if key not in self._embeddings:
-                encoder = frozen_encoder.random_encoder(entry.settings, layer=key[1], seed=entry.seed)
-                self._embeddings[key] = self.features.embeddings(encoder, name=key[0], settings=tree_of(entry.settings))
-            candidates[entry.title] = self._embeddings[key]
-        found = {title: self._linear("random", values, data) for title, values in candidates.items()}
+        found = {title: self._linear("random", values, data) for title, values in self.grid(seed).items()}
         best = max(found, key=lambda title: np.nan_to_num(found[title][1], nan=-np.inf))
         answers = found[best][0]
         return dataclasses.replace(answers, selected=f"{best}, best of {len(found)}; {answers.selected}")
 
+    def grid(self, seed: int) -> dict[str, np.ndarray]:
+        """Returns the embeddings of all labelled records, `f32[n, dim]`, by every random encoder of the grid, by title.
+
+        Args:
+            seed: Seed of the study's own random encoder, which is the first.
+        """
+        found = {f"{self._settings.encoder.name} at its own seed {seed}": self.embeddings("random", seed)}
+        for entry in grid_of(self._settings.probe.grid, self._settings.encoder):
+            key = f"random-{file_name(entry.title)}", self._settings.probe.layer
+            if key not in self._embeddings:
+                encoder = frozen_encoder.random_encoder(entry.settings, layer=key[1], seed=entry.seed)
+                self._embeddings[key] = self.features.embeddings(encoder, name=key[0], settings=tree_of(entry.settings))
+            found[entry.title] = self._embeddings[key]
+        return found
+
     def _attention(self, initialisation: _Initialisation, data: ProbeData, seed: int) -> Answers:
         probe, (encoder, about) = self._settings.probe, self._named(initialisation, seed)
-        tokens = self.features.tokens(encoder, cache_gb=probe.attention.cache_gb, **about)
+        if about["name"] not in self._tokens:
+            # Tokens are large: those of one encoder at a time are kept.
+            self._tokens = {about["name"]: self.features.tokens(encoder, cache_gb=probe.attention.cache_gb, **about)}
+        tokens = self._tokens[about["name"]]
 
         def of(part: LabelledRecords) -> TokenRecords:
             rows = self.features.rows(part.records)

@@ -51,14 +51,20 @@ _WORDS: Mapping[str, str] = {
     "finetuned": "fine-tuned",
 }
 
-#: Titles of the models without an encoder of the study, in a study of any number of encoders.
+#: Titles of models that are no readout of one encoder.
 TITLES: Mapping[str, str] = {
     "measured": "intervals and median beat",
     "random_grid": "best of a grid of random encoders",
 }
 
-#: Leaves of `config.probe` that decide what these models, or the choice of hyperparameters, give.
-_CHOICES = ("probe.strength", "probe.select", "probe.rate_factors", "probe.grid", "probe.attention.")
+#: Leaves of `config.probe`, or beginnings of their paths, that decide what some models give; none for all models.
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "probe.strength": (),
+    "probe.select": (),
+    "probe.rate_factors": ("supervised", "finetuned"),
+    "probe.grid": ("random_grid",),
+    "probe.attention.": MODELS_OF_READOUT["attention"],
+}
 
 
 def models_of(probe: ProbeSettings) -> tuple[ReadoutModel, ...]:
@@ -111,16 +117,18 @@ def pairs_of(models: Sequence[str]) -> list[tuple[str, str]]:
     return [pair for pair in found if {*pair} <= {*models}]
 
 
-def changed_choices(settings: RunSettings) -> dict[str, Value]:
+def changed_choices(settings: RunSettings, model: str = "") -> dict[str, Value]:
     """Returns the leaves about readouts and choices that differ from the defaults, by their paths.
 
     Studies that were begun before there were such leaves go on, since what is at its default is left out.
 
     Args:
         settings: Settings of a run.
+        model: Model whose results the leaves decide; empty for all models.
     """
     own, before = flat(tree_of(settings)), flat(tree_of(RunSettings()))
-    return {name: value for name, value in own.items() if name.startswith(_CHOICES) and value != before[name]}
+    deciding = tuple(leaf for leaf, models in _CHOICES.items() if not (model and models) or model in models)
+    return {name: value for name, value in own.items() if name.startswith(deciding) and value != before[name]}
 
 
 def check_readouts(probe: ProbeSettings, encoder: EncoderSettings, *, num_samples: int) -> None:

@@ -41,7 +41,8 @@ from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pretraining_records
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
-from ecgjax.studies.cross_validation import ComparedModel, Fitted, Study, compared_models
+from ecgjax.studies.compared_models import ComparedModel, compared_models
+from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.model_names import PLAIN
 from ecgjax.studies.models import StudyModels
 from ecgjax.studies.pretrained_runs import PretrainedRun
