@@ -53,12 +53,7 @@ _AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
 _PAIRS: Sequence[tuple[ModelName, ModelName]] = (
     ("finetuned", "supervised"),
     ("pretrained", "random"),
-    *(
-        (encoder, plain)
-        for encoder in ("finetuned", "pretrained")
-        for plain in CELL_MODELS["plain"].values()
-        if plain != "measured"
-    ),
+    *((encoder, plain) for encoder in ("finetuned", "pretrained") for plain in CELL_MODELS["plain"].values()),
 )
 
 

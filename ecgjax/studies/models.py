@@ -16,8 +16,8 @@ from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures, Tokens
 from ecgjax.evaluation.features.measurements import (
-    fusion_preprocessor,
     interval_preprocessor,
+    measured_preprocessor,
     median_beat_preprocessor,
 )
 from ecgjax.evaluation.features.pooled_tokens import pooled
@@ -36,14 +36,16 @@ from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.settings.sections import Tree, tree_of
 from ecgjax.studies.model_names import ModelName
 from ecgjax.studies.random_grid import grid_of
-from ecgjax.studies.readouts import MODELS_OF_READOUT, readout_of
+from ecgjax.studies.readouts import readout_of
 
 #: What makes the transformer that precedes a linear model, from the number of training records; embeddings are scaled.
 PREPROCESSORS: Mapping[ModelName, MakePreprocessor] = {
     "intervals": lambda _: interval_preprocessor(),
     "demographics": lambda _: interval_preprocessor(),
     "median_beat": lambda number: median_beat_preprocessor(train_records=number),
-    **dict.fromkeys(MODELS_OF_READOUT["fusion"], lambda number: fusion_preprocessor(train_records=number)),
+    "measured": lambda number: measured_preprocessor(train_records=number, embedding=False),
+    "pretrained_fusion": lambda number: measured_preprocessor(train_records=number, embedding=True),
+    "random_fusion": lambda number: measured_preprocessor(train_records=number, embedding=True),
 }
 
 _Initialisation = Literal["pretrained", "random"]

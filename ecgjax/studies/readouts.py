@@ -163,10 +163,14 @@ def told_of_choices(probe: ProbeSettings, *, train: int, val: int, models: Seque
         val: Number of validation records.
         models: Models of the report.
     """
-    times = f"{val / max(train, 1):.3g} times as many as the {train:,} that a model is trained with"
-    at_least = f" at the smallest fraction, {times}" if val > train else f", and a model is trained with {train:,}"
+    more = ""
+    if val > train:
+        more = (
+            f", {val / max(train, 1):.3g} times as many as the {train:,} that a model is trained with at the smallest "
+            "fraction: at few labels this choice knows more than they do"
+        )
     by = {
-        "validation": f"on all {val:,} validation records{at_least}: at few labels this choice knows more than they do",
+        "validation": f"on all {val:,} validation records{more}",
         "validation_part": (
             "on a part of the validation patients, of the same share as the labelled training patients have of theirs"
         ),

@@ -1,7 +1,7 @@
 """Preprocessing of measured features for a model, and the choice of age and sex as features for a task.
 
 Measured features of a record stand in this order where a model has several blocks of them: intervals and amplitudes,
-then the median beat with the RR interval, then an embedding (`fusion_preprocessor`).
+then the median beat with the RR interval, then an embedding (`measured_preprocessor`).
 """
 
 from __future__ import annotations
@@ -49,13 +49,14 @@ def median_beat_preprocessor(*, train_records: int) -> Pipeline:
     return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), columns, StandardScaler())
 
 
-def fusion_preprocessor(*, train_records: int) -> ColumnTransformer:
-    """Returns a preprocessor of intervals, median beat and embedding side by side, each block standardised.
+def measured_preprocessor(*, train_records: int, embedding: bool) -> ColumnTransformer:
+    """Returns a preprocessor of intervals, median beat and an embedding side by side, each block standardised.
 
-    Intervals and median beat are preprocessed as for the models of their own; without an embedding its block is empty.
+    Intervals and median beat are preprocessed as for the models of their own.
 
     Args:
         train_records: Number of records that it will be fitted on.
+        embedding: Whether an embedding stands behind the median beat.
     """
     intervals = len(median_beat.NAMES)
     beat = intervals + median_beat.BEAT_SAMPLES * len(STORED_LEADS) + 1
@@ -63,6 +64,6 @@ def fusion_preprocessor(*, train_records: int) -> ColumnTransformer:
         [
             ("intervals", interval_preprocessor(), slice(0, intervals)),
             ("beat", median_beat_preprocessor(train_records=train_records), slice(intervals, beat)),
-            ("embedding", StandardScaler(), slice(beat, None)),
+            *([("embedding", StandardScaler(), slice(beat, None))] if embedding else []),
         ]
     )
