@@ -222,14 +222,14 @@ def test_the_pretrained_encoder_is_compared_with_every_plain_model():
     compared = {(key.model, key.minus) for key in rows if key.minus}
     assert compared == {("pretrained", other) for other in ("random", *plain.values())}
     table = differences_table(rows, results, TASK)
-    assert [row[2] for row in table.rows] == ["pretrained, linear probe"] * 4
+    assert [row[2] for row in table.rows] == ["pretrained, linear probe"] * 5
     assert [row[3] for row in table.rows] == [
         "random initialisation, linear probe", "age and sex, logistic", "intervals and amplitudes, boosted trees",
-        "median beat and heart rate, logistic",
+        "median beat and heart rate, logistic", "intervals and median beat",
     ]  # fmt: skip
     left, right = figure(rows, TASK, title="SIMULATED").axes
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["pretrained, linear probe"]
-    assert len(left.get_legend().get_texts()) == 5
+    assert len(left.get_legend().get_texts()) == 6
 
 
 def test_fine_tuned_encoders_are_compared_with_the_same_trained_on_labels_alone():

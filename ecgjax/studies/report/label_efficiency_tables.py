@@ -38,6 +38,9 @@ _STYLES: Mapping[str, tuple[str, str]] = {
 }
 _DIFFERENCE = "#1f6fb4"
 
+#: Comparison that shows what an embedding adds to measurements, which the figure has too.
+_FUSED = ("pretrained_fusion", "measured")
+
 #: Models whose encoder was not pretrained, which the figure compares with those whose was.
 _NOT_PRETRAINED = ("random", "supervised")
 
@@ -162,7 +165,7 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
     lines: dict[tuple[str, str], list[Key]] = {}
     for key in _means(results):
         # The readouts of random encoders stand in the tables alone: there would be too many lines.
-        if key.model in _STYLES and (not key.minus or key.minus in _NOT_PRETRAINED or key.minus == "measured"):
+        if key.model in _STYLES and (not key.minus or key.minus in _NOT_PRETRAINED or (key.model, key.minus) == _FUSED):
             lines.setdefault((key.model, key.minus), []).append(key)
     for number, ((model, minus), keys) in enumerate(lines.items()):
         axes, (color, line) = (right if minus else left), _STYLES[model]
