@@ -12,7 +12,6 @@ INSTALL_REQUIRES = [
     "etils>=1.9",
     "flax>=0.12.2,<0.14",
     "fsspec>=2024.6",
-    "grain>=0.2.15",
     "h5py>=3.11",
     "importlib_resources>=6.4",  # tensorflow-datasets 4.9.10 imports it without declaring it
     "jax>=0.10.1,<0.12",
@@ -71,8 +70,10 @@ EXTRAS_REQUIRE = {
     # A store of S3 on this machine. It is no part of the test extra, because botocore holds back python-dateutil.
     # Moto's own extra for its server brings sixty packages more.
     "test-s3": ["flask>=3.0", "flask-cors>=5.0", "moto[s3]>=5.1", "s3fs>=2024.6"],
+    "torch": ["torch>=2.6"],  # what `ecgjax.benchmark --what=torch` compares with; nothing else imports it
     # JAX's own extras pin the plugins to its version, so that the pins of constraints/ hold for them too.
     "tpu": ["jax[tpu]"],
+    "tpu-aot": ["jax[tpu]"],  # XLA's TPU compiler, for dry runs on a machine without TPUs
     "cuda": ["jax[cuda13]"],  # needs a driver of 580 or later
     "cuda12": ["jax[cuda12]"],  # needs a driver of 525 or later
 }

@@ -28,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from data_pipelines.buckets.addresses import is_remote
+from data_pipelines.buckets.addresses import is_remote, local_path
 from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.builders.base import Source
 from data_pipelines.builders.code15_wfdb import code15_source
@@ -189,7 +189,7 @@ def _physionet2021(folder: Path, recipe: SignalRecipe) -> Source:
 def _folder(folder: Path, recipe: SignalRecipe) -> Source:
     return FolderSource(
         folder,
-        labels=Path(_LABELS.value) if _LABELS.value else None,
+        labels=local_path(_LABELS.value, flag="labels") if _LABELS.value else None,
         patient_field=_PATIENT_FIELD.value,
         name=_name(),
         formats=_FORMATS.value,

@@ -2,6 +2,7 @@
 
   python -m ecgjax.benchmark --what=input                                     on two simulated cohorts made for it
   python -m ecgjax.benchmark --what=input --dataset=DIR,DIR2                  on prepared data sets
+  python -m ecgjax.benchmark --what=input_wait --records=8192 --batch_size=512
   python -m ecgjax.benchmark --what=scale --records=1000000 --minutes=10      on an index of a million records
   python -m ecgjax.benchmark --what=objective --most_rows=131072 --most_timed=32768
   python -m ecgjax.benchmark --what=step --config=configs/simclr.py:small --config.batch_size=64 --breakdown
@@ -9,16 +10,24 @@
   python -m ecgjax.benchmark --what=embed --config=configs/simclr.py:small
   python -m ecgjax.benchmark --what=search --records=1000000 --dimension=320
   python -m ecgjax.benchmark --what=roofline --encoders=resnet18,vit_b --chips=h100,v5e --price_per_hour=h100=2.5
+  python -m ecgjax.benchmark --what=torch --encoders=resnet18,vit_s --rounds=15
+  python -m ecgjax.benchmark --what=device --parts=smoke,steps,torch --out=DIR          on a machine with a GPU
 
-`input` and `scale` need no accelerator. `input` times the stream of training batches on the host from both stores, warm
-beside a bare memory map of the same rows and cold beside the disk. `scale` times what grows with the number of records:
-opening, the first batch, a step's record numbers; and watches the memory while it streams. `step` times the compiled
-training step of any config alone and fed by the stream, and simulates a data set where none is named; `--breakdown`
-takes it apart. `objective` compiles losses for ever larger batches over all devices and tells their memory, and the
+`input`, `input_wait` and `scale` need no accelerator. `input` times the stream of training batches on the host from
+both stores, warm beside a bare memory map of the same rows and cold beside the disk. `input_wait` times the stream onto
+the devices by number of readers, and how long a step that only lasts waits for it, beside a loader that is slowed.
+`scale` times what grows with the number of records: opening, the first batch, a step's record numbers; and watches the
+memory while it streams. `step` times the compiled training step of any config alone and fed by the stream, and
+simulates a data set where none is named; `--breakdown` takes it apart.
+`objective` compiles losses for ever larger batches over all devices and tells their memory, and the
 time of those that are run. `embed` times the encoder of a config from stored signals to embeddings, and a linear probe.
 `search` builds an index of made-up embeddings and times its queries beside a plain matrix product.
 `roofline` measures nothing: it computes from the traced training step what an encoder can reach on accelerators, beside
 what hosts, network and storage must give; a table goes to standard error (docs/scaling.md).
+`torch` times the training step of encoders in turns with copies of them in PyTorch, which must be installed, and every
+product of the step alone in both. `device` measures what is worth the minutes of an accelerator that is lent: each part
+has a process and a time limit of its own and writes DIR/PART.json after every measurement; `--rehearse` runs a small
+form of the parts on a CPU (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -30,6 +39,7 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
     stop_signals.listen()
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -40,7 +50,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.benchmarks import harness, input, scale
-from data_pipelines.command import MOST_WORKERS
+from data_pipelines.benchmarks.machine import describe_machine
+from data_pipelines.command import MOST_WORKERS, output_folder
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
@@ -49,29 +60,32 @@ from ecgjax.config import run_config
 if TYPE_CHECKING:
     from ecgjax.defaults import RunSettings
 
-_WHATS = ("input", "scale", "objective", "step", "embed", "search", "roofline")
+_WHATS = ("input", "input_wait", "scale", "objective", "step", "embed", "search", "roofline", "torch", "device")
 
 _WHAT = flags.DEFINE_enum("what", None, list(_WHATS), "What to measure, or to compute.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "[step, embed] Config file of a pretraining run.", lock_config=True
 )
 _DATASET = flags.DEFINE_list(
-    "dataset", [], "[input] Prepared data sets of one rate and length; without, two cohorts are simulated."
+    "dataset",
+    [],
+    "[input, input_wait] Prepared data sets of one rate and length, the first of which counts for input_wait; without, "
+    "cohorts are simulated.",
 )
 _RECORDS = flags.DEFINE_integer(
     "records",
     8192,
-    "[input] How many records to read over and over. [scale, search] Size of the index.",
+    "[input, input_wait] How many records to read over and over. [scale, search] Size of the index.",
     lower_bound=1,
     upper_bound=1_000_000_000,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 256, "[input, scale] Records of a batch.", lower_bound=1, upper_bound=1_000_000
+    "batch_size", 256, "[input, input_wait, scale] Records of a batch.", lower_bound=1, upper_bound=1_000_000
 )
 _THREADS = flags.DEFINE_integer(
     "threads",
     None,
-    "[input] Threads that read batches; without, as many as training uses.",
+    "[input, input_wait] Threads that read batches; without, as many as training uses, and for input_wait 1, 2, 4, …",
     lower_bound=1,
     upper_bound=MOST_WORKERS,
 )
@@ -105,7 +119,11 @@ _QUERIES = flags.DEFINE_integer(
 )
 
 # What a roofline is of.
-_ENCODERS = flags.DEFINE_list("encoders", [], "[roofline] Names of encoders; without, all that have a published batch.")
+_ENCODERS = flags.DEFINE_list(
+    "encoders",
+    [],
+    "[roofline, torch] Names of encoders; without, all that have a published batch, or ResNet-18 beside PyTorch.",
+)
 _CHIPS = flags.DEFINE_list("chips", [], "[roofline] Names of chips; without, all that are known.")
 _CHIP_COUNTS = flags.DEFINE_list("chip_counts", ["1", "8", "64", "512"], "[roofline] Numbers of chips.")
 _CHIP_BATCH = flags.DEFINE_integer(
@@ -140,6 +158,14 @@ _CORES_PER_HOST = flags.DEFINE_integer(
 )
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "[roofline] Print the tables of docs/scaling.md in place of JSON.")
 
+# A comparison with PyTorch, and a visit to an accelerator.
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 15, "[torch] Rounds in which the frameworks take turns.", lower_bound=2, upper_bound=100_000
+)
+_PARTS = flags.DEFINE_list("parts", [], "[device] Parts in their order; without, all.")
+_OUT = flags.DEFINE_string("out", None, "[device] Folder of the reports.")
+_REHEARSE = flags.DEFINE_bool("rehearse", False, "[device] Run a small form of the parts on a CPU.")
+
 _NUM_SIMULATED = 2
 
 
@@ -163,6 +189,22 @@ def _input() -> dict[str, Any]:
             batch_size=_BATCH_SIZE.value,
             num_threads=_THREADS.value,
         )
+
+
+def _input_wait() -> dict[str, Any]:
+    # This is imported here because it loads JAX.
+    from ecgjax.benchmarks import input_wait
+
+    with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
+        if _DATASET.value:
+            dataset = open_dataset(dataset_folder(_DATASET.value[0], flag="dataset"))
+        else:
+            workers = len(os.sched_getaffinity(0))
+            dataset = input.simulated_dataset(
+                Path(scratch) / "simulated", num_records=_RECORDS.value, seed=0, num_workers=workers
+            )
+        readers = None if _THREADS.value is None else [_THREADS.value]
+        return input_wait.measure(dataset, num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, readers=readers)
 
 
 def _scale() -> dict[str, Any]:
@@ -224,6 +266,29 @@ def _roofline() -> dict[str, Any]:
     return figures
 
 
+def _torch() -> dict[str, Any]:
+    # This process only asks on what it runs, and must leave the device's memory to the two that measure.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from ecgjax.benchmarks.device import against_torch
+
+    encoders = against_torch.chosen_encoders(_ENCODERS.value)
+    if importlib.util.find_spec("torch") is None:
+        raise run_config.ConfigError("--what=torch needs PyTorch; install it with: pip install 'ecgjax[torch]'")
+    return {
+        "encoders": against_torch.compare_encoders(encoders, rounds=_ROUNDS.value),
+        "machine": describe_machine(),
+    }
+
+
+def _device() -> dict[str, Any]:
+    if _OUT.value is None:
+        raise run_config.ConfigError("--what=device needs --out=DIR, the folder of its reports")
+    from ecgjax.benchmarks.device import visit
+
+    parts = visit.chosen_parts(_PARTS.value)
+    return visit.measure(parts, output_folder("out", _OUT.value), rehearse=_REHEARSE.value)
+
+
 def _settings() -> RunSettings:
     if _CONFIG.value is None:
         raise run_config.ConfigError(f"--what={_WHAT.value} needs --config=FILE, as pretraining takes it")
@@ -241,12 +306,15 @@ def main(_: list[str]) -> None:
     """Takes the measurements that the flags ask for, and prints them as one JSON object."""
     measure = {
         "input": _input,
+        "input_wait": _input_wait,
         "scale": _scale,
         "objective": _objective,
         "step": _step,
         "embed": _embed,
         "search": _search,
         "roofline": _roofline,
+        "torch": _torch,
+        "device": _device,
     }
     what = flags.FLAGS.what
     if _MARKDOWN.value and what != "roofline":

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.system.visible_text import visible
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> None:
     if chosen.encoder and (chosen.workdir or chosen.model):
         flag = "--workdir" if chosen.workdir else "--model"
         raise ConfigError(f"--encoder is the encoder of a cross-validation without {flag}: give one of the two")
+    local_path(chosen.links, flag="links")
     for name in ("statistics", "pretraining_data"):
         if chosen[name].value and not (chosen.workdir or chosen.model):
             raise ConfigError(f"--{name} is about pretrained encoders: give --workdir or --model too, or leave it out")
@@ -137,7 +139,7 @@ def define_flags() -> None:
         "Config file of the encoder that is tested without --workdir, at random initialisation and with labels alone."
     )
     flags.DEFINE_string("encoder", "", words)
-    words = f"Models beside the encoders: {', '.join(BASELINES)}; empty for the random encoders alone."
+    words = f"Models beside the encoders: {', '.join(BASELINES)}; none for the random encoders alone."
     flags.DEFINE_list("baselines", list(BASELINES), words)
     flags.DEFINE_string("dataset", None, "The data set to test on, made by python -m data_pipelines.build.")
     flags.DEFINE_string("links", "", "What python -m data_pipelines.link wrote about the data set.")

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.buckets.finished_folders import fetched_folder
 from data_pipelines.command import MOST_WORKERS, progress_bar
 from data_pipelines.errors import DataError
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
     recordings = open_input(
         chosen.input,
         recipe=model.recipe,
-        labels=Path(chosen.labels) if chosen.labels else None,
+        labels=local_path(chosen.labels, flag="labels") if chosen.labels else None,
         formats=chosen.formats,
         declared=declared,
     )

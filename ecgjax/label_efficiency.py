@@ -28,6 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> None:
     chosen = flags.FLAGS
     if not chosen.out:
         raise ConfigError("--out is needed (--help tells more)")
+    features = local_path(chosen.features, flag="features") if chosen.features else None
     place = chosen_place(chosen.workdir, chosen.model)
     own = settings_of_source(place)
     settings = with_flags(defaults.settings_of(chosen.config), own, task=chosen.task, dataset=chosen.dataset)
@@ -87,11 +89,10 @@ def main(argv: list[str]) -> None:
     )
     with finished_folder(chosen.out) as out, run_config.exclusive(out, flag="--out"):
         folder = Path(out)
-        question, features = settings.probe.task, Path(chosen.features) if chosen.features else None
         study = Study(
             settings,
             place,
-            question=question,
+            question=settings.probe.task,
             folder=folder,
             step=chosen.step,
             features=features,

@@ -9,6 +9,7 @@ resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and lea
 
   python -m ecgjax.pretrain --config=… --workdir=… --config.init.source=runs/ptbxl   # begins with that encoder
   python -m ecgjax.pretrain --config=… --workdir=… --extend=1000                     # 1,000 steps beyond its length
+  python -m ecgjax.pretrain --config=… --dry_run --topology=v5e:4x4                  # what it asks of accelerators
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from absl import flags
 
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults, processes
+from ecgjax.ahead import command_flags
 from ecgjax.bucket_runs import workdirs
 from ecgjax.config import run_config
 from ecgjax.data.bucket_data import bring_data
@@ -297,6 +299,9 @@ def _tell_best(checkpoints: Checkpoints) -> None:
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
+    if command_flags.asks_for_dry_run():
+        command_flags.say_dry_run(defaults.settings_of(config))
+        return 0
     begun = time.time() - process_age_s()
     with processes.started({**flat(config.to_dict()), "--extend": extend}, workdir=workdirs.local_folder(workdir)):
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
@@ -306,7 +311,8 @@ def main(_: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_config.define_flags()
+    command_flags.define_flags()
+    run_config.define_flags(without_workdir="dry_run")
     flags.DEFINE_integer(
         "extend",
         None,

@@ -1,6 +1,7 @@
 """Tells where the time of a run went, over all its starts, and writes the page WORKDIR/goodput/report.html.
 
   python -m ecgjax.run_time --workdir=runs/simclr --top=5
+  python -m ecgjax.run_time --workdir=gs://bucket/runs/simclr --out=goodput      (of the newest snapshot in a bucket)
 
 Goodput is the share of the time from the first start on in which steps were done that count. The rest is opening data
 and restoring, compiling, waiting for input, evaluation, saving, steps that were lost with a killed process and done
@@ -20,7 +21,11 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.buckets.addresses import is_remote
+from data_pipelines.buckets.finished_folders import finished_folder
+from data_pipelines.command import output_folder
 from data_pipelines.system.visible_text import visible
+from ecgjax.bucket_runs.workdirs import fetched_logs
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.pages.markdown import format_table
@@ -52,7 +57,10 @@ def operations_table(operations: Sequence[Operation]) -> Table:
 
 def main(_: list[str]) -> None:
     """Prints the account of the run that the flags name, and writes its page."""
-    workdir = Path(flags.FLAGS.workdir)
+    chosen = flags.FLAGS
+    if is_remote(chosen.workdir) and not chosen.out:
+        raise ConfigError(f"--out=… is needed, the folder of the page: nothing is added to {chosen.workdir}")
+    workdir = Path(fetched_logs(chosen.workdir))
     if not run_config.is_run(workdir):
         raise ConfigError(
             f"--workdir={workdir} is not the folder of a run: {workdir / run_config.CONFIG_FILE} does not exist"
@@ -64,21 +72,24 @@ def main(_: list[str]) -> None:
             "writes"
         )
     account = account_of(events)
-    operations = operations_of(latest_trace(workdir))[: flags.FLAGS.top]
+    operations = operations_of(latest_trace(workdir))[: chosen.top]
     tables = [operations_table(operations)] if operations else []
     for table in (starts_table(account), kinds_table(account), *tables):
         say(format_table(table.header, table.rows))
     say(summary_of(account))
-    folder = workdir / _FOLDER
-    folder.mkdir(exist_ok=True)
     more = [Section("Operations", tables)] if tables else []
-    page = time_page(account, title=workdir.absolute().name, more=more)
-    say(visible(str(write_page(page, folder).html)))
+    page = time_page(account, title=Path(chosen.workdir).absolute().name, more=more)
+    with finished_folder(chosen.out or str(workdir / _FOLDER)) as given:
+        folder = output_folder("out", given)
+        folder.mkdir(parents=True, exist_ok=True)
+        say(visible(str(write_page(page, folder).html)))
 
 
 def define_flags() -> None:
     """Defines the command's flags in a function, because other commands have flags of the same names."""
     flags.DEFINE_string("workdir", None, "Folder of the run.")
+    words = "Folder of the page; WORKDIR/goodput by default, and needed where the workdir lies in a bucket."
+    flags.DEFINE_string("out", None, words)
     flags.DEFINE_integer("top", 5, "Operations of the latest trace that are listed.", lower_bound=1, upper_bound=10_000)
     flags.mark_flags_as_required(["workdir"])
     flags.register_validator("workdir", lambda value: value != "", message="it must name a folder")

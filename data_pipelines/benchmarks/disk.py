@@ -9,6 +9,9 @@ from pathlib import Path
 
 _DISK_BLOCK_BYTES = 2**22
 
+# So many blocks are asked for before they are read, which keeps the disk busy while one is copied.
+_BLOCKS_AHEAD = 8
+
 
 def drop_from_page_cache(files: Sequence[Path]) -> None:
     """Drops files from the page cache, so that the next read of them comes from the disk."""
@@ -27,6 +30,10 @@ def disk_bytes_per_second(files: Sequence[Path]) -> float:
     start, total = time.perf_counter(), 0
     for path in files:
         with path.open("rb", buffering=0) as file:
+            ahead = 0
             while count := file.readinto(buffer):
                 total += count
+                while ahead < file.tell() + _BLOCKS_AHEAD * _DISK_BLOCK_BYTES:
+                    os.posix_fadvise(file.fileno(), ahead, _DISK_BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
+                    ahead += _DISK_BLOCK_BYTES
     return total / (time.perf_counter() - start)

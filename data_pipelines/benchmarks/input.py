@@ -9,7 +9,7 @@ read ahead. All readers read the same records in the same order, one after the o
 slow moment of the machine affects them alike.
 
 Cold means from the disk: the files are dropped from the page cache before every repetition, and every record is read
-once. The ceiling is the disk read from start to end.
+once. The ceiling is the disk read from start to end. The packed copy is read in random order, and by the block-shuffle.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from data_pipelines.storage.joint_store import JointStore
 from data_pipelines.storage.packed_format import PACKED_DIR
 from data_pipelines.storage.store import Store, open_store
 from data_pipelines.streaming.batches import BATCHES_AHEAD, batches
+from data_pipelines.streaming.block_order import BlockOrder
 from data_pipelines.streaming.orders import MixtureOrder, Order, PatientOrder, RecordOrder, component_seed
 from data_pipelines.streaming.sampler import Sampler
 from data_pipelines.system.buffers import BatchBuffers
@@ -60,6 +61,9 @@ MIXTURE_WEIGHT = 0.7
 
 # Fast readers go through more epochs, since their repetitions would otherwise be too short to time.
 _EPOCHS_A_REPETITION, _EPOCHS_OF_ARRAY_RECORDS = 12, 2
+
+#: Records of a block and blocks of a window of the block-shuffle that is read from the disk.
+COLD_BLOCK, COLD_WINDOW = 256, 4
 
 _SAMPLES_A_PAGE = 4096 // 2
 _VISITS_PER_PATIENT = 2
@@ -125,8 +129,9 @@ def measure(
         Figures for JSON. `warm` holds for every way of drawing (single records, pairs, mixture) and every store ECGs/s
         (median, and every repetition), the same of the memory map read by as many threads, their ratio, and the
         checksum of a whole epoch, equal to that of an independent read. `cold` holds for every store ECGs/s and
-        those of the disk read from start to end, with the bytes for each record that really came from the disk. Further
-        entries describe the machine and give the peak resident memory, mapped files included.
+        those of the disk read from start to end, with the bytes for each record that really came from the disk, and the
+        same of the packed copy read by the block-shuffle. Further entries describe the machine and give the peak
+        resident memory, mapped files included.
 
     Raises:
         DataError: There are fewer records than rows of a batch, or a store gave other samples than TFDS did.
@@ -143,7 +148,11 @@ def measure(
         for name, order in drawn.orders().items():
             sampler = Sampler(order, batch_size=batch_size)
             warm[name] = _measure_warm(drawn, bare_map, sampler, kinds, num_threads, repeats)
-    cold = {kind: _measure_cold(first, kind, batch_size, num_threads, repeats) for kind in kinds}
+    full = RecordOrder(first.records, seed=0)
+    blocks = BlockOrder(first.records, block=COLD_BLOCK, window=COLD_WINDOW, seed=0)
+    cold = {kind: _measure_cold(first, kind, full, batch_size, num_threads, repeats) for kind in kinds}
+    if "packed" in kinds:
+        cold["packed_by_blocks"] = _measure_cold(first, "packed", blocks, batch_size, num_threads, repeats)
     return {
         "datasets": [
             {
@@ -256,10 +265,12 @@ def _measure_warm(
     }
 
 
-def _measure_cold(drawn: _Drawn, kind: str, batch_size: int, num_threads: int | None, repeats: int) -> dict[str, Any]:
-    """Times one epoch of one store, read from the disk; returns figures for JSON."""
+def _measure_cold(
+    drawn: _Drawn, kind: str, order: Order, batch_size: int, num_threads: int | None, repeats: int
+) -> dict[str, Any]:
+    """Times one epoch of one store, read from the disk in some order; returns figures for JSON."""
     files = [path for dataset in drawn.datasets for path in _files_of(dataset, kind)]
-    sampler = Sampler(RecordOrder(drawn.records, seed=0), batch_size=batch_size)
+    sampler = Sampler(order, batch_size=batch_size)
     num_steps = len(drawn.records) // batch_size
     record_bytes = 2 * math.prod(drawn.datasets[0].format.shape)
     speeds, of_disk, from_disk = [], [], []

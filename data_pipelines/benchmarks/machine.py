@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("array_record", "grain", "numpy")
+_PACKAGES = ("array_record", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:

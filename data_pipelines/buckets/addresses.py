@@ -26,6 +26,23 @@ def is_remote(place: object) -> bool:
     return "://" in str(place)
 
 
+def local_path(given: str, *, flag: str) -> Path:
+    """Returns the path of a file or folder that is read or written where it lies, which no address in a bucket is.
+
+    Args:
+        given: Path as a user gave it.
+        flag: Flag or setting that it was given to, for messages.
+
+    Raises:
+        DataError: It is an address.
+    """
+    if is_remote(given):
+        raise DataError(
+            f"--{flag}={given}: is no path on this machine; copy it here, or mount the bucket, and give its path"
+        )
+    return Path(given)
+
+
 def checked(given: str, *, flag: str) -> str:
     """Returns the address of a folder in a bucket, without a slash at its end.
 

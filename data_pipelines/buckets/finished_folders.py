@@ -9,7 +9,6 @@ ecgjax_complete.json         sizes and digests of all files, written when all of
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from data_pipelines.buckets import snapshots
 from data_pipelines.buckets.addresses import below, checked, is_remote
 from data_pipelines.buckets.cache import cache_folder
+from data_pipelines.buckets.copy_locks import after_others, lock_beside, locked
 from data_pipelines.buckets.remote_folder import TIMEOUT_S, RemoteFolder
 from data_pipelines.buckets.snapshots import Content
 from data_pipelines.command import progress_bar
@@ -51,17 +51,23 @@ def finished_folder(given: str, *, flag: str = "out", timeout_s: float = TIMEOUT
         yield given
         return
     address = checked(given, flag=flag)
+    folder = below(cache_folder() / _WRITTEN, address)
+    busy = f"another command on this machine is writing to {address}; wait for it to end, or use another --{flag}"
+    with locked(lock_beside(folder), busy=busy), _uploaded(address, folder, flag=flag, timeout_s=timeout_s):
+        yield str(folder)
+
+
+@contextlib.contextmanager
+def _uploaded(address: str, folder: Path, *, flag: str, timeout_s: float) -> Iterator[None]:
     remote = RemoteFolder(address, timeout_s=timeout_s, more_time=_LATER)
     _check_free(remote, address, flag)
     remote.write(UPLOADING, b"{}\n")
-    folder = below(cache_folder() / _WRITTEN, address)
-    uploaded = folder.with_name(f".{folder.name}.uploaded")
-    if uploaded.exists():  # What it holds was asked for before, and was removed from the bucket since.
+    done = folder.with_name(f".{folder.name}.uploaded")
+    if done.exists():  # What it holds was asked for before, and was removed from the bucket since.
         shutil.rmtree(folder, ignore_errors=True)
-        uploaded.unlink()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+        done.unlink()
     try:
-        yield str(folder)
+        yield
     except Exception:
         # A command that refuses what it was asked for leaves nothing behind.
         with contextlib.suppress(DataError):
@@ -72,7 +78,7 @@ def finished_folder(given: str, *, flag: str = "out", timeout_s: float = TIMEOUT
         _upload(remote, folder)
     except DataError as error:
         raise DataError(f"{error}. What was written is in {folder}: the same command uploads it") from error
-    uploaded.touch()
+    done.touch()
     print(f"uploaded to {address}; a copy is in {folder}", file=sys.stderr)
 
 
@@ -90,38 +96,40 @@ def fetched_folder(given: str, *, flag: str, timeout_s: float = TIMEOUT_S) -> st
     """
     if not is_remote(given):
         return given
-    address = checked(given, flag=flag)
-    remote = RemoteFolder(address, timeout_s=timeout_s, more_time=_LATER)
-    text = remote.read(COMPLETE)
-    if text is None:
+    found = fetched_if_finished(given, flag=flag, timeout_s=timeout_s)
+    if found is None:
         raise DataError(
             f"--{flag}={given}: has no {COMPLETE}, so that it is not there, not finished, or was put there otherwise; "
             "copy the folder here, and give its path"
         )
-    files = snapshots.from_json(text, source=f"{address}/{COMPLETE}")
-    folder = below(cache_folder() / _READ, address)
-    with progress_bar(f"fetching {address}", 0, unit="B") as came:
-        for name, content in files.items():
-            _bring(remote, name, content, folder / name, came)
-    for name in set(files_of(folder)) - set(files):
-        if not Path(name).name.startswith("."):  # An earlier folder at this address had it.
-            (folder / name).unlink()
-    return str(folder)
+    return found
 
 
-def is_finished_folder(address: str, *, flag: str, timeout_s: float = TIMEOUT_S) -> bool:
-    """Returns whether an address is that of a folder that `finished_folder` has uploaded.
+def fetched_if_finished(given: str, *, flag: str, timeout_s: float = TIMEOUT_S) -> str | None:
+    """Returns the local copy of a folder in a bucket; None where `finished_folder` has uploaded none there.
+
+    Processes of one machine make the copy one at a time, so that a later one finds it.
 
     Args:
-        address: Address in a bucket.
+        given: Address in a bucket.
         flag: Flag that gave it, for messages.
         timeout_s: Seconds that one answer of the store may take.
 
     Raises:
-        DataError: The address is none, or the store does not answer or refuses.
+        DataError: The address is none, the folder there is damaged, or the store does not answer or refuses.
     """
-    remote = RemoteFolder(checked(address, flag=flag), timeout_s=timeout_s, more_time=_LATER)
-    return remote.size(COMPLETE) is not None
+    address = checked(given, flag=flag)
+    remote = RemoteFolder(address, timeout_s=timeout_s, more_time=_LATER)
+    if (text := remote.read(COMPLETE)) is None:
+        return None
+    files = snapshots.from_json(text, source=f"{address}/{COMPLETE}")
+    folder = below(cache_folder() / _READ, address)
+    with after_others(folder), progress_bar(f"fetching {address}", 0, unit="B") as came:
+        for name, content in files.items():
+            _bring(remote, name, content, folder / name, came)
+        for name in set(files_of(folder)) - set(files):  # An earlier folder at this address had it.
+            (folder / name).unlink()
+    return str(folder)
 
 
 def _check_free(remote: RemoteFolder, address: str, flag: str) -> None:
@@ -152,7 +160,7 @@ def _bring(remote: RemoteFolder, name: str, content: Content, path: Path, came: 
     if content.is_in(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{path.name}.tmp")
     remote.download(name, unfinished, progress=came)
     if not content.is_in(unfinished):
         unfinished.unlink()

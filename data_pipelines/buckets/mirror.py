@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.buckets import snapshots
-from data_pipelines.buckets.cache import CACHE_VARIABLE
+from data_pipelines.buckets.copy_locks import locked
 from data_pipelines.buckets.remote_folder import RemoteFolder
 from data_pipelines.buckets.snapshots import Content, Version
 from data_pipelines.buckets.stable_files import hold
@@ -75,24 +73,18 @@ class Mirror:
         Raises:
             DataError: Another process has it, or nothing can be written there.
         """
-        try:
-            self._beside.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._beside / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            words = f"{self._beside}: cannot be written ({error.strerror}); name a place with {CACHE_VARIABLE}=DIR"
-            raise DataError(words) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        busy = (
+            f"another run on this machine is writing to {self._remote.url}; wait for it to end, or use another --{flag}"
+        )
+        with locked(self._beside / "lock", busy=busy):
             yield
-        except BlockingIOError as error:
-            raise DataError(
-                f"another run on this machine is writing to {self._remote.url}; wait for it to end, or use another "
-                f"--{flag}"
-            ) from error
-        finally:
-            os.close(lock)
 
-    def fetch(self, *, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
+    def fetch(
+        self,
+        *,
+        progress: Callable[[int], None] = lambda num_bytes: None,
+        wanted: Callable[[PurePosixPath], bool] = lambda path: True,
+    ) -> None:
         """Makes the local folder that of the newest snapshot, unless it is what that came from and may be ahead of it.
 
         A snapshot that is damaged is told and passed over for the one before. What an interrupted fetch has brought is
@@ -100,6 +92,8 @@ class Mirror:
 
         Args:
             progress: Function that is called with the number of bytes that came since its last call.
+            wanted: Function that says of a path below the folder whether it is brought; what is not brought is not
+                looked at either. A folder that has a part alone must not be uploaded.
 
         Raises:
             DataError: The store does not answer or refuses, or no snapshot is whole.
@@ -114,7 +108,7 @@ class Mirror:
         causes = []
         for version in found:
             try:
-                self._bring(version, progress)
+                self._bring(version, progress, wanted)
                 break
             except _BrokenError as error:
                 causes.append(str(error))
@@ -191,7 +185,9 @@ class Mirror:
             self._digests[key] = file_digest(path)
         return Content(status.st_size, self._digests[key])
 
-    def _bring(self, version: Version, progress: Callable[[int], None]) -> None:
+    def _bring(
+        self, version: Version, progress: Callable[[int], None], wanted: Callable[[PurePosixPath], bool]
+    ) -> None:
         coming = self._beside / "coming"
         source = f"{self._remote.url}/{version.name}"
         text = self._remote.read(version.name)
@@ -199,6 +195,7 @@ class Mirror:
             files = snapshots.from_json(text or b"", source=source)
         except DataError as error:
             raise _BrokenError(str(error)) from error
+        files = {name: content for name, content in files.items() if wanted(PurePosixPath(name))}
         coming.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             self._bring_file(name, content, coming, progress)

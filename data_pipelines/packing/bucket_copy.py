@@ -8,23 +8,17 @@ read there.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import os
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.buckets.addresses import below, checked, is_remote
 from data_pipelines.buckets.cache import CACHE_VARIABLE, cache_folder
+from data_pipelines.buckets.copy_locks import after_others
 from data_pipelines.buckets.remote_folder import TIMEOUT_S
 from data_pipelines.errors import DataError
 from data_pipelines.packing.local_copy import stage_dataset
 from data_pipelines.packing.staging_bar import StagingBar
-
-#: Seconds between looks at a copy that another process is making.
-_LOOK_S = 0.5
 
 _PLACE = "data"
 
@@ -51,7 +45,7 @@ def dataset_folder(given: str | Path, *, flag: str = "config.data.dir", timeout_
 def _copied(address: str, timeout_s: float) -> str:
     # Once a process has the copy it asks no more: what a run reads must not depend on when it looks.
     out = below(cache_folder() / _PLACE, address)
-    with _alone(out):
+    with after_others(out):
         _tell(f"{address}: read from its copy {out} ({CACHE_VARIABLE} names another place for copies)")
         with contextlib.closing(StagingBar()) as bar:
             try:
@@ -68,38 +62,6 @@ def _copied(address: str, timeout_s: float) -> str:
             except OSError as error:
                 raise DataError(f"{address}: its copy {out} cannot be written ({error.strerror or error})") from error
     return str(out)
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Waits until no other process makes the copy, and keeps others from it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out.with_name(f".{out.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise DataError(
-            f"{out}: copies of what lies in buckets cannot be kept there ({error.strerror}); name a folder with "
-            f"{CACHE_VARIABLE}=DIR"
-        ) from error
-    try:
-        told = False
-        while not _locked(lock):
-            if not told:
-                _tell(f"{out}: another process is making this copy; it is waited for")
-                told = True
-            time.sleep(_LOOK_S)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    # The system takes this lock back however its holder ends, so that nobody is waited for in vain.
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _tell(line: str) -> None:

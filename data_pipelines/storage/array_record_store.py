@@ -97,6 +97,13 @@ class ArrayRecordStore:
             np.logical_not(bad, out=valid)
         return signals
 
+    def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns record numbers, `int64[n]`, in ascending order, which is that of the shards."""
+        return np.sort(record_numbers)
+
+    def announce(self, record_numbers: np.ndarray) -> None:
+        """Does nothing: where a compressed record lies in its shard, only the reader of the shard knows."""
+
     def shard_of(self, record_number: int) -> str:
         """Returns the path of the shard that a record is in, for messages."""
         return str(self._paths[int(np.searchsorted(self._bounds, record_number, side="right")) - 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -65,6 +65,23 @@ class JointStore:
             else:
                 _read_apart(store, own, rows, signals, valid)
         return signals
+
+    def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns record numbers, `int64[n]`, store by store, each in the order in which it stores them."""
+        parts = [store.in_stored_order(own) + start for store, start, own in self._by_store(record_numbers)]
+        return np.concatenate(parts)
+
+    def announce(self, record_numbers: np.ndarray) -> None:
+        """Announces records as `data_pipelines.storage.store.Store.announce` describes."""
+        for store, _, own in self._by_store(record_numbers):
+            store.announce(own)
+
+    def _by_store(self, record_numbers: np.ndarray) -> Iterator[tuple[Store, int, np.ndarray]]:
+        """Yields each store, the number of its first record, and which of its own records are among some."""
+        store_of = np.searchsorted(self._starts, record_numbers, side="right") - 1
+        for number, store in enumerate(self._stores):
+            start = self._starts[number]
+            yield store, start, np.asarray(record_numbers)[store_of == number] - start
 
 
 def _read_apart(

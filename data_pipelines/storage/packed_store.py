@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.records import content_hash
 from data_pipelines.storage import packed_format as packed
 from data_pipelines.storage.bad_shards import BadRecords, BadShard, refuse
 from data_pipelines.storage.read_arguments import checked_arguments
 from data_pipelines.system.joined_map import Piece, can_join, join_pieces
-from data_pipelines.system.page_cache import ReadAhead
+from data_pipelines.system.record_files import RecordFiles
 
 #: Size up to which the hash of every shard is checked on opening; of larger copies only single records are checked.
 FULL_CHECK_BYTES = 2 * 2**30
@@ -23,10 +24,11 @@ _NUM_SPOT_CHECKS = 64
 class PackedStore:
     """Reads records of a packed copy.
 
-    The shards are checked on opening. If a mapped file is truncated later, or its disk fails, the process ends by
-    SIGBUS
-    when the missing part is read: a check before every read would cost more than the read. Opening the store again then
-    names the shard; with `verify`, also where single sectors are lost.
+    Records in memory are gathered from a map of the files; others are read by many threads at once (`record_files.py`).
+
+    The shards are checked on opening. If a file is truncated later, or its disk fails, a read of it is an error, or the
+    process ends by SIGBUS where the rows beside the missing ones are in memory: a check before every read would cost
+    more than the read. Opening the store again then names the shard; with `verify`, also where single sectors are lost.
     """
 
     kind = "packed"
@@ -60,13 +62,14 @@ class PackedStore:
             for path, offset, shard in zip(paths, first_byte, shards, strict=True)
         ]
         self._arrays = _map_shards(pieces, self.shape)
-        self._read_ahead = ReadAhead(paths, first_byte=first_byte, record_bytes=size)
+        self._files = RecordFiles(paths, first_byte=first_byte, record_bytes=size)
+        self._remedy = packed.remedy(folder)
         self._bad = BadRecords(bad)
         if not hashes:
             bad += self._spot_check(dataset, [folder / shard.name for shard in shards])
             self._bad = BadRecords(bad)
         if bad and (not allow_bad_shards or len(bad) == len(shards)):
-            refuse(bad, num_shards=len(shards), remedy=packed.remedy(folder))
+            refuse(bad, num_shards=len(shards), remedy=self._remedy)
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
@@ -88,11 +91,29 @@ class PackedStore:
                 signals[~valid] = 0
         return signals
 
-    def _gather(self, numbers: np.ndarray, signals: np.ndarray) -> None:
+    def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns record numbers, `int64[n]`, in ascending order, which is that of the shards."""
+        return np.sort(record_numbers)
+
+    def announce(self, record_numbers: np.ndarray) -> None:
+        """Announces records as `data_pipelines.storage.store.Store.announce` describes."""
+        self._files.announce(*self._places(record_numbers))
+
+    def _places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the shard of each record and its position there, `int64[n]` each."""
         shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
-        positions = numbers - self._bounds[shard_of]
-        self._read_ahead(shard_of, positions)
-        if len(self._arrays) == 1:
+        return shard_of, numbers - self._bounds[shard_of]
+
+    def _gather(self, numbers: np.ndarray, signals: np.ndarray) -> None:
+        shard_of, positions = self._places(numbers)
+        if not self._files.in_memory(shard_of, positions):
+            try:
+                self._files.read(shard_of, positions, signals)
+            except OSError as error:
+                raise DataError(
+                    f"a packed shard cannot be read ({error}); check the disk, then {self._remedy}"
+                ) from error
+        elif len(self._arrays) == 1:
             # One call gathers all and lets other threads run. Clipping makes NumPy write straight into `signals`; the
             # numbers have been checked.
             np.take(self._arrays[0], numbers, axis=0, out=signals, mode="clip")

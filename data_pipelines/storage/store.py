@@ -64,6 +64,16 @@ class Store(Protocol):
             DataError: A record cannot be read, and there is no `valid`; the message names the shard.
         """
 
+    def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns record numbers, `int64[n]`, sorted by where the records lie, so that neighbours follow each other."""
+
+    def announce(self, record_numbers: np.ndarray) -> None:
+        """Announces that records will be read soon, which may change how fast they are read and nothing else.
+
+        Args:
+            record_numbers: `int64[n]`, best in stored order.
+        """
+
 
 def open_store(
     directory: Path | str, *, kind: str = "auto", verify: bool = False, allow_bad_shards: bool = False

@@ -79,14 +79,14 @@ class RecordOrder:
         Raises:
             DataError: There are no records.
         """
-        self._records = _small(_checked_records(records))
+        self._records = small(checked_records(records))
         self._seed = seed
         self.units_per_epoch = len(self._records)
 
     def units(self, positions: np.ndarray) -> np.ndarray:
         """Returns the record numbers of units, `int64[n, 1]`, as `Order.units` describes."""
         epoch, position = np.divmod(positions, self.units_per_epoch)
-        chosen = permute(position, size=self.units_per_epoch, key=derive_key(self._seed, _one_if_equal(epoch)))
+        chosen = permute(position, size=self.units_per_epoch, key=derive_key(self._seed, one_if_equal(epoch)))
         return self._records[chosen].astype(np.int64)[:, None]
 
     def fingerprint(self) -> str:
@@ -115,19 +115,19 @@ class PatientOrder:
         Raises:
             DataError: There are no records, patients have another length, or k is below one.
         """
-        records, patients = _checked_records(records), np.asarray(patients)
+        records, patients = checked_records(records), np.asarray(patients)
         if patients.shape != records.shape:
             raise DataError(f"{len(patients)} patients given for {len(records)} records; give the patient of each")
         if records_per_patient < 1:
             raise DataError(f"records_per_patient={records_per_patient}; it must be at least 1")
         by_patient = np.argsort(patients, kind="stable")
-        self._records = _small(records[by_patient])
+        self._records = small(records[by_patient])
         first = np.flatnonzero(np.diff(patients[by_patient], prepend=patients[by_patient][0] - 1))
         # There is one entry more than there are patients, so that differences are the patients' numbers of records.
-        self._first = _small(np.append(first, len(records)))
+        self._first = small(np.append(first, len(records)))
         units = -(-np.diff(self._first) // records_per_patient)
         # This is the number of each patient's first unit.
-        self._first_unit = _small(np.cumsum(units, dtype=np.int64) - units)
+        self._first_unit = small(np.cumsum(units, dtype=np.int64) - units)
         self._seed = seed
         self.unit_size = records_per_patient
         self.units_per_epoch = int(units.sum(dtype=np.int64))
@@ -136,7 +136,7 @@ class PatientOrder:
         """Returns the record numbers of units, `int64[n, unit_size]`, as `Order.units` describes."""
         k = self.unit_size
         epoch, position = np.divmod(positions, self.units_per_epoch)
-        key = derive_key(self._seed, _one_if_equal(epoch))
+        key = derive_key(self._seed, one_if_equal(epoch))
         unit = permute(position, size=self.units_per_epoch, key=derive_key(key, _ORDER_OF_UNITS))
         # The units have the type of the array searched, which NumPy would otherwise convert as a whole.
         patient = np.searchsorted(self._first_unit, unit.astype(self._first_unit.dtype), side="right") - 1
@@ -226,7 +226,7 @@ class MixtureOrder:
         before, after = self._units_before(blocks), self._units_before(blocks + 1)
         # These are the ends of the components' parts of a block before it is shuffled.
         ends = np.cumsum(after - before, axis=1)
-        key = derive_key(derive_key(self._seed, _SLOTS), _one_if_equal(block))
+        key = derive_key(derive_key(self._seed, _SLOTS), one_if_equal(block))
         place = permute(slot, size=self._block, key=key)
         offsets = np.arange(len(blocks))[:, None] * self._block
         found = np.searchsorted((offsets + ends).ravel(), which * self._block + place, side="right")
@@ -328,7 +328,16 @@ def _least_block(ticks: Sequence[int]) -> int:
     return 1 if len(set(ticks)) == 1 else -(-_MIN_UNITS_A_BLOCK * sum(ticks) // min(ticks))
 
 
-def _checked_records(records: np.ndarray) -> np.ndarray:
+def checked_records(records: np.ndarray) -> np.ndarray:
+    """Returns record numbers, `int64[m]`, that are checked for their type.
+
+    Args:
+        records: Record numbers to draw from.
+
+    Raises:
+        DataError: There are no records.
+        TypeError: They are no vector of integers.
+    """
     records = np.asarray(records)
     if records.ndim != 1 or not np.issubdtype(records.dtype, np.integer):
         raise TypeError(f"records are a vector of record numbers, got {records.dtype}{records.shape}")
@@ -337,11 +346,11 @@ def _checked_records(records: np.ndarray) -> np.ndarray:
     return records
 
 
-def _small(numbers: np.ndarray) -> np.ndarray:
+def small(numbers: np.ndarray) -> np.ndarray:
     """Returns numbers that are at least 0 as int32 where all fit, else as int64; int32 takes half the memory."""
     return numbers.astype(np.int32 if numbers.max() <= np.iinfo(np.int32).max else np.int64)
 
 
-def _one_if_equal(numbers: np.ndarray) -> np.ndarray:
+def one_if_equal(numbers: np.ndarray) -> np.ndarray:
     """Returns the first number alone, `[1]`, if all are equal, which saves computation by broadcasting; else all."""
     return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else numbers

@@ -42,7 +42,7 @@ _STATIONS = (
         "data_pipelines/shards/",
     ),
     ("E", "Record numbers of a step", "a pure function of (seed, step)", "data_pipelines/streaming/sampler.py"),
-    ("F", "Rows of this process", "int16[rows, time, 8], read ahead by Grain", "data_pipelines/streaming/batches.py"),
+    ("F", "Rows of this process", "int16[rows, time, 8], read ahead by several threads", "data_pipelines/streaming/batches.py"),
     ("G", "The batch on the mesh", "rows divided over the mesh axis `data`", "ecgjax/training/device_mesh.py"),
     ("H", "Views", "f32[rows · views, time, leads] in mV, keyed by row", "ecgjax/augmentations/views.py"),
     ("I", "Embeddings", "f32[rows · views, dim], one encoder call", "ecgjax/encoders/registry.py"),

@@ -64,7 +64,7 @@ def breakdown(
         `layers_ms`, the milliseconds of a normalisation with ReLU, a dropout and a pooling with their gradients, and of
         a copy of the same array.
     """
-    equations = _equations(jax.make_jaxpr(function)(*args).jaxpr)
+    equations = all_equations(jax.make_jaxpr(function)(*args).jaxpr)
     counts: collections.Counter[str] = collections.Counter()
     by_name: dict[str, core.JaxprEqn] = {}
     for times, equation in equations:
@@ -102,12 +102,12 @@ def breakdown(
     }
 
 
-def _equations(jaxpr: core.Jaxpr, times: int = 1) -> Iterable[tuple[int, core.JaxprEqn]]:
+def all_equations(jaxpr: core.Jaxpr, times: int = 1) -> Iterable[tuple[int, core.JaxprEqn]]:
     """Yields the number of times that each equation is computed, on all devices together, and the equation."""
     for equation in jaxpr.eqns:
         yield times, equation
         for inner in core.jaxprs_in_params(equation.params):
-            yield from _equations(inner, times * cost.rounds(equation))
+            yield from all_equations(inner, times * cost.rounds(equation))
 
 
 def _describe(equation: core.JaxprEqn) -> str:

@@ -7,13 +7,14 @@ refuses must not hold the training, and the last snapshot stays whole whatever h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import jax
 
 from data_pipelines.buckets.addresses import below, checked, is_remote
 from data_pipelines.buckets.cache import CACHE_VARIABLE, cache_folder
+from data_pipelines.buckets.copy_locks import after_others
 from data_pipelines.buckets.mirror import Mirror
 from data_pipelines.buckets.remote_folder import RemoteFolder
 from data_pipelines.command import progress_bar
@@ -24,7 +25,8 @@ from ecgjax.config.run_config import checkpoint_dir
 from ecgjax.processes.barriers import wait_for_all
 from ecgjax.system.terminal import say, warn
 
-_PLACE = "runs"
+#: Folders in that of local copies: of workdirs, and of their files but the checkpoints.
+_PLACE, _LOGS = "runs", "logs"
 
 #: Seconds that a store may take for one answer, and that an upload may stand still.
 TIMEOUT_S = 60.0
@@ -90,9 +92,31 @@ def fetched(workdir: str, *, flag: str = "workdir", timeout_s: float = TIMEOUT_S
         mirror = _mirror(address, Path(folder), timeout_s)
         with mirror.locked(flag=flag):
             _fetch(mirror, address)
-        if not any(Path(folder).iterdir()):
-            raise DataError(f"--{flag}={workdir}: there is no run; give the address that its --workdir was")
+        _check_run(folder, workdir, flag)
     return folder
+
+
+def fetched_logs(workdir: str, *, flag: str = "workdir", timeout_s: float = TIMEOUT_S) -> str:
+    """Returns the folder of a run to read its logs from; of a workdir in a bucket it lacks the checkpoints.
+
+    The run may be at work, on this machine too: what it has uploaded last is read.
+
+    Args:
+        workdir: Folder, or address of one in a bucket.
+        flag: Flag that gave it, for messages.
+        timeout_s: Seconds that one answer of the store may take.
+
+    Raises:
+        DataError: The store does not answer or refuses, holds no run there, or no snapshot is whole.
+    """
+    if not is_remote(workdir):
+        return workdir
+    address = checked(workdir, flag=flag)
+    folder = below(cache_folder() / _LOGS, address)
+    with after_others(folder):
+        _fetch(_mirror(address, folder, timeout_s), address, wanted=lambda path: _checkpoint_of(path) is None)
+    _check_run(folder, workdir, flag)
+    return str(folder)
 
 
 @contextlib.contextmanager
@@ -111,6 +135,11 @@ def _uploading(address: str, folder: Path, timeout_s: float) -> Iterator[None]:
                 uploads.finish()
             raise
         _finish(uploads, address, folder)
+
+
+def _check_run(folder: str | Path, workdir: str, flag: str) -> None:
+    if not any(Path(folder).iterdir()):
+        raise DataError(f"--{flag}={workdir}: there is no run; give the address that its --workdir was")
 
 
 def _finish(uploads: BackgroundUploads, address: str, folder: Path) -> None:
@@ -135,9 +164,9 @@ def _mirror(address: str, folder: Path, timeout_s: float) -> Mirror:
     return Mirror(remote, folder, sealed=_checkpoint_of, tell=warn)
 
 
-def _fetch(mirror: Mirror, address: str) -> None:
+def _fetch(mirror: Mirror, address: str, *, wanted: Callable[[PurePosixPath], bool] = lambda path: True) -> None:
     with progress_bar(f"fetching {address}", 0, unit="B") as came:
-        mirror.fetch(progress=came)
+        mirror.fetch(progress=came, wanted=wanted)
 
 
 def _checkpoint_of(path: PurePosixPath) -> PurePosixPath | None:

@@ -13,6 +13,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 import ecgjax
+from data_pipelines.buckets.addresses import is_remote
 from ecgjax.errors import ConfigError
 
 #: Folders beside this package that may hold the recipes; in an installed package the folder has a name of its own.
@@ -38,6 +39,8 @@ def path_of(config: str) -> str:
     Raises:
         ConfigError: There is neither a file nor a recipe of that name.
     """
+    if is_remote(config):
+        raise ConfigError(f"--config={config}: is no path on this machine; copy the file here, and give its path")
     name, colon, variant = config.partition(":")
     if os.path.isfile(name):
         return config

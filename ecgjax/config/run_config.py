@@ -80,17 +80,26 @@ _MACHINE_ERRORS = (
 )
 
 
-def define_flags(default: str | None = None) -> None:
+def define_flags(default: str | None = None, *, without_workdir: str | None = None) -> None:
     """Defines the required flags `--config` and `--workdir`; unknown keys of the config are errors.
 
     Args:
         default: Config file or recipe for `--config`; None for no default.
+        without_workdir: Name of a flag, defined before, with which no workdir is needed; None where there is none.
     """
     config_flags.DEFINE_config_file(
         "config", default, "Config file or recipe, e.g. configs/simclr.py:small or simclr:small.", lock_config=True
     )
     flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, the resolved config.")
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
+    if without_workdir is None:
+        flags.mark_flag_as_required("workdir")
+    else:
+        flags.register_multi_flags_validator(
+            ["workdir", without_workdir],
+            lambda given: given["workdir"] is not None or given[without_workdir],
+            message=f"--workdir must name a folder, except with --{without_workdir}",
+        )
     flags.register_validator("workdir", lambda value: value != "", message="it must name a folder")
     for name in ("config", "workdir"):
         _list_in_help(name)

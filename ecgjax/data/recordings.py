@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared.copies_of import Links, open_links
 from data_pipelines.prepared.dataset import Dataset, open_dataset
@@ -93,7 +94,7 @@ def open_recordings(data: DataSettings) -> Recordings:
     _check_folds(data)
     directories = tuple(map(dataset_folder, directories))
     datasets = [open_dataset(directory) for directory in directories]
-    links = open_links(data.links) if data.links else None
+    links = open_links(local_path(data.links, flag="config.data.links")) if data.links else None
     index, split = _one(datasets[0], links, data) if len(datasets) == 1 else _several(datasets, links, data)
     stores = [
         open_store(directory, kind=data.store, allow_bad_shards=data.allow_bad_shards) for directory in directories

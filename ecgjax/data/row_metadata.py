@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.physiology.paired_embeddings import PairedEmbeddings, open_paired
 from data_pipelines.physiology.standardise import Pca, Standardizer
 from ecgjax.augmentations import partners
@@ -101,6 +102,8 @@ def row_columns(use: ColumnUse, recordings: Recordings, *, seed: int) -> Columns
 
 def _paired(directories: str, recordings: Recordings) -> tuple[PairedEmbeddings, np.ndarray]:
     parts = folders_of(directories)
+    for part in parts:
+        local_path(part, flag="config.columns.paired")
     if not all(parts) or len(parts) != len(recordings.datasets):
         raise ConfigError(
             f"config.columns.paired={directories!r} must name a folder of embedding.npy and record_id.npy for each of "

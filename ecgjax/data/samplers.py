@@ -1,7 +1,7 @@
 """The sampler that settings ask for.
 
-It draws single records, or patients with several records of each. It draws from all records alike, from data sets with
-given weights, or from every answer to a question equally often.
+It draws single records, from anywhere or from windows of blocks on the disk, or patients with several records of each.
+It draws from all records alike, from data sets with given weights, or from every answer to a question equally often.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.streaming.block_order import BlockOrder
 from data_pipelines.streaming.orders import (
     MixtureOrder,
     Order,
@@ -71,6 +72,7 @@ class SampledSide:
     ):
         if weights and settings.balance:
             raise ConfigError(f"config.data.weights and {BALANCE} both say how often a recording is drawn; give one")
+        _check_shuffle(settings, mixed=bool(weights) or bool(settings.balance))
         self._settings, self._recordings, self._side = settings, recordings, records
         self._mixture: _Mixture | None = None
         if weights:
@@ -132,7 +134,11 @@ class SampledSide:
         return lines
 
     def _order(self, records: np.ndarray, *, seed: int) -> Order:
-        name = self._settings.name
+        settings = self._settings
+        name = settings.name
+        if settings.shuffle == "blocks":
+            stored = self._recordings.store.in_stored_order(records)
+            return BlockOrder(stored, block=settings.block, window=settings.window, seed=seed)
         if name == "records":
             return RecordOrder(records, seed=seed)
         if name == "patients":
@@ -143,6 +149,16 @@ class SampledSide:
                 seed=seed,
             )
         raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
+
+
+def _check_shuffle(settings: SamplingSettings, *, mixed: bool) -> None:
+    if settings.shuffle != "blocks" or (settings.name == "records" and not mixed):
+        return
+    other = f"config.data.weights or {BALANCE}" if mixed else f"config.sampling.name={settings.name!r}"
+    raise ConfigError(
+        f"config.sampling.shuffle='blocks' draws single recordings in the order of the disk, and {other} does not: "
+        "leave one of them out"
+    )
 
 
 def _by_dataset(weights: tuple[float, ...], recordings: Recordings, records: np.ndarray) -> _Mixture:

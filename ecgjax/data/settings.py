@@ -52,6 +52,14 @@ class SamplingSettings:
         "Question of which every batch holds as many recordings of each answer, such as 'lvef<40', "
         "'superdiagnostic:NORM', or a label of whole numbers, each a class of its own; empty for none.",
     )
+    shuffle: str = leaf(
+        "full",
+        'Where the next recording may lie: anywhere ("full"), or within a window of blocks that follow each other on '
+        'the disk ("blocks"), for disks that are slow at random.',
+        choices=("full", "blocks"),
+    )
+    block: int = leaf(256, 'Recordings of a block of "blocks".', bound=ONE_OR_MORE)
+    window: int = leaf(32, 'Blocks of a window of "blocks".', bound=ONE_OR_MORE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

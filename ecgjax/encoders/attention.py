@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,6 +11,7 @@ from ecgjax.encoders.gradient_sums import Linear, spread
 from ecgjax.encoders.layers import PARAM_DTYPE
 from ecgjax.encoders.portability import is_portable
 from ecgjax.errors import ConfigError
+from ecgjax.placement.target import target_device
 
 #: Least compute capability and greatest size of a head that cuDNN's flash attention takes
 #: (https://docs.nvidia.com/deeplearning/cudnn, scaled dot product attention).
@@ -73,12 +72,11 @@ class SelfAttention(nnx.Module):
         if self.use_bias:
             query = query + self._by_head(self.query_bias, query)
             value = value + self._by_head(self.value_bias, value)
-        implementation: Literal["cudnn", "xla"] = "xla"
-        if not is_portable():
-            implementation = _implementation(jax.local_devices()[0], self.dtype, self.head_dim)
-        # JAX's own code mixes types here: the scores of bf16 queries are float32.
-        with jax.numpy_dtype_promotion("standard"):
-            mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+        if not is_portable() and _is_fused(target_device(), self.dtype, self.head_dim):
+            with jax.numpy_dtype_promotion("standard"):  # JAX's own code may mix types.
+                mixed = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+        else:
+            mixed = attend(query, key, value)
         return self.out(mixed.reshape(x.shape))
 
     def _by_head(self, bias: nnx.Param, like: Array) -> Array:
@@ -86,10 +84,47 @@ class SelfAttention(nnx.Module):
         return spread(by_head, shape=like.shape, dtype=self.dtype)
 
 
-def _implementation(device: jax.Device, dtype: jnp.dtype, head_dim: int) -> Literal["cudnn", "xla"]:
-    """Returns `"cudnn"`, the fused kernel, where device, type and head size allow it; JAX itself never chooses it."""
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """Returns the values of all tokens, weighted by the softmax of scaled inner products of queries and keys.
+
+    The scores and their softmax are float32. All products, those of the backward pass too, multiply numbers of the type
+    of the queries. JAX's own form multiplies the scores' float32 gradient with bf16 queries and keys, in float32.
+
+    Args:
+        query: Queries, `[batch, token, head, feature]`.
+        key: Keys, of the same shape and type.
+        value: Values, of the same shape and type.
+
+    Returns:
+        Weighted values, of the same shape and type.
+    """
+    scores = _scores(query, key) * jnp.float32(query.shape[3] ** -0.5)
+    weights = jax.nn.softmax(scores).astype(value.dtype)
+    return jnp.einsum("bhts,bshf->bthf", weights, value)
+
+
+@jax.custom_vjp
+def _scores(query: Array, key: Array) -> Array:
+    """Returns inner products of queries and keys, `f32[batch, head, query, key]`."""
+    return jnp.einsum("bthf,bshf->bhts", query, key, preferred_element_type=jnp.float32)
+
+
+def _scores_forward(query: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _scores(query, key), (query, key)
+
+
+def _scores_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    query, key = saved
+    gradient = gradient.astype(query.dtype)
+    return jnp.einsum("bhts,bshf->bthf", gradient, key), jnp.einsum("bhts,bthf->bshf", gradient, query)
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
+
+
+def _is_fused(device: jax.Device, dtype: jnp.dtype, head_dim: int) -> bool:
+    """Whether device, type and head size allow cuDNN's fused kernel, which JAX itself never chooses."""
     nvidia = device.platform == "gpu" and device.device_kind.startswith("NVIDIA")
     if not nvidia or float(device.compute_capability) < _CUDNN_CAPABILITY:
-        return "xla"
-    fits = dtype == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= _CUDNN_HEAD_DIM
-    return "cudnn" if fits else "xla"
+        return False
+    return dtype == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= _CUDNN_HEAD_DIM

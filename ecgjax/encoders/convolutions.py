@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -10,6 +9,7 @@ from jax import Array
 from ecgjax.encoders.gradient_sums import convolution
 from ecgjax.encoders.layers import PARAM_DTYPE
 from ecgjax.encoders.portability import is_portable
+from ecgjax.placement.target import for_cpu
 
 _KERNEL = 4
 
@@ -56,7 +56,7 @@ def grouped_conv(x: Array, kernel: Array, *, groups: int, padding: tuple[int, in
         Activations, `[batch, time, width]`.
     """
     if apart is None:
-        apart = jax.default_backend() == "cpu" and not is_portable()
+        apart = not is_portable() and for_cpu()
     if not apart:
         return convolution(x, kernel, padding=padding, groups=groups)
     pairs = zip(jnp.split(x, groups, axis=2), jnp.split(kernel, groups, axis=2), strict=True)

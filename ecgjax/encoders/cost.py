@@ -13,7 +13,8 @@ from jax.extend import core
 from jax.sharding import PartitionSpec
 
 from ecgjax.encoders import Encoder, Split, apply
-from ecgjax.objectives.pairs.tiles import RECOMPUTED
+from ecgjax.encoders.time_blocks import useful
+from ecgjax.objectives.pairs.ring import RECOMPUTED
 
 #: Number of products of the size of the scores in cuDNN's attention, by primitive. Forwards these are the scores and
 #: the weighted values; backwards the gradients of values, weights, queries and keys (the scores are computed again,
@@ -77,7 +78,8 @@ def macs_of_trace(trace: core.Jaxpr) -> int:
     Products with padding count, as they do in the figures that papers give; products with the zeros that a transposed
     convolution puts between samples do not. A loop's products count in every round, those of `cond` in the costliest
     branch, and those of `shard_map`, whose shapes are one device's, on every device among which the work is divided.
-    What `jax.checkpoint` computes again in a backward pass does not count.
+    What `jax.checkpoint` computes again in a backward pass does not count, nor do the zeros that a convolution over
+    blocks of time multiplies (`time_blocks`).
 
     Args:
         trace: Trace of a function, such as `jax.make_jaxpr(function)(*args).jaxpr`.
@@ -101,6 +103,12 @@ def shaped(variable: core.Var | core.Literal) -> jax.core.ShapedArray:
 
 def macs_of_equation(equation: core.JaxprEqn) -> int:
     """Returns the multiply-accumulates of one equation of a trace, as `macs_of_trace` counts them."""
+    if equation.primitive.name == "dot_general":
+        return useful(str(equation.source_info.name_stack), _macs_computed(equation))
+    return _macs_computed(equation)
+
+
+def _macs_computed(equation: core.JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         kernel, out = shaped(equation.invars[1]).shape, shaped(equation.outvars[0]).shape

@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from ecgjax.encoders.time_blocks import block_of, convolution_over_blocks
 from ecgjax.errors import check_known
 from ecgjax.placement.settings import SUMMED_IN
 
@@ -70,15 +71,15 @@ class Conv(nnx.Conv):
 
     def __call__(self, inputs: Array) -> Array:  # type: ignore[override]  # No layer here asks for a sharding.
         """Maps `[batch, time, in]` to `[batch, time, out]` in the type that is computed in."""
-        if not _apart(self.dtype):
-            return super().__call__(inputs)
-        kernel, padding = self.kernel[...], self.padding
+        x, kernel, padding = inputs.astype(self.dtype), self.kernel[...], self.padding
         (stride,) = cast(tuple[int], self.strides)
         if isinstance(padding, str):
             (pads,) = jax.lax.padtype_to_pads(inputs.shape[1:2], kernel.shape[:1], (stride,), padding)
         else:
             (pads,) = cast(Sequence[tuple[int, int]], padding)
-        return convolution(inputs.astype(self.dtype), kernel, stride=stride, padding=pads)
+        if block := block_of(x, kernel, stride=stride, padding=pads):
+            return convolution_over_blocks(x, kernel, stride=stride, padding=pads, block=block)
+        return convolution(x, kernel, stride=stride, padding=pads) if _apart(self.dtype) else super().__call__(inputs)
 
 
 def convolution(x: Array, kernel: Array, *, padding: Sequence[int], stride: int = 1, groups: int = 1) -> Array:

@@ -53,7 +53,7 @@ class ConvStem(nnx.Module):
         maps = []
         for i, conv in enumerate(self.convs):
             x = conv(x.reshape(x.shape[0], -1, 2 * x.shape[2]))
-            x = jax.nn.gelu(x if i else self.norm(x), approximate=False)
+            x = layers.gelu(x if i else self.norm(x))
             maps.append(x)
         return maps
 
@@ -101,7 +101,7 @@ class ConvPositions(nnx.Module):
         padding = (self.kernel // 2, (self.kernel - 1) // 2)
         y = grouped_conv(x, weight, groups=self.groups, padding=padding)
         bias = spread(self.bias[...][None, None, :], shape=y.shape, dtype=self.dtype)
-        return jax.nn.gelu(y + bias, approximate=False)
+        return layers.gelu(y + bias)
 
 
 def _length(weight: Array) -> Array:
@@ -140,7 +140,7 @@ class Decoder(nnx.Module):
         """Maps `[batch, token, dim]` to `f32[batch, 16 · token, num_leads]`."""
         *inner, last = self.biases
         for conv, bias in zip(self.convs, inner, strict=True):
-            x = jax.nn.gelu(self._shifted(conv(x), bias), approximate=False)
+            x = layers.gelu(self._shifted(conv(x), bias))
         return self._shifted(self.last(x), last).astype(jnp.float32)
 
     def _shifted(self, x: Array, bias: nnx.Param) -> Array:

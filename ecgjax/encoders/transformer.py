@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,17 @@ from jax import Array
 
 from ecgjax.encoders.attention import SelfAttention
 from ecgjax.encoders.gradient_sums import Linear
-from ecgjax.encoders.layers import PARAM_DTYPE, row_dropout
+from ecgjax.encoders.layers import PARAM_DTYPE, gelu, row_dropout
+from ecgjax.encoders.portability import is_portable
 from ecgjax.keys import split_rows
+from ecgjax.placement.target import for_cpu
 
 #: Initial deviation of weights, as in BERT and the vision transformers.
 INIT_STD = 0.02
 KERNEL_INIT = nnx.initializers.normal(INIT_STD)
+
+#: Depth up to which a program for CPUs has every layer by itself.
+_MOST_ONE_BY_ONE = 4
 
 
 class LayerNorm(nnx.Module):
@@ -99,7 +105,7 @@ class Block(nnx.Module):
         return self.mlp_norm(x + row_dropout(self._mlp(x), mlp_keys, self.dropout))
 
     def _mlp(self, x: Array) -> Array:
-        return self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=False))
+        return self.mlp_out(gelu(self.mlp_in(x)))
 
 
 class Blocks(nnx.Module):
@@ -165,10 +171,26 @@ class Blocks(nnx.Module):
             params, keys = of_layer
             return nnx.merge(graph, params)(x, keys), None
 
+        of_layers = params, None if keys is None else split_rows(keys, self.depth).T
+        if self._one_by_one():
+            if self.remat:
+                layer = jax.checkpoint(layer)
+            for i in range(self.depth):
+                x, _ = layer(x, jax.tree.map(operator.itemgetter(i), of_layers))
+            return x
         if self.remat:
             # Inside a scan XLA cannot merge the forward with the backward pass anyway, so `prevent_cse` is not needed.
             layer = jax.checkpoint(layer, prevent_cse=False)
-        return jax.lax.scan(layer, x, (params, None if keys is None else split_rows(keys, self.depth).T))[0]
+        return jax.lax.scan(layer, x, of_layers)[0]
+
+    def _one_by_one(self) -> bool:
+        """Whether layers are traced one after the other, instead of a loop over them.
+
+        A loop writes what the backward pass needs into arrays over all layers, which are filled with zeros before. On
+        CPUs, whose memory is slow, that took a tenth of a step (docs/speed.md). Deep networks would take long to
+        compile.
+        """
+        return self.depth <= _MOST_ONE_BY_ONE and not is_portable() and for_cpu()
 
 
 def pad_to_multiple(ecg: Array, multiple: int) -> Array:

@@ -25,8 +25,12 @@ from ecgjax.errors import ConfigError, check_known
 from ecgjax.evaluation.models.kinds import KINDS
 from ecgjax.training.heads import HEADS, LinearHead, TaskHead
 
-#: Most outputs of a head, most signs of a name, and largest size of a number that shifts or scales log odds.
-MOST_OUTPUTS, MOST_SIGNS, MOST_LOG_ODDS = 4096, 300, 1e3
+#: Most outputs of a head, and most signs of a name.
+MOST_OUTPUTS, MOST_SIGNS = 4096, 300
+
+#: Largest size of each number of a calibration. Outputs that hardly differ, as those of a head after its first steps,
+#: have a steep slope and, where their mean is far from 0, a large intercept.
+MOST_OF_CALIBRATION: Mapping[str, float] = {"offset": 1e3, "slope": 1e9, "intercept": 1e12}
 
 #: Most records that a calibration can have been fitted on.
 MOST_RECORDS = 10**12
@@ -222,12 +226,10 @@ def _check_output(output: HeadOutput, *, log_odds: bool) -> None:
     which = f"outputs: {ascii(output.name)[:120]}"
     if not output.name:
         raise ConfigError("outputs: a name is empty; give the class, or the question where there is one answer")
-    for name in ("offset", "slope", "intercept"):
+    for name, most in MOST_OF_CALIBRATION.items():
         value = getattr(output, name)
-        if not _is_number(value) or not -MOST_LOG_ODDS <= value <= MOST_LOG_ODDS:
-            raise ConfigError(
-                f"{which} has {name}={ascii(value)[:60]}, and must have a number of at most ±{MOST_LOG_ODDS:g}"
-            )
+        if not _is_number(value) or not -most <= value <= most:
+            raise ConfigError(f"{which} has {name}={ascii(value)[:60]}, and must have a number of at most ±{most:g}")
     if output.slope <= 0:
         raise ConfigError(f"{which} has slope={output.slope:g}, which ranks backwards; it must be above 0")
     threshold = output.threshold

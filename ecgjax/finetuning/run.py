@@ -41,6 +41,7 @@ from ecgjax.training.best_checkpoint import Best, best_by
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.compilation.compiled_step import compile_step
 from ecgjax.training.debugging.debug_batches import batches_of, store_of
+from ecgjax.training.device_batches import put_ahead
 from ecgjax.training.loop import EVALUATION_DUE
 from ecgjax.training.steps import Batch, Metrics, TrainState, Weights
 
@@ -113,7 +114,7 @@ class FineTuningRun:
         Args:
             start_step: Step of the first batch.
         """
-        return batches_of(self._read_batches(start_step), self.settings.debug)
+        return batches_of(put_ahead(self._read_batches(start_step)), self.settings.debug)
 
     def _read_batches(self, start_step: int) -> Generator[Batch, None, None]:
         sharding = device_mesh.batch_sharding(self.mesh)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.buckets.addresses import is_remote
-from data_pipelines.buckets.finished_folders import fetched_folder, is_finished_folder
+from data_pipelines.buckets.finished_folders import fetched_folder, fetched_if_finished
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
 from data_pipelines.system.digests import file_digest
@@ -156,7 +156,7 @@ def _local(place: str) -> str:
     flag = "config.init.source"
     if not is_remote(place):
         return place
-    return fetched_folder(place, flag=flag) if is_finished_folder(place, flag=flag) else fetched(place, flag=flag)
+    return fetched_if_finished(place, flag=flag) or fetched(place, flag=flag)
 
 
 def chosen_place(workdir: str | None, model: str | None) -> Path:

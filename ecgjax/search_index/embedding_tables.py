@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_pipelines.buckets.addresses import local_path
 from data_pipelines.errors import DataError
 from ecgjax.search_index.origin import Origin
 
@@ -213,8 +214,8 @@ def open_tables(paths: Sequence[str], *, names: Sequence[str] = ()) -> list[Embe
 
 
 def _open(given: str, name: str | None) -> EmbeddingFile:
-    path = Path(given)
-    if "://" in given or not path.is_file():
+    path = local_path(given, flag="embeddings")
+    if not path.is_file():
         raise DataError(f"--embeddings={given}: there is no such file; give a table that python -m ecgjax.embed wrote")
     with _readable(path), pq.ParquetFile(path) as file:
         schema, num_rows = file.schema_arrow, file.metadata.num_rows

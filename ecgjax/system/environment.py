@@ -17,7 +17,6 @@ _PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
-    "grain",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.records import SignalFormat
 from ecgjax import encoders, optim
 from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Views
-from ecgjax.data.recordings import Recordings
 from ecgjax.data.row_metadata import Columns
 from ecgjax.encoders.freezing import freeze, has_batch_statistics
 from ecgjax.encoders.from_config import create_split
@@ -49,12 +49,15 @@ class Assembly(NamedTuple):
     loss: Callable[..., Any]
 
 
-def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: Columns, mesh: Mesh) -> Assembly:
+def assemble(
+    settings: PretrainingSettings, *, signal_format: SignalFormat, train: np.ndarray, columns: Columns, mesh: Mesh
+) -> Assembly:
     """Initialises encoder, heads and loss as settings name them.
 
     Args:
         settings: Settings of the run.
-        recordings: Recordings of the run.
+        signal_format: Rate and length of the recordings.
+        train: Numbers of the records that are trained on, `int64[n]`.
         columns: Columns over all recordings that `row_columns` returned.
         mesh: Mesh of the run.
 
@@ -65,18 +68,20 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
         raise ConfigError(
             "config.objective.weight=0, and neither config.task nor config.reconstruction trains anything"
         )
-    _check_segments(settings.views.segments, recordings.format)
+    _check_segments(settings.views.segments, signal_format)
     encoder = create_split(settings.encoder, seed=settings.seed)
     module = encoders.merge(encoder)
     views = make_views(
         settings.augment,
         settings.views,
         num_leads=settings.encoder.num_leads,
-        rate_hz=recordings.format.sampling_rate_hz,
+        rate_hz=signal_format.sampling_rate_hz,
     )
     layout = Layout(settings.views.segments, settings.views.num, module.lead_groups, views.shown)
     check_positives(settings.method, layout)
-    tiling = Tiling(settings.tiling.form, mesh=mesh, chunk=settings.tiling.chunk)
+    # JAX's checks cannot go on after a part that is mapped over devices: with them the compiler divides the pairs.
+    divided = None if settings.debug.nan_checks else mesh
+    tiling = Tiling(settings.tiling.form, mesh=divided, chunk=settings.tiling.chunk)
     projected = (columns["paired"].shape[1], module.embedding_dim) if "paired" in columns else None
     objective = Objective(
         settings.objective, settings.relation, settings.miner, tiling=tiling, num_views=layout.rows, projected=projected
@@ -84,7 +89,7 @@ def assemble(settings: PretrainingSettings, *, recordings: Recordings, columns: 
     task = None
     if settings.task.name:
         # A regression's head takes mean and deviation from them: those of all records would tell of the test side.
-        labels = columns["label"][recordings.split.train]
+        labels = columns["label"][train]
         task = SupervisedTask(settings.task, embedding_dim=module.embedding_dim, labels=labels, seed=settings.seed)
     heads = {} if task is None else {"task": task.head}
     params = {

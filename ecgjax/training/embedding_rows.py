@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -188,8 +189,10 @@ def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSet
 
 def _finds_positives(relation: str, layout: Layout, *, drawn: int = 1) -> bool:
     """Returns whether there is a positive among the rows of one recording that a batch holds `drawn` times."""
-    one = jnp.zeros(drawn, jnp.int32)
-    known = {"record": one, "patient": one, "valid": jnp.ones(drawn, bool), "moved": jnp.ones(drawn, bool)}
-    rows = embedding_rows({"row": jnp.arange(drawn, dtype=jnp.int32), **known}, layout)
-    # The relation itself is asked, so that this check cannot come to differ from it.
-    return bool(RELATIONS[relation](rows, rows).positive.any())
+    # A dry run assembles its model in a trace, in which a few numbers are still computed at once.
+    with jax.ensure_compile_time_eval():
+        one = jnp.zeros(drawn, jnp.int32)
+        known = {"record": one, "patient": one, "valid": jnp.ones(drawn, bool), "moved": jnp.ones(drawn, bool)}
+        rows = embedding_rows({"row": jnp.arange(drawn, dtype=jnp.int32), **known}, layout)
+        # The relation itself is asked, so that this check cannot come to differ from it.
+        return bool(RELATIONS[relation](rows, rows).positive.any())

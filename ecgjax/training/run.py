@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.physiology.paired_embeddings import PairedEmbeddings
+from data_pipelines.records import SignalFormat
 from data_pipelines.streaming.batches import Choice, batches
 from data_pipelines.streaming.sampler import Sampler
 from ecgjax import encoders, optim
@@ -29,17 +30,19 @@ from ecgjax.leakage.trained_on import (
     read_pretraining_records,
 )
 from ecgjax.optim import Extension
-from ecgjax.placement.parameter_layout import ParameterLayout, lay_out
+from ecgjax.placement.parameter_layout import ParameterLayout
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.best_checkpoint import Best, best_by
 from ecgjax.training.checkpoint import Checkpoints
 from ecgjax.training.compilation.compiled_step import compile_step
 from ecgjax.training.debugging.debug_batches import batches_of, store_of
+from ecgjax.training.device_batches import put_ahead
 from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
 from ecgjax.training.resumption import refuse_changes
 from ecgjax.training.settings import DurationSettings, PretrainingSettings
-from ecgjax.training.steps import Batch, Metrics, TrainState, eval_step, init_state, train_step
+from ecgjax.training.step_program import step_program
+from ecgjax.training.steps import Batch, Metrics, TrainState, eval_step
 from ecgjax.training.warm_start import SourceWeights, WarmStart, begin_with, check_source
 
 #: Version that is raised when the same config, data and seed no longer give the same batches and views. Since 2, crops
@@ -128,7 +131,7 @@ class Run:
             sampler: Sampler that says which records a step's rows hold.
             start_step: Step of the first batch.
         """
-        return batches_of(self._read_batches(sampler, start_step), self.settings.debug)
+        return batches_of(put_ahead(self._read_batches(sampler, start_step)), self.settings.debug)
 
     def _read_batches(self, sampler: Sampler, start_step: int) -> Generator[Batch, None, None]:
         sharding = device_mesh.batch_sharding(self.mesh)
@@ -206,30 +209,21 @@ def prepare_run(
     columns = row_columns(settings.column_use, recordings, seed=settings.seed)
     fingerprint = _fingerprint(recordings, columns, sampler, seed=settings.seed)
     device_mesh.check_alike(fingerprint, what="data sets, split or sampling")
-    model = assemble(settings, recordings=recordings, columns=columns, mesh=mesh)
+    model = assemble(
+        settings, signal_format=recordings.format, train=recordings.split.train, columns=columns, mesh=mesh
+    )
     model, warm_start = _begun(model, source, settings)
     if positives_are_other_recordings(settings.method, settings.sampling, model.layout):
         _check_other_recordings(side, settings)
-    optimizer = optim.create(
-        settings.optimizer,
-        num_steps=steps,
-        batch_size=settings.batch_size,
-        params=model.params,
-        extensions=extensions,
-    )
-    parameter_layout = lay_out(model.params, mesh, settings.mesh)
-    ema_decay = settings.optimizer.ema_decay
-    skip = settings.nonfinite.action == "skip"
-    state = init_state(model.params, model.stats, optimizer, ema=ema_decay is not None, skip=skip)
-    shardings = parameter_layout.shardings(state)
+    program = step_program(settings, model, mesh=mesh, num_steps=steps, extensions=extensions)
+    state = program.begin(model.params, model.stats)
+    shardings = program.layout.shardings(state)
     # The state is copied, because the step donates it and the encoder stays in use.
     state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
-    loss = parameter_layout.gathering(model.loss)
-    step = train_step(loss, optimizer, frozen=model.frozen, ema_decay=ema_decay, reduce=settings.mesh.reduce)
     compiled, flops = compile_step(
-        step,
+        program.step,
         state,
-        abstract_batch(settings, recordings, columns, mesh),
+        abstract_batch(settings, recordings.format, columns, mesh),
         shardings=shardings,
         everywhere=device_mesh.replicated(mesh),
         nan_checks=settings.debug.nan_checks,
@@ -246,13 +240,13 @@ def prepare_run(
         split=model.encoder,
         frozen=model.frozen,
         layout=model.layout,
-        parameter_layout=parameter_layout,
+        parameter_layout=program.layout,
         num_steps=total,
         extensions=tuple(extensions),
         warm_start=warm_start,
         state=state,
         step=compiled,
-        loss=loss,
+        loss=program.loss,
         learning_rate=optim.logged_rate(
             settings.optimizer, steps, batch_size=settings.batch_size, extensions=extensions
         ),
@@ -494,13 +488,13 @@ def _seed(seed: int, mesh: Mesh) -> jax.Array:
 
 
 def abstract_batch(
-    settings: PretrainingSettings, recordings: Recordings, columns: Columns, mesh: Mesh
+    settings: PretrainingSettings, signal_format: SignalFormat, columns: Columns, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes, types and shardings of what `Run.batches` yields.
 
     Args:
         settings: Settings of the run.
-        recordings: Recordings of the run.
+        signal_format: Rate and length of the recordings.
         columns: Columns over all recordings that `row_columns` returned.
         mesh: Mesh of the run.
 
@@ -511,7 +505,7 @@ def abstract_batch(
     device_mesh.local_rows(sharding, settings.batch_size)  # It raises an error for a batch that does not divide.
     shape = jax.ShapeDtypeStruct
     ids = shape((settings.batch_size,), np.int32, sharding=sharding)
-    signal = shape((settings.batch_size, *recordings.format.shape), np.int16, sharding=sharding)
+    signal = shape((settings.batch_size, *signal_format.shape), np.int16, sharding=sharding)
     votes = shape((settings.batch_size, mesh.shape["model"]), np.bool_, sharding=device_mesh.votes_sharding(mesh))
     others = {
         name: shape((settings.batch_size, *values.shape[1:]), values.dtype, sharding=sharding)

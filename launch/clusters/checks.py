@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from data_pipelines.buckets.addresses import is_remote
 from ecgjax.errors import ConfigError
 
 _LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
@@ -55,6 +56,21 @@ def check_plain(flag: str, value: str) -> str:
             f"--{flag}={value!r} cannot stand in the head of a batch script: it must have no blank, quote or %"
         )
     return value
+
+
+def check_local(flag: str, folder: str) -> str:
+    """Returns the value of a flag that names a folder, after checking that it is no address in a bucket.
+
+    Args:
+        flag: Name of the flag that gives it.
+        folder: Path of the folder.
+
+    Raises:
+        ConfigError: It is an address.
+    """
+    if is_remote(folder):
+        raise ConfigError(f"--{flag}={folder}: is no folder of a machine; give one, such as where a bucket is mounted")
+    return folder
 
 
 #: Variables that have another value in every process, or that clusters and launchers set.

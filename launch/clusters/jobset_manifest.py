@@ -15,8 +15,9 @@ from absl import flags
 
 from ecgjax.errors import ConfigError
 
+from . import shared_flags
 from .checks import LONGEST_NAME, check_image, check_name, shared_words, variables_of
-from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
+from .restart_policy import COUNTED, GRACE_S, MOST_RESTARTS, UNCOUNTED
 from .tpu_slices import Slice, slice_of
 from .yaml_text import Node, yaml_text
 
@@ -118,10 +119,8 @@ def define_flags(values: flags.FlagValues) -> None:
     number("chips_per_host", None, "TPU chips of a host; by default the usual number.", lower_bound=1, upper_bound=8)
     text("cpu", "", "CPUs that a container asks for, e.g. 96.")
     text("memory", "", "Memory that a container asks for, e.g. 400Gi.")
-    words = "Seconds between SIGTERM and SIGKILL, in which a run saves and leaves."
-    number("grace_s", GRACE_S, words, lower_bound=LEAST_GRACE_S, upper_bound=3600)
     words = "Restarts after a hang or a lost process; those after a preemption are not counted."
-    number("max_restarts", MOST_RESTARTS, words, lower_bound=0, upper_bound=1000)
+    shared_flags.define_flags(values, restarts=words)
     words = (
         f"Label of nodes: each Job has one value of it for itself; empty for none. By default {_NODE_POOL} for TPUs."
     )
@@ -132,7 +131,6 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("host_network", False, "Lets pods use the network of their machine.", flag_values=values)
     many("volume", [], "CLAIM:/FOLDER: mounts a PersistentVolumeClaim. Repeat for several.")
     many("node_selector", [], "LABEL=VALUE that nodes must have. Repeat for several.")
-    many("env", [], "NAME=VALUE: variable of the environment of all processes. Repeat.")
 
 
 def jobset_of(values: flags.FlagValues) -> JobSet:

@@ -15,8 +15,9 @@ from absl import flags
 from data_pipelines.command import MOST_WORKERS
 from ecgjax.errors import ConfigError
 
-from .checks import check_name, check_plain, shared_words, variables_of
-from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
+from . import shared_flags
+from .checks import check_local, check_name, check_plain, shared_words, variables_of
+from .restart_policy import COUNTED, GRACE_S, MOST_RESTARTS, UNCOUNTED
 
 #: Options that the script sets itself, from flags of the launcher.
 _OWN = (
@@ -102,12 +103,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("partition", "", "Partition; empty for the cluster's own.", flag_values=values)
     flags.DEFINE_string("account", "", "Account that is charged; empty for your own.", flag_values=values)
     flags.DEFINE_string("logs", "logs", "Folder of the logs; all nodes must see it.", flag_values=values)
-    words = "Seconds before the limit at which the processes get SIGTERM, save and leave."
-    flags.DEFINE_integer("grace_s", GRACE_S, words, lower_bound=LEAST_GRACE_S, upper_bound=65535, flag_values=values)
-    words = "Restarts in a row after a hang or a lost process; those after SIGTERM are not counted."
-    flags.DEFINE_integer("max_restarts", MOST_RESTARTS, words, lower_bound=0, upper_bound=1000, flag_values=values)
+    shared_flags.define_flags(
+        values,
+        grace="Seconds before the limit at which the processes get SIGTERM, save and leave.",
+        most_grace_s=65535,
+        restarts="Restarts in a row after a hang or a lost process; those after SIGTERM are not counted.",
+    )
     many("setup", [], "Line of the shell before the command, e.g. 'module load cuda'. Repeat.")
-    many("env", [], "NAME=VALUE: variable of the environment of all processes. Repeat.")
     many("sbatch", [], "Option of sbatch, e.g. --sbatch=--qos=high. Repeat for several.")
     many("srun", [], "Option of srun, e.g. --srun=--container-image=IMAGE. Repeat.")
 
@@ -130,6 +132,7 @@ def job_of(values: flags.FlagValues) -> SlurmJob:
     for flag in ("gpu_type", "partition", "account", "logs"):
         if getattr(values, flag):
             check_plain(flag, getattr(values, flag))
+    check_local("logs", values.logs)
     _check_time(values.time, values.grace_s)
     job = SlurmJob(
         name=check_name("name", values.name),

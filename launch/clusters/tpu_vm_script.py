@@ -12,8 +12,9 @@ from absl import flags
 
 from ecgjax.errors import ConfigError
 
-from .checks import check_image, check_name, check_plain, variables_of
-from .restart_policy import COUNTED, GRACE_S, LEAST_GRACE_S, MOST_RESTARTS, UNCOUNTED
+from . import shared_flags
+from .checks import check_image, check_local, check_name, check_plain, variables_of
+from .restart_policy import COUNTED, GRACE_S, MOST_RESTARTS, UNCOUNTED
 from .tpu_slices import Slice, slice_of
 
 _VARIABLES = ("ECGJAX_CLUSTER", "MEGASCALE_NUM_SLICES", "MEGASCALE_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES")
@@ -81,12 +82,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("keep", False, "Keeps the machines, at their price, when the run has ended.", flag_values=values)
     many("mount", [], "Folder of a worker that its container sees under the same path. Repeat for several.")
     many("setup", [], "Line of the shell for every worker before the start, e.g. a mount. Repeat for several.")
-    many("env", [], "NAME=VALUE: variable of the environment of all processes. Repeat.")
     text("logs", "logs", "Folder of this machine for what the workers print.")
-    words = "Seconds between SIGTERM and SIGKILL, in which a run saves and leaves."
-    number("grace_s", GRACE_S, words, lower_bound=LEAST_GRACE_S, upper_bound=3600)
-    words = "Restarts in a row after a hang or a lost process; those after a preemption are not counted."
-    number("max_restarts", MOST_RESTARTS, words, lower_bound=0, upper_bound=1000)
+    shared_flags.define_flags(values)
     number("poll_s", 30, "Seconds between two questions about the machines.", lower_bound=1, upper_bound=3600)
 
 
@@ -103,6 +100,7 @@ def job_of(values: flags.FlagValues) -> TpuJob:
     for flag in ("zone", "project", "runtime", "logs"):
         if getattr(values, flag):
             check_plain(flag, getattr(values, flag))
+    check_local("logs", values.logs)
     if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", values.zone):
         raise ConfigError(f"--zone={values.zone} is no zone; write it as us-west4-a")
     for folder in values.mount:

@@ -5,7 +5,6 @@
 
 import functools
 import importlib
-import types
 
 import jax
 import jax.numpy as jnp
@@ -50,11 +49,14 @@ def model_and_batch(config):
     """What a config trains, and the shapes of a batch of four recordings at 500 Hz."""
     config.batch_size, config.micro_batch.parts = BATCH, 1
     mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
-    recordings = types.SimpleNamespace(
-        format=SignalFormat(sampling_rate_hz=500, num_samples=5000), split=types.SimpleNamespace(train=np.arange(BATCH))
-    )
     columns = {"label": np.arange(BATCH, dtype=np.float32) % 2, "physiology": np.zeros((BATCH, 50), np.float32)}
-    model = assembly.assemble(defaults.settings_of(config), recordings=recordings, columns=columns, mesh=mesh)
+    model = assembly.assemble(
+        defaults.settings_of(config),
+        signal_format=SignalFormat(sampling_rate_hz=500, num_samples=5000),
+        train=np.arange(BATCH),
+        columns=columns,
+        mesh=mesh,
+    )
     ids = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
     return model, dict.fromkeys(("row", "record", "patient", "valid_start", "valid_samples"), ids) | {
         "signal": jax.ShapeDtypeStruct((BATCH, 5000, 8), jnp.int16),

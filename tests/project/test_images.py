@@ -77,8 +77,8 @@ def test_extras_for_accelerators_are_those_of_the_installed_jax():
     from importlib import metadata
 
     offered = {*metadata.metadata("jax").get_all("Provides-Extra")}
-    asked = {name: re.search(r"jax\[(\w+)\]", _extras()[name])[1] for name in ("tpu", "cuda", "cuda12")}
-    assert asked == {"tpu": "tpu", "cuda": "cuda13", "cuda12": "cuda12"}
+    asked = {name: re.search(r"jax\[(\w+)\]", _extras()[name])[1] for name in ("tpu", "tpu-aot", "cuda", "cuda12")}
+    assert asked == {"tpu": "tpu", "tpu-aot": "tpu", "cuda": "cuda13", "cuda12": "cuda12"}
     assert {*asked.values()} <= offered
 
 

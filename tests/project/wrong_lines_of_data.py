@@ -84,6 +84,7 @@ BUILD = (
     ("--builder=folder --out=new --source={data}", "--source", "prepared"),
     ("--builder=folder --out=new --source=s3://bucket", "--source=s3://bucket"),
     ("--builder=folder --out=new --source={locked}", "locked"),
+    ("--builder=folder --out=new --source={ecgs} --labels=gs://bucket/x.csv", "--labels=gs://bucket/x.csv", "mount"),
     ("--builder=folder --out=new --source='\udcff'", "\\xff"),
     ("--builder=folder --out=new --source='a\nb'", "--source=a\\nb"),
     ("--builder=folder --out={ecgs}/new --source={ecgs} --name=Mine", "--name"),
@@ -225,6 +226,7 @@ LINK = (
 
 MEASURE = (
     ("--nonsense=1", "nonsense"),
+    ("--dataset=gs://bucket/x", "gs://bucket/x", "mount", "data_pipelines.stage"),
     ("", "--dataset"),
     ("--dataset=", "--dataset"),
     ("--dataset=nowhere", "nowhere"),

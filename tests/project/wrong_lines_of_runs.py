@@ -3,6 +3,9 @@
 `{data}` and the like are paths of what `wrong_lines.py` makes. A line is split as a shell would.
 """
 
+# What is said of an address where a path is read.
+_ADDRESS = "=gs://bucket/x"
+
 # Few steps, for lines that are not refused.
 _PRETRAIN = "--config={tiny} --config.data.dir={data} --workdir=new --config.duration.value=2"
 _WARM = f"{_PRETRAIN} --config.init.source={{run}}"
@@ -17,6 +20,13 @@ def _settings(begin: str, *rows: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
 
 PRETRAIN = (
     ("--nonsense=1", "nonsense"),
+    ("--config=gs://bucket/x.py --workdir=new", "--config=gs://bucket/x.py", "copy the file"),
+    ("--config={tiny} --config.data.dir={data} --workdir=new --config.data.links=gs://bucket/x.npz", _ADDRESS),
+    (
+        "--config={tiny} --config.data.dir={data} --workdir=new --config.objective.name=clip "
+        "--config.columns.paired=gs://bucket/x",
+        _ADDRESS,
+    ),
     ("", "--config"),
     ("--config={tiny}", "--workdir"),
     ("--workdir=new", "--config"),
@@ -37,6 +47,36 @@ PRETRAIN = (
     ("--config='a\nb' --workdir=new", "a\\nb"),
     ("--config=cross_validation --config.data.dir={data} --workdir=new", "config"),
     (f"{_PRETRAIN} --nonsense=1", "nonsense"),
+    ("--config={tiny} --dry_run", "--topology", "v5e", "cpu:N"),
+    ("--config={tiny} --dry_run --topology=", "--topology"),
+    ("--config={tiny} --dry_run --topology=v5e", "--topology='v5e'", "v5e:16x16"),
+    ("--config={tiny} --dry_run --topology=v9:2x2", "--topology=v9:2x2", "v6e"),
+    ("--config={tiny} --dry_run --topology=v5e:3x5", "3x5", "16x16"),
+    ("--config={tiny} --dry_run --topology=h200:8", "--topology=h200:8", "GPUs", "roofline"),
+    ("--config={tiny} --dry_run --topology=cpu:0", "--topology=cpu:0", "cpu:N"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --slices=2", "--slices=2"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --slices=0", "slices"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --rate_hz=0", "rate_hz"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --rate_hz=1e9", "rate_hz"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --seconds=nan", "seconds"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --seconds=0", "seconds"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --markdown=maybe", "markdown"),
+    ("--config={tiny} --dry_run=maybe", "dry_run"),
+    ("--config={tiny} --dry_run --topology=cpu:3", "config.batch_size=8", "3 devices"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --config.mesh.model=3", "config.mesh.model=3"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --config.data.dir=nowhere", "nowhere"),
+    ("--config={tiny} --dry_run --topology=cpu:4 --extend=3", "--extend"),
+    ("--config={tiny} --dry_run --topology=gs://bucket/x", "--topology=gs://bucket/x"),
+    (
+        "--config={tiny} --dry_run --topology=cpu:4 --config.compile_cache=gs://bucket/x",
+        "config.compile_cache",
+        "mount",
+    ),
+    (f"{_PRETRAIN} --topology=v5e:4x4", "--topology", "--dry_run"),
+    (f"{_PRETRAIN} --slices=2", "--slices", "--dry_run"),
+    (f"{_PRETRAIN} --rate_hz=250", "--rate_hz", "--dry_run"),
+    (f"{_PRETRAIN} --seconds=10", "--seconds", "--dry_run"),
+    (f"{_PRETRAIN} --markdown", "--markdown", "--dry_run"),
     (f"{_PRETRAIN} --coordinator=", "--coordinator"),
     (f"{_PRETRAIN} --coordinator=node1:99", "--coordinator", "ECGJAX_PROCESS_ID"),
     (f"{_PRETRAIN} --num_processes=2", "--num_processes", "ECGJAX_COORDINATOR"),
@@ -222,6 +262,9 @@ PRETRAIN = (
         ("sampling.records_per_patient=0",),
         ("sampling.balance=no_such_label", "no_such_label"),
         ("sampling.balance.label=sex", "config.sampling.balance="),
+        ("sampling.shuffle=block", "blocks"),
+        ("sampling.block=0",),
+        ("sampling.window=0",),
         ("columns.signal_distance=l3",),
         ("task.name=regresion",),
         ("duration.value=0",),
@@ -438,6 +481,7 @@ _STUDY = "--workdir={run} --task='lvef<40' --out=new"
 
 LABEL_EFFICIENCY = (
     *_OF_A_RUN,
+    ("--workdir={run} --task='lvef<40' --out=new --features=gs://bucket/x", f"--features{_ADDRESS}", "mount"),
     ("--workdir={run} --task='lvef<40'", "--out"),
     ("--workdir={run} --out=new", "--task"),
     ("--workdir={run} --task= --out=new", "--task"),
@@ -478,6 +522,8 @@ _FINETUNE = (
 
 FINETUNE = (
     ("--nonsense=1", "nonsense"),
+    ("--config=gs://bucket/x.py --workdir=new", "--config=gs://bucket/x.py", "copy the file"),
+    (f"{_FINETUNE} --config.data.links=gs://bucket/x.npz", f"--config.data.links{_ADDRESS}", "mount"),
     ("", "--workdir"),
     ("--workdir=new", "--config.init.source"),
     ("--workdir= --config.init.source={run}", "--workdir"),
@@ -566,6 +612,9 @@ _ALONE = "--dataset={data} --task='lvef<40' --out=new"
 
 CROSS_VALIDATE = (
     ("--nonsense=1", "nonsense"),
+    (f"{_CROSS} --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
+    (f"{_CROSS} --links=gs://bucket/x.npz", f"--links{_ADDRESS}", "mount"),
+    (f"{_ALONE} --encoder=gs://bucket/x.py", "--encoder=gs://bucket/x.py", "copy the file"),
     ("", "--dataset"),
     ("--workdir={run} --task='lvef<40' --out=new", "--dataset"),
     ("--workdir={run} --dataset={data} --out=new", "--task"),
@@ -647,6 +696,7 @@ CROSS_VALIDATE = (
 
 BENCHMARK = (
     ("--nonsense=1", "nonsense"),
+    ("--what=step --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
     ("", "--what"),
     ("--what=", "what"),
     ("--what=everything", "what", "input"),
@@ -724,10 +774,22 @@ BENCHMARK = (
     ("--what=roofline --cores_per_host=0", "cores_per_host"),
     ("--what=roofline --markdown=maybe", "markdown"),
     ("--what=step --config={tiny} --markdown", "--markdown", "roofline"),
+    ("--what=torch --encoders=clocs_cnn", "--encoders", "clocs_cnn", "resnet18"),
+    ("--what=torch --encoders=vit_s,vit_s", "--encoders", "vit_s"),
+    ("--what=torch --rounds=1", "rounds"),
+    ("--what=torch --rounds=x", "rounds", "x"),
+    ("--what=device", "--out"),
+    ("--what=device --out=", "--out"),
+    ("--what=device --out={file}", "--out", "file.txt"),
+    ("--what=device --out={empty} --parts=smok", "--parts", "smok", "smoke"),
+    ("--what=device --out={empty} --parts=smoke,smoke", "--parts", "smoke"),
+    ("--what=device --out={empty} --parts=smoke,", "--parts"),
+    ("--what=device --out={empty} --rehearse=maybe", "rehearse"),
 )
 
 PREVIEW_VIEWS = (
     ("--nonsense=1", "nonsense"),
+    ("--out=new --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
     ("", "--out"),
     ("--out=", "--out"),
     ("--out={file}", "--out", "file.txt"),
@@ -766,6 +828,13 @@ _ABLATE = "--config={tiny} --task='lvef<40' --out=new --config.data.dir={data}"
 
 ABLATE = (
     ("--nonsense=1", "nonsense"),
+    ("--config={tiny} --task='lvef<40' --out=gs://bucket/x --config.data.dir={data}", f"--out{_ADDRESS}", "mounted"),
+    (f"{_ABLATE} --jobs=gs://bucket/x.txt", f"--jobs{_ADDRESS}", "mounted"),
+    (
+        "--config=gs://bucket/x.py --task='lvef<40' --out=new --config.data.dir={data}",
+        "--config=gs://bucket/x.py",
+        "copy the file",
+    ),
     ("", "--config"),
     ("--config={tiny} --out=new", "--task"),
     ("--config={tiny} --task='lvef<40'", "--out"),
@@ -912,6 +981,7 @@ EMBED = (
     (f"{_EMBED} --answers", "--answers", "no head"),
     (f"{_EMBED} --answers=maybe", "answers"),
     (f"{_EMBED} --labels=missing.csv", "missing.csv"),
+    (f"{_EMBED} --labels=gs://bucket/x.csv", f"--labels{_ADDRESS}", "mount"),
     (f"{_EMBED} --labels={{binary}}", "binary"),
     (f"{_EMBED} --labels=", "--labels"),
     ("--model={model} --input={data} --out=new.parquet --labels={labels}", "--labels", "data set"),
@@ -972,6 +1042,8 @@ SEARCH = (
     ("query --index={index} --embeddings={embeddings} --records=r1 --out=new.parquet", "--embeddings", "--records"),
     ("query --index={index} --embeddings={embeddings} --out={embeddings} --overwrite", "--out", "--embeddings"),
     ("query --index={index} --embeddings={embeddings} --out={index}/new.parquet", "lies in the index"),
+    ("query --index={index} --embeddings={embeddings} --out=gs://bucket/x.parquet", f"--out{_ADDRESS}", "mounted"),
+    ("query --index={index} --embeddings=gs://bucket/x.parquet --out=new.parquet", f"--embeddings{_ADDRESS}", "mount"),
     ("query --index={index} --embeddings={embeddings} --out=new.csv", "--out=new.csv", ".parquet"),
     ("query --index={index} --embeddings={embeddings} --out={embeddings}", "exists"),
     ("query --index={index} --records=nobody --out=new.parquet", "--records=nobody"),
@@ -1030,6 +1102,8 @@ _COMMAND = "-- python -m ecgjax.pretrain --workdir=/data/run"
 
 SLURM = (
     ("", "after --"),
+    (f"--out=gs://bucket/x.sh {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
+    (f"--logs=gs://bucket/x {_COMMAND}", f"--logs{_ADDRESS}", "mounted"),
     ("--nodes=2", "after --"),
     ("--", "after --"),
     ("-- ''", "no program"),
@@ -1063,6 +1137,7 @@ _JOBSET = "--image=registry.example/ecgjax:1"
 
 JOBSET = (
     ("", "--image"),
+    (f"{_JOBSET} --out=gs://bucket/x.yaml {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
     (_JOBSET, "after --"),
     (f"{_COMMAND}", "--image"),
     (f"--image='my image' {_COMMAND}", "--image='my image'"),
@@ -1090,6 +1165,8 @@ _TPU_VM = "--tpu=v5e:4x4 --zone=us-west4-a --project=mine --image=registry.examp
 
 TPU_VM = (
     ("", "--image"),
+    (f"{_TPU_VM} --out=gs://bucket/x.sh {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
+    (f"{_TPU_VM} --logs=gs://bucket/x {_COMMAND}", f"--logs{_ADDRESS}", "mounted"),
     (f"--image=a {_COMMAND}", "--tpu"),
     (_TPU_VM, "after --"),
     (f"--image=a --tpu=v5e:4x4 {_COMMAND}", "--zone"),
@@ -1111,6 +1188,9 @@ RUN_TIME = (
     ("--workdir={run} --nonsense=1", "nonsense"),
     ("--workdir={run} more", "'more'"),
     ("--workdir={run} --top=0", "top"),
+    ("--workdir={run} --out={file}", "--out", "file.txt"),
+    ("--workdir=gs://bucket/x", "--out", "nothing is added to gs://bucket/x"),
+    ("--workdir=gs://bucket --out=new", "--workdir=gs://bucket", "no folder"),
 )
 
 OF_COMMAND = {

@@ -87,6 +87,13 @@ class MadeUpStore:
         out[...] = record_numbers[:, None, None]
         return out
 
+    def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns record numbers in ascending order."""
+        return np.sort(record_numbers)
+
+    def announce(self, record_numbers: np.ndarray) -> None:
+        """Does nothing."""
+
 
 def twelve_lead_mv(*, seconds: float = 10.0, rate: int = 500, seed: int = 0) -> np.ndarray:
     """Returns a smooth made-up 12-lead signal that obeys Einthoven: `f64[time, 12]`, mV, whole µV."""

@@ -83,6 +83,8 @@ def import_all() -> None:
     """Imports every module of the project that defines no flags, and with them all packages of others."""
     os.environ.update(_ENVIRONMENT)
     for name in _without_flags():
+        if name.startswith("ecgjax.benchmarks.pytorch."):
+            continue  # These need PyTorch, and nothing else imports them.
         importlib.import_module(name)
     from absl import flags
 
@@ -115,13 +117,21 @@ def _outside(tree: ast.Module) -> Iterator[ast.stmt]:
 class Running:
     """A process forked from this one that runs a function and leaves with its status."""
 
-    def __init__(self, work: Callable[[], int], folder: Path, *, unprivileged: bool = False):
+    def __init__(
+        self,
+        work: Callable[[], int],
+        folder: Path,
+        *,
+        unprivileged: bool = False,
+        most_seconds: int = 2 * MOST_SECONDS,
+    ):
         """Starts it.
 
         Args:
             work: returns the status, or raises.
             folder: its working folder, which also has what it printed.
             unprivileged: whether it is to have no rights of root.
+            most_seconds: after which it ends, whoever waits for it.
         """
         self._out, self._err = folder.with_suffix(".out"), folder.with_suffix(".err")
         folder.mkdir(parents=True)
@@ -132,7 +142,7 @@ class Running:
         sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
-            _be(work, folder, self._out, self._err, unprivileged=unprivileged)
+            _be(work, folder, self._out, self._err, unprivileged=unprivileged, most_seconds=most_seconds)
 
     def end(self) -> None:
         """Ends it and what it has started."""
@@ -150,14 +160,14 @@ class Running:
         return Outcome(status=status, output=output, errors=errors, seconds=self.seconds)
 
 
-def _be(work: Callable[[], int], folder: Path, out: Path, err: Path, *, unprivileged: bool) -> None:
+def _be(work: Callable[[], int], folder: Path, out: Path, err: Path, *, unprivileged: bool, most_seconds: int) -> None:
     """Makes this forked process one that runs `work`, and leaves."""
     status = 1
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(2 * MOST_SECONDS)  # Of one whose parent was ended, and ends nothing any more.
+        signal.alarm(most_seconds)  # Of one whose parent was ended, and ends nothing any more.
         for path, stream in ((Path(os.devnull), 0), (out, 1), (err, 2)):
             flags = os.O_RDONLY if stream == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(path, flags, 0o644), stream)

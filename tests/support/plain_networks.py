@@ -15,7 +15,7 @@ from flax import nnx
 
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import encoders, leads
-from ecgjax.encoders import attention, convolutions, layers, physio_transformer, pooling
+from ecgjax.encoders import attention, convolutions, gradient_sums, layers, physio_transformer, pooling, transformer
 
 
 @contextlib.contextmanager
@@ -26,7 +26,11 @@ def plain():
         patch.setattr(layers, "_normalise", _normalise)
         patch.setattr(convolutions.DoublingConv, "__call__", _transposed)
         patch.setattr(physio_transformer, "grouped_conv", functools.partial(convolutions.grouped_conv, apart=False))
-        patch.setattr(attention.jax.nn, "dot_product_attention", _attention)
+        patch.setattr(attention, "attend", _attention)
+        patch.setattr(gradient_sums, "block_of", lambda *_, **__: None)
+        patch.setattr(transformer, "_MOST_ONE_BY_ONE", 0)
+        for module in (layers, transformer):
+            patch.setattr(module, "gelu", functools.partial(jax.nn.gelu, approximate=False))
         yield
 
 
@@ -49,7 +53,7 @@ def _transposed(self, x):
     return jax.lax.conv_transpose(x.astype(self.dtype), kernel, (2,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
 
 
-def _attention(query, key, value, **_):
+def _attention(query, key, value):
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision="highest") / np.sqrt(query.shape[-1])
     weight = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     return jnp.einsum("bhqk,bkhd->bqhd", weight / weight.sum(-1, keepdims=True), value, precision="highest")

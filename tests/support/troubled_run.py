@@ -36,10 +36,11 @@ def hang():
 
 
 def read_trouble(kind, step):
-    from ecgjax.training import run
+    from ecgjax.training.run import Run
 
-    def troubled(*arguments, start_step=0, **options):
-        for number, batch in enumerate(original(*arguments, start_step=start_step, **options), start_step):
+    # Batches wait for the loop some steps ahead; the trouble comes where the loop asks for one.
+    def troubled(self, sampler, *, start_step=0):
+        for number, batch in enumerate(original(self, sampler, start_step=start_step), start_step):
             if kind == "reads-are-slow":
                 time.sleep(0.2 if number >= step else 0)
             elif number == step:
@@ -51,7 +52,7 @@ def read_trouble(kind, step):
                 raise DataError("shard 3 is damaged") if kind == "read-fails" else ZeroDivisionError("unforeseen")
             yield batch
 
-    original, run.batches = run.batches, troubled
+    original, Run.batches = Run.batches, troubled
 
 
 def evaluation_trouble(step):

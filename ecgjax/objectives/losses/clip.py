@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from jax import Array
 
 from ecgjax.errors import ConfigError
@@ -9,7 +10,8 @@ from ecgjax.objectives.losses.nt_xent import cross_entropies
 from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Rows
-from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.objectives.pairs.running import Compared
+from ecgjax.objectives.pairs.tiles import Exchanged, Tiling, exchange
 from ecgjax.settings.bounds import Positive
 
 
@@ -74,12 +76,17 @@ def clip_loss(
             f"partners {paired.shape} and ECG embeddings {embeddings.shape} differ in shape: project one to the other"
         )
 
-    def direction(anchors: Array, keys: Array) -> tuple:
+    own = {"ecg": embeddings.astype(jnp.float32), "partner": paired.astype(jnp.float32)}
+    # ECGs and partners cross the links between slices together.
+    keys = exchange(own | {"rows": rows}, tiling=tiling).arrays
+
+    def direction(anchor: str, key: str) -> tuple:
+        compared = Compared(own[anchor], Exchanged({"x": keys[key], "rows": keys["rows"]}))
         return cross_entropies(
-            anchors, rows, relation=same_pair, temperature=temperature, positives=positives, tiling=tiling, keys=keys
+            compared, rows, relation=same_pair, temperature=temperature, positives=positives, tiling=tiling
         )
 
-    forth, stats = direction(embeddings, paired)
-    back, stats_back = direction(paired, embeddings)
+    forth, stats = direction("ecg", "partner")
+    back, stats_back = direction("partner", "ecg")
     summary = stats.summary(rows) | {"reverse_top1_accuracy": stats_back.summary(rows)["top1_accuracy"]}
     return outputs.output((forth + back) / 2, stats.positives > 0, summary, reducer=reducer)

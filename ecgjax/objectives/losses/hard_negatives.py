@@ -13,7 +13,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
-from ecgjax.objectives.pairs.running import LogSum, fold_logits, sum_terms
+from ecgjax.objectives.pairs.running import Compared, LogSum, fold_logits, sum_terms
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.bounds import Positive, ZeroOrMore
 
@@ -79,10 +79,11 @@ def hcl(
         )
 
     # 1. Find R: the weighted log-sum of each row's negatives.
+    compared = Compared.of(embeddings, rows, tiling=tiling)
     found = fold_logits(
         init,
         add_negatives,
-        embeddings,
+        compared,
         rows,
         relation=relation,
         temperature=temperature,
@@ -105,7 +106,7 @@ def hcl(
         return jnp.where(pairs.positive & columns["some"][:, None], terms, 0.0)
 
     total, stats = sum_terms(
-        terms, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling, columns=columns
+        terms, compared, rows, relation=relation, temperature=temperature, tiling=tiling, columns=columns
     )
     per_row = total / jnp.maximum(stats.positives, 1.0)
     return outputs.output(per_row, stats.positives > 0, stats.summary(rows), reducer=reducer)

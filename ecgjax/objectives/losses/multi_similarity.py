@@ -11,7 +11,7 @@ from jax import Array
 from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput, Reducer, mean_where
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
-from ecgjax.objectives.pairs.running import LogSum, PairStats, fold_logits
+from ecgjax.objectives.pairs.running import Compared, LogSum, PairStats, fold_logits
 from ecgjax.objectives.pairs.tiles import Tiling
 
 
@@ -79,10 +79,11 @@ def multi_similarity(
         return jnp.minimum(carry[0], farthest), carry[1].add(similarity, pairs)
 
     # 1. Find each row's farthest positive and nearest negative.
+    compared = Compared.of(embeddings, rows, tiling=tiling)
     farthest_positive, stats = fold_logits(
         lambda anchors: (jnp.full((anchors,), jnp.inf, jnp.float32), PairStats.empty(anchors)),
         add_extremes,
-        jax.lax.stop_gradient(embeddings),
+        jax.lax.stop_gradient(compared),
         rows,
         relation=relation,
         temperature=1.0,
@@ -108,7 +109,7 @@ def multi_similarity(
     mined = fold_logits(
         init,
         add_mined,
-        embeddings,
+        compared,
         rows,
         relation=relation,
         temperature=1.0,

@@ -18,7 +18,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
-from ecgjax.objectives.pairs.running import LogSum, PairStats, fold_logits, sum_terms
+from ecgjax.objectives.pairs.running import Compared, LogSum, PairStats, fold_logits, sum_terms
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.bounds import Positive
 
@@ -72,28 +72,25 @@ def nt_xent(
 
 
 def cross_entropies(
-    embeddings: Array,
+    embeddings: Array | Compared,
     rows: Rows,
     *,
     relation: Relation,
     temperature: Positive | Array,
     positives: str,
     tiling: Tiling,
-    keys: Array | None = None,
 ) -> tuple[Array, PairStats]:
     """Returns the loss of every row by `nt_xent`, `f32[rows]`, and the counts and extremes of its pairs.
 
     The loss of a row without a positive has no meaning.
 
     Args:
-        embeddings: Embeddings of the anchors, `[rows, dim]`.
+        embeddings: Embeddings, `[rows, dim]`, to be compared with each other; or anchors and keys.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
-        keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
-            themselves.
 
     Raises:
         ConfigError: `positives` is neither `"outside"` nor `"inside"`.
@@ -120,9 +117,7 @@ def cross_entropies(
         everything = carry.everything.add(logits, pairs.positive | pairs.negative)
         return Running(everything, of_positives, carry.stats.add(similarity, pairs))
 
-    end = fold_logits(
-        init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling, keys=keys
-    )
+    end = fold_logits(init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling)
     # A row without a positive is divided by 1: its cost is left out later, but NaN would spoil the gradient even so.
     pulled = end.of_positives.value() if inside else end.of_positives / jnp.maximum(end.stats.positives, 1.0)
     return end.everything.value() - pulled, end.stats
@@ -161,10 +156,11 @@ def three_kg(
     def add_negatives(carry: LogSum, similarity: Array, logits: Array, pairs: Pairs, _: Any) -> LogSum:
         return carry.add(logits, pairs.negative)
 
+    compared = Compared.of(embeddings, rows, tiling=tiling)
     negatives = fold_logits(
         lambda anchors: LogSum.empty((anchors,)),
         add_negatives,
-        embeddings,
+        compared,
         rows,
         relation=relation,
         temperature=temperature,
@@ -179,7 +175,7 @@ def three_kg(
 
     total, stats = sum_terms(
         terms,
-        embeddings,
+        compared,
         rows,
         relation=relation,
         temperature=temperature,

@@ -21,7 +21,7 @@ from ecgjax.objectives.pairs.distances import DISTANCES, Distance, inner_product
 from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, LossOutput, Reducer, count_where, mean_where
 from ecgjax.objectives.pairs.relations import Relation, Rows
 from ecgjax.objectives.pairs.running import LogSum
-from ecgjax.objectives.pairs.tiles import Tiling, fold, take
+from ecgjax.objectives.pairs.tiles import Exchanged, Tiling, exchange, exchange_before, fold, take
 from ecgjax.settings.bounds import Bound
 
 TRIPLET_FORMS = ("hinge", "soft")
@@ -203,7 +203,8 @@ def angular(
     search = Search.of(embeddings, rows, relation=relation, distance=None, tiling=tiling, key=key)
     first = search({"positive": Tile.any_positive})
     x = embeddings.astype(jnp.float32)
-    x_p = take(x, first.winners["positive"].position[:, 0], tiling=tiling)
+    keys = exchange({"x": x, "rows": rows}, tiling=tiling)
+    x_p = take(Exchanged(keys.arrays["x"]), first.winners["positive"].position[:, 0], tiling=tiling)
     u, u_p = normalise(x), normalise(x_p)
 
     class Running(NamedTuple):
@@ -227,7 +228,7 @@ def angular(
         )
 
     columns = {"x": x, "u": jax.lax.stop_gradient(u), "both": 4 * tan2 * (u + u_p), "rows": rows}
-    end = fold(init, update, columns, {"x": x, "rows": rows}, tiling=tiling)
+    end = fold(init, update, columns, keys, tiling=tiling)
     has_positive = first.winners["positive"].found[:, 0]
     counts = has_positive & end.npair.any
     towards = 2 * (1 + tan2) * (u * u_p).sum(-1)
@@ -268,9 +269,12 @@ def _distances(
 ) -> _Distances:
     """Mines triplets, fetches the embeddings of their rows, and measures the distances."""
     mined = miner(jax.lax.stop_gradient(embeddings), rows, relation=relation, tiling=tiling, key=key)
-    z = distance.prepare(embeddings)
-    # Positives and negatives are taken together, so that the embeddings are gathered once.
-    others = take(z, jnp.concatenate([mined.positive, mined.negative], axis=1), tiling=tiling)
+    x = embeddings.astype(jnp.float32)
+    z = distance.prepare(x)
+    # Positives and negatives are taken together, so that the embeddings are gathered once. They are exchanged before
+    # they are scaled, as the miner's are (`Search.of`).
+    keys = exchange_before(distance.prepare, x, z, tiling=tiling)
+    others = take(keys, jnp.concatenate([mined.positive, mined.negative], axis=1), tiling=tiling)
     triplets = mined.positive.shape[1]
     apart = distance.of_pairs(z[:, None, :], others)
     unit, negatives = (normalise(jax.lax.stop_gradient(x)) for x in (z[:, None, :], others[:, triplets:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ from ecgjax.objectives.pairs import hashing
 from ecgjax.objectives.pairs.distances import DISTANCES, Distance, Points
 from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, Stats, count_where, mean_where
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
-from ecgjax.objectives.pairs.tiles import Tiling, fold, take
+from ecgjax.objectives.pairs.tiles import Exchanged, Tiling, exchange, exchange_before, fold, positions, take
 
 T = TypeVar("T")
 
@@ -148,6 +149,7 @@ class Search:
     Attributes:
         z: Embeddings as the distance's matrix takes them, without gradient; None where there is no distance.
         rows: Metadata of the embedding rows.
+        keys: The same, and each row's `position` in the global batch, as all passes share them.
         relation: Rule that says which pairs are positive and which negative.
         distance: Distance by which pairs are compared; None for miners that use none.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
@@ -156,6 +158,7 @@ class Search:
 
     z: Points | None
     rows: Rows
+    keys: Exchanged
     relation: Relation
     distance: Distance | None
     tiling: Tiling
@@ -173,9 +176,21 @@ class Search:
         key: Array | None,
     ) -> Search:
         """Returns the search of a batch, with embeddings and draws prepared; arguments are those of a miner."""
-        z = None if distance is None else distance.points(jax.lax.stop_gradient(embeddings), rows.valid)
+        z, keys_z = None, None
+        if distance is not None:
+            # The embeddings are exchanged as they are, and so does the loss that takes the winners: as one, they cross
+            # the links between slices once.
+            x = jax.lax.stop_gradient(embeddings.astype(jnp.float32))
+            points = functools.partial(distance.points, shift=distance.shift(x, rows.valid))
+            z = points(x)
+            keys_z = exchange_before(points, x, z, tiling=tiling).arrays
+        keys = {
+            "z": keys_z,
+            "rows": exchange(rows, tiling=tiling).arrays,
+            "position": positions(rows.row.shape[0], tiling=tiling).arrays,
+        }
         words = None if key is None else hashing.anchor_words(key, rows.row)
-        return cls(z, rows, relation, distance, tiling, words)
+        return cls(z, rows, Exchanged(keys), relation, distance, tiling, words)
 
     def __call__(self, choose: Mapping[str, Callable[[Tile], Array]], *, num: int = 1, columns: Any = None) -> Found:
         """Goes once through all pairs, and returns the winners of each function and the numbers of negatives.
@@ -206,12 +221,11 @@ class Search:
             }
             return Found(winners, carry.negatives + tile.pairs.negative.sum(1, dtype=jnp.float32))
 
-        position = jnp.arange(self.rows.row.shape[0], dtype=jnp.int32)
         return fold(
             init,
             update,
             {"z": self.z, "rows": self.rows, "columns": columns, "words": self.words},
-            {"z": self.z, "rows": self.rows, "position": position},
+            self.keys,
             tiling=self.tiling,
         )
 
@@ -255,7 +269,7 @@ class Search:
             stats["fallback_frac"] = mean_where(jnp.broadcast_to(fallback, found.shape).astype(jnp.float32), found)
         if self.rows.label is not None:
             label = self.rows.label[:, None]
-            theirs = take(self.rows.label, negative.position, tiling=self.tiling)
+            theirs = take(Exchanged(self.keys.arrays["rows"].label), negative.position, tiling=self.tiling)
             known = found & jnp.isfinite(label) & jnp.isfinite(theirs)
             stats["false_negative_frac"] = mean_where((label == theirs).astype(jnp.float32), known)
         return Mined(jnp.take_along_axis(positive.position, again, axis=1), negative.position, found, stats)

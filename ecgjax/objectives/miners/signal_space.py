@@ -17,7 +17,8 @@ from ecgjax.objectives.miners.search import candidates
 from ecgjax.objectives.miners.winners import Winners
 from ecgjax.objectives.pairs.distances import centred, safe_sqrt, squared_euclidean_matrix
 from ecgjax.objectives.pairs.relations import Rows
-from ecgjax.objectives.pairs.tiles import Tiling, fold, take
+from ecgjax.objectives.pairs.tiles import Exchanged, Tiling, exchange, fold, positions, take
+from ecgjax.placement.target import for_cpu
 
 #: Elements of running sums that a block of anchors may hold at a time: few on CPUs, where they should stay in the
 #: cache, and many on accelerators, which need enough to do.
@@ -233,9 +234,10 @@ def nearest_and_farthest(
     if distance is l2:  # The others take differences, which lose no digits; and warping would see the shift.
         signals = centred(signals.reshape(len(signals), -1), rows.valid).reshape(signals.shape)
     batch = {"signals": signals, "rows": rows}
-    position = jnp.arange(len(signals), dtype=jnp.int32)
-    near, far = fold(init, update, batch, batch | {"position": position}, tiling=tiling)
-    nearest_record = jnp.where(near.found, take(rows.record, near.position, tiling=tiling), -1)
+    keys = exchange(batch, tiling=tiling).arrays | {"position": positions(len(signals), tiling=tiling).arrays}
+    near, far = fold(init, update, batch, Exchanged(keys), tiling=tiling)
+    record_of_nearest = take(Exchanged(keys["rows"].record), near.position, tiling=tiling)
+    nearest_record = jnp.where(near.found, record_of_nearest, -1)
     return Neighbours(_row_or_none(near)[:, 0], nearest_record[:, 0], _row_or_none(far))
 
 
@@ -245,5 +247,5 @@ def _row_or_none(winners: Winners) -> Array:
 
 def _by_anchors(row: Callable[[Array], Array], anchors: Array, *, state: int) -> Array:
     """Maps `row` over the anchors, at a time as many as fit a block with `state` elements of running sums each."""
-    limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _ACCELERATOR_BLOCK
+    limit = _CPU_BLOCK if for_cpu() else _ACCELERATOR_BLOCK
     return jax.lax.map(row, anchors, batch_size=min(max(limit // state, 1), anchors.shape[0]))

@@ -36,11 +36,8 @@ def inner_products(anchors: Array, keys: Array) -> Array:
 def centred(x: Array, valid: Array) -> Array:
     """Subtracts one common vector from all rows: distances do not change, and inner products keep their digits.
 
-    |a|² + |k|² − 2 a·k of rows that all lie about 1,000 from the origin keeps no digit of a distance of 1. The shift is
-    the mean of the valid rows, rounded to multiples of a power of two near their root mean square distance from it (a
-    dimension): it is 0 where rows lie about the origin anyway, and otherwise the same however they are spread over
-    devices, but where the rounding of a sum decides. The subtraction rounds little or nothing. The shift carries no
-    gradient, because the gradient of a distance is exact without it.
+    |a|² + |k|² − 2 a·k of rows that all lie about 1,000 from the origin keeps no digit of a distance of 1. The
+    subtraction of `common_vector` rounds little or nothing.
 
     Args:
         x: Rows of the whole batch, `f32[rows, dim]`.
@@ -48,6 +45,21 @@ def centred(x: Array, valid: Array) -> Array:
 
     Returns:
         Shifted rows, `f32[rows, dim]`.
+    """
+    return x - common_vector(x, valid)
+
+
+def common_vector(x: Array, valid: Array) -> Array:
+    """Returns the vector that `centred` subtracts from all rows, `f32[1, dim]`.
+
+    It is the mean of the valid rows, rounded to multiples of a power of two near their root mean square distance from
+    it (a dimension): it is 0 where rows lie about the origin anyway, and otherwise the same however they are spread
+    over devices, but where the rounding of a sum decides. It carries no gradient, because the gradient of a distance is
+    exact without it.
+
+    Args:
+        x: Rows of the whole batch, `f32[rows, dim]`.
+        valid: Rows that count, `bool[rows]`.
     """
     rows = jnp.where(valid[:, None], jax.lax.stop_gradient(x), jnp.float32(0))
     number = jnp.maximum(valid.sum(dtype=jnp.float32), jnp.float32(1))
@@ -58,7 +70,7 @@ def centred(x: Array, valid: Array) -> Array:
     some = step > jnp.float32(_TINY)
     shift = jnp.where(some, jnp.round(mean / jnp.where(some, step, jnp.float32(1))) * step, mean)
     # A row that is not finite spoils its own distances, and need not spoil those of all.
-    return x - jnp.where(jnp.isfinite(shift), shift, jnp.float32(0))
+    return jnp.where(jnp.isfinite(shift), shift, jnp.float32(0))
 
 
 class Points(NamedTuple):
@@ -95,19 +107,26 @@ class Distance(NamedTuple):
         """Returns embeddings `f32[rows, dim]`, of unit length where the distance asks for it."""
         return normalise(embeddings) if self.on_sphere else embeddings.astype(jnp.float32)
 
-    def points(self, embeddings: Array, valid: Array) -> Points:
-        """Returns embeddings as `matrix` takes them: prepared and `centred`.
+    def shift(self, embeddings: Array, valid: Array) -> Array:
+        """Returns the vector that `points` subtracts, `f32[1, dim]`.
 
         Args:
             embeddings: Embeddings of the whole batch, `[rows, dim]`.
             valid: Rows that count, `bool[rows]`.
         """
         prepared = self.prepare(embeddings)
-        if not self.on_sphere:
-            return Points(centred(prepared, valid))
-        zero = _is_zero(prepared)
         # Zero rows have no say in the shift: they lie far from unit vectors that are all alike, and would spoil it.
-        return Points(centred(prepared, valid & ~zero), zero)
+        return common_vector(prepared, valid & ~_is_zero(prepared) if self.on_sphere else valid)
+
+    def points(self, embeddings: Array, shift: Array) -> Points:
+        """Returns embeddings as `matrix` takes them: prepared and less a common vector.
+
+        Args:
+            embeddings: Embeddings, `[rows, dim]`.
+            shift: The same vector for all rows that are compared, `f32[1, dim]`, as the method `shift` returned it.
+        """
+        prepared = self.prepare(embeddings)
+        return Points(prepared - shift, _is_zero(prepared) if self.on_sphere else None)
 
     def matrix(self, anchors: Points, keys: Points) -> Array:
         """Returns the distances of all pairs, `f32[anchors, keys]`, by which pairs are chosen."""

@@ -13,7 +13,7 @@ from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.distances import inner_products, normalise
 from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, count_where, mean_where
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
-from ecgjax.objectives.pairs.tiles import Tiling, fold
+from ecgjax.objectives.pairs.tiles import Exchanged, Tiling, exchange, fold
 
 _LOW = -jnp.inf
 
@@ -104,39 +104,62 @@ class PairStats(NamedTuple):
         }
 
 
+class Compared(NamedTuple):
+    """Embeddings to be compared, as anchors and as the keys that several passes share.
+
+    Attributes:
+        anchors: Embeddings of the anchors, `f32[rows, dim]`, not yet normalised.
+        keys: Embeddings `x`, not yet normalised, and metadata `rows` of the keys by name; they may be of another
+            modality.
+    """
+
+    anchors: Array
+    keys: Exchanged
+
+    @classmethod
+    def of(cls, embeddings: Array, rows: Rows, *, tiling: Tiling) -> Compared:
+        """Returns embeddings, `[rows, dim]`, to be compared with each other."""
+        x = embeddings.astype(jnp.float32)
+        return cls(x, exchange({"x": x, "rows": rows}, tiling=tiling))
+
+    def normalised(self) -> tuple[Array, Exchanged]:
+        """Returns the anchors' unit vectors, and keys whose unit vectors are named `z`."""
+        z, others = normalise(self.anchors), self.keys.arrays["x"]
+        keys = {"z": z if others is self.anchors else normalise(others), "rows": self.keys.arrays["rows"]}
+        return z, Exchanged(keys)
+
+
 def fold_logits(
     init: Callable[[int], Any],
     update: Callable[[Any, Array, Array, Pairs, Any], Any],
-    embeddings: Array,
+    embeddings: Array | Compared,
     rows: Rows,
     *,
     relation: Relation,
     temperature: float | Array,
     tiling: Tiling,
     columns: Any = None,
-    keys: Array | None = None,
 ) -> Any:
     """Folds over tiles of cosine similarities and logits.
 
     Args:
         init: Function from the number of anchors to the carry before the first tile.
         update: Step of the fold, `(carry, similarity, logits, pairs, columns of the anchors) → carry`.
-        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised; or what `Compared.of` made of them, where several
+            passes go through the same pairs.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ; logits are cosine / τ.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
         columns: Tree of `[rows, ...]`, such as results of an earlier pass, of which `update` gets the anchors' part.
-        keys: Other embeddings of the same rows to compare with, `[rows, dim]`; None compares the anchors with
-            themselves.
 
     Returns:
         The carry after the last tile.
     """
-    z = normalise(embeddings)
-    others = z if keys is None else normalise(keys)
+    compared = embeddings if isinstance(embeddings, Compared) else Compared.of(embeddings, rows, tiling=tiling)
+    z, others = compared.normalised()
     # A learnt temperature is a column of the anchors, since `fold` may close over nothing that is differentiated.
-    scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), (z.shape[0],))
+    scale = jnp.broadcast_to(1 / jnp.asarray(temperature, jnp.float32), rows.row.shape)
 
     def tile(carry: Any, anchors: Any, keys: Any) -> Any:
         similarity = inner_products(anchors["z"], keys["z"])
@@ -147,14 +170,14 @@ def fold_logits(
         init,
         tile,
         {"z": z, "rows": rows, "scale": scale, "columns": columns},
-        {"z": others, "rows": rows},
+        others,
         tiling=tiling,
     )
 
 
 def sum_terms(
     terms: Callable[[Array, Pairs, Any], Array],
-    embeddings: Array,
+    embeddings: Array | Compared,
     rows: Rows,
     *,
     relation: Relation,
@@ -167,7 +190,8 @@ def sum_terms(
     Args:
         terms: Loss term of each pair, `(logits, pairs, columns of the anchors) → f32[anchors, keys]`, 0 where a pair
             has none.
-        embeddings: Embeddings, `[rows, dim]`, not yet normalised.
+        embeddings: Embeddings, `[rows, dim]`, not yet normalised; or what `Compared.of` made of them, where several
+            passes go through the same pairs.
         rows: Metadata of the embedding rows.
         relation: Rule that says which pairs are positive and which negative.
         temperature: Temperature τ; logits are cosine / τ.

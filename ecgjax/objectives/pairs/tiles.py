@@ -7,14 +7,14 @@ holds the running values of each anchor after some of the keys. Three forms of i
 * gathered: every device gathers the keys and scans them in chunks. The backward pass computes each chunk again; in
   batches so small that they cost little memory, the matrix products are kept.
 * ring: every device passes its keys on to its neighbour, and no device ever holds all of them. The backward pass sends
-  them round once more the other way. On a mesh of several slices a device first gathers the keys of its counterparts
-  in the other slices, and the ring runs inside a slice: keys cross the slow links once, and not in every round.
+  them round once more the other way.
+
+On a mesh of several slices a device first gathers the keys of its counterparts in the other slices (`exchange`), and
+gathering or ring go on inside a slice: keys cross the slow links once, and not in every round.
 
 Objectives that need several passes over the pairs call `fold` once for each, and hand results of the first pass to the
-second among the anchors' (or keys') arrays.
-
-References:
-    Liu, Zaharia and Abbeel, Ring Attention with Blockwise Transformers, 2023 (arXiv 2310.01889).
+second among the anchors' (or keys') arrays. They exchange the keys once for all passes: then the gradients of the keys
+are summed over the passes before they cross back, once as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +30,12 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from ecgjax.errors import check_known
+from ecgjax.objectives.pairs.ring import Links, ring
 from ecgjax.placement.slices import num_slices
+from ecgjax.placement.target import for_cpu
 
 Carry = TypeVar("Carry")
 Tree = Any
-
-#: JAX's name for the part of a backward pass that `jax.checkpoint` computes again; the ring gives it to its own.
-RECOMPUTED = "rematted_computation"
 
 FORMS = ("dense", "gathered", "ring")
 
@@ -59,7 +58,7 @@ class Tiling:
     Attributes:
         form: Form of the pass, one of `FORMS`.
         mesh: Mesh whose `axis` the rows are sharded over; None where one device has all rows.
-        chunk: Keys of a tile; None chooses by backend. It need not divide the number of keys.
+        chunk: Keys of a tile; None chooses by the kind of device. It need not divide the number of keys.
         multiple_of: Number that a chunk is rounded down to a multiple of, for objectives that process several keys
             together.
         axis: Name of the mesh's axis that the rows are sharded over.
@@ -92,8 +91,17 @@ class Tiling:
     @property
     def counterparts(self) -> list[list[int]]:
         """Groups of shards that have the same place in their slices."""
-        size = self.num_shards // self.num_slices
-        return [list(range(place, self.num_shards, size)) for place in range(size)]
+        return [list(range(place, self.num_shards, self.slice_size)) for place in range(self.slice_size)]
+
+    @property
+    def slice_size(self) -> int:
+        """Number of parts that the rows of a slice are cut into."""
+        return self.num_shards // self.num_slices
+
+    @property
+    def links(self) -> Links:
+        """Links of the rings, one in each slice."""
+        return Links(self.axis, self.num_shards, self.slice_size)
 
     def chunk_of(self, num_anchors: int, num_keys: int) -> int:
         """Returns the number of keys of a tile, for `num_anchors` anchors on a device and `num_keys` keys in all."""
@@ -101,16 +109,83 @@ class Tiling:
             return num_keys
         chunk = self.chunk
         if chunk is None:
-            on_cpu = jax.default_backend() == "cpu"
-            chunk = CPU_CHUNK if on_cpu else max(CPU_CHUNK, _ACCELERATOR_TILE // max(num_anchors, 1))
+            chunk = CPU_CHUNK if for_cpu() else max(CPU_CHUNK, _ACCELERATOR_TILE // max(num_anchors, 1))
         return max(min(chunk, num_keys) // self.multiple_of, 1) * self.multiple_of
+
+
+class Exchanged(NamedTuple):
+    """Arrays of the rows that have crossed the slow links between slices, for passes to share.
+
+    Attributes:
+        arrays: Tree of `[slices · rows, ...]`, sharded along the tiling's axis. A device's part are its own rows and
+            those of its counterparts, slice by slice. On one slice these are the rows themselves.
+    """
+
+    arrays: Tree
+
+
+def exchange(tree: Tree, *, tiling: Tiling) -> Exchanged:
+    """Gathers what the shards have that stand at the same place in other slices; a lone slice keeps its own.
+
+    Arrays of one type and shape are stacked, so that they cross in one operation.
+
+    Args:
+        tree: Tree of `[rows, ...]`, sharded along the tiling's axis.
+        tiling: Split of the pairs into tiles and over devices, with the slices.
+
+    Returns:
+        What `fold` takes for keys, and `take` for values. It is differentiable in the floating-point leaves, whose
+        gradients cross back in one operation for each type and shape, however many passes use the arrays.
+    """
+    if _is_whole(tiling) or tiling.num_slices == 1:
+        return Exchanged(tree)
+    leaves, structure = jax.tree.flatten(tree)
+    alike: dict[Any, list[int]] = {}
+    for place, leaf in enumerate(leaves):
+        alike.setdefault((leaf.dtype, leaf.shape), []).append(place)
+
+    def local(leaves: list[Array]) -> list[Array]:
+        arrived = list(leaves)
+        for places in alike.values():
+            together = jnp.stack([leaves[place] for place in places], axis=1)
+            together = jax.lax.all_gather(together, tiling.axis, tiled=True, axis_index_groups=tiling.counterparts)
+            for number, place in enumerate(places):
+                arrived[place] = together[:, number]
+        return arrived
+
+    return Exchanged(jax.tree.unflatten(structure, _per_device(local, tiling)(leaves)))
+
+
+def exchange_before(make: Callable[[Tree], Tree], tree: Tree, made: Tree, *, tiling: Tiling) -> Exchanged:
+    """Exchanges rows, and computes something of each row where it has arrived.
+
+    So several things that are made of the same rows cross as one.
+
+    Args:
+        make: Function of the rows, each by itself.
+        tree: Tree of `[rows, ...]`, sharded along the tiling's axis.
+        made: Value of `make(tree)`, which a lone slice takes as it is.
+        tiling: Split of the pairs into tiles and over devices, with the slices.
+    """
+    arrived = exchange(tree, tiling=tiling).arrays
+    return Exchanged(made if arrived is tree else make(arrived))
+
+
+def positions(num_rows: int, *, tiling: Tiling) -> Exchanged:
+    """Returns the positions in the global batch of rows that were exchanged, `i32[slices · rows]`."""
+    position = jnp.arange(num_rows, dtype=jnp.int32)
+    slices = 1 if _is_whole(tiling) else tiling.num_slices
+    if slices > 1:
+        of_places = position.reshape(slices, tiling.slice_size, -1).swapaxes(0, 1)
+        position = jnp.tile(of_places.reshape(-1), slices)
+    return Exchanged(position)
 
 
 def fold(
     init: Callable[[int], Carry],
     update: Callable[[Carry, Tree, Tree], Carry],
     anchors: Tree,
-    keys: Tree,
+    keys: Tree | Exchanged,
     *,
     tiling: Tiling,
 ) -> Carry:
@@ -124,33 +199,35 @@ def fold(
             anchors. Where a tile is filled up, the keys added are all zeros, so that a boolean column (`Rows.valid`)
             tells them apart.
         anchors: Tree of `[rows, ...]`, sharded along the tiling's axis.
-        keys: Tree of `[keys, ...]`, sharded along the tiling's axis.
+        keys: Tree of `[keys, ...]`, sharded along the tiling's axis; or what `exchange` made of it, where several
+            passes go through the same keys.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
 
     Returns:
         The carry after the last tile, sharded as the anchors are. It is differentiable in the floating-point leaves of
         anchors and keys.
     """
+    arrived = (keys if isinstance(keys, Exchanged) else exchange(keys, tiling=tiling)).arrays
     if tiling.form == "dense":
-        return update(init(_length(anchors)), anchors, keys)
+        return update(init(_length(anchors)), anchors, arrived)
     scan = functools.partial(_scan_tiles, update, tiling=tiling)
     if tiling.num_shards == 1:
-        return scan(init(_length(anchors)), anchors, keys)
+        return scan(init(_length(anchors)), anchors, arrived)
 
     def local(anchors: Tree, keys: Tree) -> Carry:
         start = init(_length(anchors))
         if tiling.form == "ring":
-            return _ring(scan, start, anchors, _gather_counterparts(keys, tiling), tiling=tiling)
-        return scan(start, anchors, _gather(keys, tiling.axis))
+            return ring(scan, start, anchors, keys, links=tiling.links)
+        return scan(start, anchors, _gather(keys, tiling))
 
-    return _per_device(local, tiling)(anchors, keys)
+    return _per_device(local, tiling)(anchors, arrived)
 
 
-def take(values: Tree, index: Array, *, tiling: Tiling) -> Tree:
+def take(values: Tree | Exchanged, index: Array, *, tiling: Tiling) -> Tree:
     """Takes rows of the global batch by their position; the result is differentiable in the rows.
 
     Args:
-        values: Tree of `[rows, ...]`, sharded along the tiling's axis.
+        values: Tree of `[rows, ...]`, sharded along the tiling's axis, or what `exchange` made of it.
         index: Positions in the global batch, `i32[anchors, ...]`, sharded along the tiling's axis.
         tiling: Way that the rows are exchanged; in a ring no device holds more than its own rows and a neighbour's.
 
@@ -161,21 +238,26 @@ def take(values: Tree, index: Array, *, tiling: Tiling) -> Tree:
     def rows_of(values: Tree, index: Array) -> Tree:
         return jax.tree.map(lambda x: x[index], values)
 
-    if tiling.form == "dense" or tiling.num_shards == 1:
-        return rows_of(values, index)
+    arrived = (values if isinstance(values, Exchanged) else exchange(values, tiling=tiling)).arrays
+    if _is_whole(tiling):
+        return rows_of(arrived, index)
+    slices, size = tiling.num_slices, tiling.slice_size
 
     def local(values: Tree, index: Array) -> Tree:
+        count = _length(values) // slices
         if tiling.form == "gathered":
-            return rows_of(_gather(values, tiling.axis), index)
-        count = _length(values)
-        first = jax.lax.axis_index(tiling.axis) * count
-        keys = {"position": first + jnp.arange(count, dtype=jnp.int32), "values": values}
+            # Shards that were gathered stand in the order of their places, and at each place in that of the slices.
+            shard, row = index // count, index % count
+            there = (shard % size * slices + shard // size) * count + row
+            return rows_of(_gather(values, tiling), there)
         # A block that is sent round has the rows of one shard of each slice.
-        parts = [slice(part * count, (part + 1) * count) for part in range(tiling.num_slices)]
+        place = jax.lax.axis_index(tiling.axis) % size
+        keys = {"first": (jnp.arange(slices, dtype=jnp.int32) * size + place) * count, "values": values}
+        parts = [slice(part * count, (part + 1) * count) for part in range(slices)]
 
         def pick(taken: Tree, anchors: Tree, keys: Tree) -> Tree:
-            for part in parts:
-                place = anchors - keys["position"][part][0]
+            for number, part in enumerate(parts):
+                place = anchors - keys["first"][number]
                 here = (place >= 0) & (place < count)
                 own = jax.tree.map(lambda x, part=part: x[part], keys["values"])
                 rows = rows_of(own, jnp.clip(place, 0, count - 1))
@@ -185,25 +267,26 @@ def take(values: Tree, index: Array, *, tiling: Tiling) -> Tree:
             return taken
 
         start = jax.tree.map(lambda x: jnp.zeros((*index.shape, *x.shape[1:]), x.dtype), values)
-        return _ring(pick, start, index, _gather_counterparts(keys, tiling), tiling=tiling)
+        return ring(pick, start, index, keys, links=tiling.links)
 
-    return _per_device(local, tiling)(values, index)
+    return _per_device(local, tiling)(arrived, index)
 
 
-def _per_device(function: Callable[[Tree, Tree], Tree], tiling: Tiling) -> Callable[[Tree, Tree], Tree]:
+def _is_whole(tiling: Tiling) -> bool:
+    """Returns whether the rows lie on one device, or are treated as if they did."""
+    return tiling.form == "dense" or tiling.num_shards == 1
+
+
+def _per_device(function: Callable[..., Tree], tiling: Tiling) -> Callable[..., Tree]:
     spec = PartitionSpec(tiling.axis)
-    return jax.shard_map(function, mesh=tiling.mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
+    return jax.shard_map(function, mesh=tiling.mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-def _gather(tree: Tree, axis: str) -> Tree:
-    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis, tiled=True), tree)
-
-
-def _gather_counterparts(tree: Tree, tiling: Tiling) -> Tree:
-    """Gathers what the shards have that stand at the same place in other slices; a lone slice keeps its own."""
-    if tiling.num_slices == 1:
-        return tree
-    groups = tiling.counterparts
+def _gather(tree: Tree, tiling: Tiling) -> Tree:
+    """Gathers what the shards of a slice have."""
+    size = tiling.slice_size
+    slices = [list(range(first, first + size)) for first in range(0, tiling.num_shards, size)]
+    groups = slices if len(slices) > 1 else None
     return jax.tree.map(lambda x: jax.lax.all_gather(x, tiling.axis, tiled=True, axis_index_groups=groups), tree)
 
 
@@ -233,99 +316,3 @@ def _scan_tiles(
     # instead of keeping it for every tile.
     body = jax.checkpoint(lambda carry, tile: update(carry, anchors, tile), policy=kept)
     return jax.lax.scan(lambda carry, tile: (body(carry, tile), None), carry, tiles)[0]
-
-
-def _ring(
-    update: Callable[[Carry, Tree, Tree], Carry], start: Carry, anchors: Tree, keys: Tree, *, tiling: Tiling
-) -> Carry:
-    """Folds over the keys of a slice: each device folds over the block that it holds, and passes it to its neighbour.
-
-    If the scan were differentiated as it stands, it would keep every block of keys that came by, which is all keys. So
-    only the small carries are kept, and the backward pass sends the blocks round again, each with its gradient so far.
-
-    Args:
-        update: Step of the fold, `(carry, anchors, keys of a block) → carry`.
-        start: Carry before the first block.
-        anchors: Anchors of this device, which stay here.
-        keys: Keys of this device, its first block.
-        tiling: Axis and slices of the mesh; each slice has a ring of its own.
-
-    Returns:
-        The carry of this device's anchors after the blocks of all devices of its slice.
-    """
-    axis, size = tiling.axis, tiling.num_shards // tiling.num_slices
-    rings = range(0, tiling.num_shards, size)
-    forwards = [(first + place, first + (place - 1) % size) for first in rings for place in range(size)]
-    backwards = [(first + place, first + (place + 1) % size) for first in rings for place in range(size)]
-
-    def send(tree: Tree, to: list[tuple[int, int]]) -> Tree:
-        return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to), tree)
-
-    # 1. Separate the floating-point leaves, which are differentiated, from the others.
-    (anchor_values, anchors_fixed), (key_values, keys_fixed) = _split_floats(anchors), _split_floats(keys)
-
-    # 2. Forward: fold over the block that is here, send it on, and keep the carry from before it.
-    def forward(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> tuple[Carry, Carry]:
-        def step(state: tuple, _: None) -> tuple[tuple, Carry]:
-            carry, block, block_fixed = state
-            here = _join_floats(anchors, anchor_values, fixed[0]), _join_floats(keys, block, block_fixed)
-            out = update(carry, *here)
-            return (out, send(block, forwards), send(block_fixed, forwards)), carry
-
-        (carry, _, _), carries = jax.lax.scan(step, (start, key_values, fixed[1]), None, length=size)
-        return carry, carries
-
-    @jax.custom_vjp
-    def run(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> Carry:
-        return forward(start, anchor_values, key_values, fixed)[0]
-
-    def run_forward(start: Carry, anchor_values: list, key_values: list, fixed: Tree) -> tuple[Carry, tuple]:
-        carry, carries = forward(start, anchor_values, key_values, fixed)
-        return carry, (anchor_values, key_values, fixed, carries)
-
-    # 3. Backward: take the carries in reverse order and fetch each block back from the neighbour, with the gradient
-    #    that it has gathered so far. Compute the update again, and add its gradients to those of anchors and block.
-    def run_backward(saved: tuple, gradient: Carry) -> tuple:
-        anchor_values, key_values, fixed, carries = saved
-
-        def step(state: tuple, carry: Carry) -> tuple[tuple, None]:
-            gradient, of_anchors, block, block_fixed, of_block = state
-            block, block_fixed, of_block = send((block, block_fixed, of_block), backwards)
-            with jax.named_scope(RECOMPUTED):
-                _, pull = jax.vjp(
-                    lambda carry, a, k: update(
-                        carry, _join_floats(anchors, a, fixed[0]), _join_floats(keys, k, block_fixed)
-                    ),
-                    carry,
-                    anchor_values,
-                    block,
-                )
-            gradient, more_of_anchors, more_of_block = pull(gradient)
-            add = functools.partial(jax.tree.map, jnp.add)
-            return (gradient, add(of_anchors, more_of_anchors), block, block_fixed, add(of_block, more_of_block)), None
-
-        zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-        state = (gradient, zeros(anchor_values), key_values, fixed[1], zeros(key_values))
-        (gradient, of_anchors, _, _, of_block), _ = jax.lax.scan(step, state, carries, reverse=True)
-        return gradient, of_anchors, of_block, None
-
-    run.defvjp(run_forward, run_backward)
-    return run(start, anchor_values, key_values, (anchors_fixed, keys_fixed))
-
-
-def _is_float(leaf: Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
-def _split_floats(tree: Tree) -> tuple[list, list]:
-    """Returns the floating-point leaves of a tree, and its other leaves."""
-    leaves = jax.tree.leaves(tree)
-    return [leaf for leaf in leaves if _is_float(leaf)], [leaf for leaf in leaves if not _is_float(leaf)]
-
-
-def _join_floats(like: Tree, values: list, fixed: list) -> Tree:
-    """Puts floating-point leaves and the others back into a tree of the structure of `like`."""
-    leaves, structure = jax.tree.flatten(like)
-    values_left, fixed_left = iter(values), iter(fixed)
-    joined = [next(values_left if _is_float(leaf) else fixed_left) for leaf in leaves]
-    return jax.tree.unflatten(structure, joined)

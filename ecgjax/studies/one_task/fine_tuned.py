@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from data_pipelines.errors import DataError
 from ecgjax.data.labels import LabelledRecords, ProbeData
@@ -19,7 +20,7 @@ from ecgjax.evaluation.metrics.operating_points import best_f1_threshold
 from ecgjax.evaluation.models.answers import Answers, save_archive
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results
-from ecgjax.finetuning.answering_head import AnsweringHead, HeadOutput
+from ecgjax.finetuning.answering_head import MOST_OF_CALIBRATION, AnsweringHead, HeadOutput
 from ecgjax.pages.page import Table
 from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.binary import decisions_of
@@ -167,6 +168,8 @@ def answering_head(
 
 def _calibrated(output: HeadOutput, labels: np.ndarray, outputs: np.ndarray, *, offset: float) -> HeadOutput:
     slope, intercept = platt(labels, outputs - offset).of_scores
+    if slope > MOST_OF_CALIBRATION["slope"]:  # Outputs that differ by rounding alone tell nothing.
+        slope, intercept = 0.0, float(special.logit(np.mean(labels)))
     return dataclasses.replace(
         output,
         offset=offset,

@@ -59,7 +59,7 @@ def kept_programs(setting: str, workdir: str | Path) -> Iterator[Path | None]:
     Raises:
         ConfigError: The setting names a folder that cannot be made.
     """
-    _check(setting)
+    check_setting(setting)
     folder = cache_folder(setting, workdir, platform=jax.default_backend())
     if folder is None:
         yield None
@@ -75,7 +75,19 @@ def kept_programs(setting: str, workdir: str | Path) -> Iterator[Path | None]:
         _set(before)
 
 
-def _check(setting: str) -> None:
+@contextlib.contextmanager
+def no_programs_kept() -> Iterator[None]:
+    """Lets JAX compile inside whatever it compiles, and neither take it from a cache nor keep it."""
+    before = jax.config.values["jax_enable_compilation_cache"]
+    _set({"jax_enable_compilation_cache": False})
+    try:
+        yield
+    finally:
+        _set({"jax_enable_compilation_cache": before})
+
+
+def check_setting(setting: str) -> None:
+    """Raises a `ConfigError` where `config.compile_cache` names a folder that cannot be made."""
     if "://" in setting:
         raise ConfigError(
             f"config.compile_cache={setting} is no folder of this machine; mount the bucket, and give its path there"

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+from jax.stages import Traced
 
 from ecgjax.encoders import cost
+from ecgjax.placement.target import traced_for
 from ecgjax.training.debugging.nan_checks import checked, telling
 
 State = TypeVar("State")
@@ -26,6 +28,8 @@ def compile_step(
 ) -> tuple[Callable[[State, Batch], tuple[State, Metrics]], float | None]:
     """Returns a compiled step, which donates its state, and its FLOP on all devices together, None where unknown.
 
+    One trace serves to compile and to count operations: the compiler's own count takes a loop's body only once.
+
     Args:
         step: Function `(state, batch) → (state, metrics)`.
         state: State before the first step.
@@ -34,10 +38,25 @@ def compile_step(
         everywhere: Sharding of what is the same on every device.
         nan_checks: Whether every operation is checked for NaN.
     """
-    after = (shardings, everywhere)
     if nan_checks:
-        traced = jax.jit(checked(step), donate_argnums=0, out_shardings=(everywhere, after)).trace(state, batch)
+        traced = _trace(checked(step), state, batch, after=(everywhere, (shardings, everywhere)), mesh=everywhere.mesh)
         return telling(traced.lower().compile()), cost.step_flops(traced.jaxpr.jaxpr)
-    # One trace serves to compile and to count operations: the compiler's own count takes a loop's body only once.
-    traced = jax.jit(step, donate_argnums=0, out_shardings=after).trace(state, batch)
+    traced = trace_step(step, state, batch, shardings=shardings, everywhere=everywhere)
     return traced.lower().compile(), cost.step_flops(traced.jaxpr.jaxpr)
+
+
+def trace_step(
+    step: Callable[[State, Batch], tuple[State, Metrics]],
+    state: State,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    shardings: Any,
+    everywhere: jax.sharding.NamedSharding,
+) -> Traced:
+    """Returns the trace of a step that donates its state, for the devices of its mesh; arguments: `compile_step`."""
+    return _trace(step, state, batch, after=(shardings, everywhere), mesh=everywhere.mesh)
+
+
+def _trace(step: Callable[..., Any], state: Any, batch: Any, *, after: Any, mesh: Any) -> Traced:
+    with traced_for(mesh):
+        return jax.jit(step, donate_argnums=0, out_shardings=after).trace(state, batch)

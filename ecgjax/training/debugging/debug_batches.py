@@ -53,6 +53,13 @@ class NoiseStore:
             valid[...] = True
         return out
 
+    def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
+        """Returns record numbers, `int64[n]`, in ascending order."""
+        return np.sort(record_numbers)
+
+    def announce(self, record_numbers: np.ndarray) -> None:
+        """Does nothing: noise is read from nowhere."""
+
 
 def store_of(store: Store, settings: DebugSettings) -> Store:
     """Returns the store that batches are read from."""

@@ -51,9 +51,10 @@ def test_every_reader_is_timed_and_gives_the_same_samples(datasets, tmp_path, nu
             check_speeds(of_store, "memory_map")
         assert drawn["packed"]["checksum"] == drawn["array_record"]["checksum"]
     assert len({drawn["packed"]["checksum"] for drawn in report["warm"].values()}) == 3
+    assert set(report["cold"]) == {"packed", "packed_by_blocks", "array_record"}
     for name, of_store in report["cold"].items():
         assert set(of_store) == COLD
-        assert of_store["threads"] == threads[name]
+        assert of_store["threads"] == threads[name.removesuffix("_by_blocks")]
         check_speeds(of_store, "disk")
         assert of_store["bytes_of_a_record"] == 16_000
     assert report["machine"]["cores"] >= 1
@@ -65,7 +66,8 @@ def check_speeds(found, ceiling):
     assert sorted(found["repetitions"])[1] == found["ecgs_per_sec"] > 0
     assert sorted(found[f"{ceiling}_repetitions"])[1] == found[f"{ceiling}_ecgs_per_sec"] > 0
     ratio = found["ecgs_per_sec"] / found[f"{ceiling}_ecgs_per_sec"]
-    assert found[f"ratio_to_{ceiling}"] == pytest.approx(ratio, abs=2e-3)
+    # Both speeds are rounded to whole ECGs/s, by a thousandth where they are as low as 500.
+    assert found[f"ratio_to_{ceiling}"] == pytest.approx(ratio, abs=2e-3, rel=2e-3)
 
 
 def test_one_data_set_without_a_packed_copy_is_measured_without_copy_and_mixture(datasets, tmp_path):

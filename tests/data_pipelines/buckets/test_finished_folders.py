@@ -1,14 +1,40 @@
 """What a command writes to a bucket is there whole or not marked as whole, and replaces nothing."""
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.buckets.finished_folders import COMPLETE, UPLOADING, fetched_folder, finished_folder
+from data_pipelines.buckets.finished_folders import (
+    COMPLETE,
+    UPLOADING,
+    fetched_folder,
+    fetched_if_finished,
+    finished_folder,
+)
 from data_pipelines.buckets.remote_folder import RemoteFolder
 from data_pipelines.errors import DataError
 from tests.support import object_stores
+
+ROOT = Path(__file__).parents[3]
+
+# Prints the names of the files that a process has fetched, once it is allowed to begin.
+FETCH = """
+import sys, time
+from data_pipelines.buckets import finished_folders as folders
+download = folders.RemoteFolder.download
+def slow(self, name, *arguments, **options):
+    time.sleep(0.1)
+    download(self, name, *arguments, **options)
+    print(name)
+folders.RemoteFolder.download = slow
+print("ready", flush=True)
+sys.stdin.readline()
+folders.fetched_folder(sys.argv[1], flag="model")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +53,7 @@ def write(folder, **files):
 def test_a_folder_comes_back_as_it_was_written(scheme, tmp_path, monkeypatch):
     with object_stores.store(scheme) as bucket:
         address = f"{bucket}/report"
+        assert fetched_if_finished(address, flag="model") is None
         with finished_folder(address) as folder:
             write(folder, a="A", b__c="C", **{".lock": ""})
         assert RemoteFolder(address).names() == {"a", "b/c", COMPLETE}
@@ -40,6 +67,32 @@ def test_a_folder_comes_back_as_it_was_written(scheme, tmp_path, monkeypatch):
         Path(read, "a").unlink()
         with pytest.raises(DataError, match=r"/report/a: is not what was written"):
             fetched_folder(address, flag="model")
+
+
+def test_two_processes_of_a_machine_make_one_copy():
+    with object_stores.store("gs") as bucket:
+        address = f"{bucket}/model"
+        with finished_folder(address) as folder:
+            write(folder, **{f"part{number}": str(number) for number in range(8)})
+        line = [sys.executable, "-c", FETCH, address]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+        both = [subprocess.Popen(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes) for _ in range(2)]
+        assert [each.stdout.readline() for each in both] == ["ready\n"] * 2
+        for each in both:
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        fetched = [name for each in both for name in each.communicate(timeout=60)[0].split()]
+        assert [each.returncode for each in both] == [0, 0]
+        assert sorted(fetched) == [f"part{number}" for number in range(8)]
+
+
+def test_a_second_command_on_this_machine_that_writes_to_the_same_address_is_refused():
+    with object_stores.store("gs") as bucket:
+        with finished_folder(f"{bucket}/x") as folder:
+            with pytest.raises(DataError, match=r"another command on this machine is writing to gs://.*another --out"):
+                finished_folder(f"{bucket}/x").__enter__()
+            write(folder, a="A")
+        assert RemoteFolder(f"{bucket}/x").names() == {"a", COMPLETE}
 
 
 def test_an_upload_that_is_killed_anywhere_is_not_complete_and_the_same_command_finishes_it(monkeypatch):

@@ -15,9 +15,9 @@ from data_pipelines.errors import DataError
 from data_pipelines.storage import packed_store
 from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, file_hash
 from data_pipelines.storage.store import open_store
-from data_pipelines.system import page_cache
+from data_pipelines.system import record_files
 from data_pipelines.system.joined_map import Piece, can_join, join_pieces
-from data_pipelines.system.page_cache import ReadAhead
+from data_pipelines.system.record_files import RecordFiles
 from tests.support.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
 
 # Ways of mapping
@@ -78,11 +78,9 @@ def test_joined_files_are_one_array_and_are_let_go_with_it(tmp_path):
         join_pieces([Piece(path=tmp_path / "none", offset=0, num_bytes=4096)])
 
 
-def test_records_that_are_not_in_memory_are_read_ahead(stored_copy, monkeypatch):
-    # Where a disk answers at once, as one that a host machine caches, what is probed is in memory by the probe itself.
-    monkeypatch.setattr(page_cache, "_can_be_read_at_once", lambda handle, offset: False)
+def test_records_that_are_announced_come_into_memory(stored_copy):
     path = stored_copy / PACKED_DIR / "00001.npy"  # What some store has mapped could not be let go.
-    read_ahead = ReadAhead([None, path], first_byte=[0, 4096], record_bytes=16_000)
+    files = RecordFiles([None, path], first_byte=[0, 4096], record_bytes=16_000)
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
 
@@ -107,7 +105,7 @@ def test_records_that_are_not_in_memory_are_read_ahead(stored_copy, monkeypatch)
     else:
         os.close(handle)
         pytest.skip("this file system keeps its files in memory")
-    read_ahead(np.array([1, 0, 1]), np.array([30, 0, 2]))
+    files.announce(np.array([1, 0, 1]), np.array([30, 0, 2]))
     deadline = time.monotonic() + 10
     while not (in_memory(30) and in_memory(2)) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -117,19 +115,52 @@ def test_records_that_are_not_in_memory_are_read_ahead(stored_copy, monkeypatch)
     os.close(handle)
 
 
-def test_what_is_in_memory_is_not_announced(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
-    path.read_bytes()
+def test_neighbours_are_announced_in_one_stretch(tmp_path, monkeypatch):
+    paths = [tmp_path / "a", None, tmp_path / "b"]
+    for path in paths[::2]:
+        path.write_bytes(bytes(10_000_000))
     announced = []
-    monkeypatch.setattr(page_cache.os, "posix_fadvise", lambda *arguments: announced.append(arguments))
-    read_ahead = ReadAhead([path], first_byte=[0], record_bytes=1000)
-    files, positions = np.zeros(40, np.int64), np.arange(40)
-    read_ahead(files, positions)
-    assert not announced
-    monkeypatch.setattr(page_cache, "_can_be_read_at_once", lambda handle, offset: offset != 16_000)
-    read_ahead(files, positions)
-    assert [offset for _, offset, *_ in announced] == list(range(0, 40_000, 1000)), "one probe of three is missing"
+    monkeypatch.setattr(record_files.os, "posix_fadvise", lambda handle, *arguments: announced.append(arguments[:2]))
+    files = RecordFiles(paths, first_byte=[100, 0, 200], record_bytes=1000)
+    files.announce(np.array([0, 0, 0, 1, 2, 2]), np.array([3, 4, 6, 0, 7, 8]))
+    assert announced == [(3100, 2000), (6100, 1000), (7200, 2000)]
+    announced.clear()
+    files.announce(np.zeros(5000, np.int64), np.arange(5000))
+    assert announced == [(100, 2**22), (100 + 2**22, 5_000_000 - 2**22)]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_records_are_the_same_from_memory_and_from_the_disk(stored_copy, stored_dataset, monkeypatch, in_memory):
+    _, signals = stored_dataset
+    probed, read = [], []
+    original = RecordFiles.read
+
+    def answer(handle, offset):
+        probed.append(offset)
+        return in_memory
+
+    monkeypatch.setattr(record_files, "_can_be_read_at_once", answer)
+    monkeypatch.setattr(RecordFiles, "read", lambda self, *rest: (read.append(len(rest[0])), original(self, *rest))[1])
+    store = open_store(stored_copy)
+    probed.clear()
+    numbers = np.random.default_rng(0).integers(0, len(signals), 100)
+    assert np.array_equal(store.read(numbers), signals[numbers])
+    assert len(probed) == (7 if in_memory else 1), "a probe of every sixteenth, up to the first that is missing"
+    assert read == ([] if in_memory else [100])
+
+
+def test_a_file_that_has_become_shorter_is_an_error_that_names_it(stored_copy, stored_dataset, monkeypatch):
+    _, signals = stored_dataset
+    store = open_store(stored_copy)
+    monkeypatch.setattr(record_files, "_can_be_read_at_once", lambda handle, offset: False)
+    path = stored_copy / PACKED_DIR / "00001.npy"
+    os.truncate(path, path.stat().st_size - 100)
+    bad = RECORDS_A_PACKED_SHARD * 2 - 1
+    with pytest.raises(
+        DataError, match=r"00001\.npy: ends at byte .* make it again with python -m data_pipelines.stage"
+    ):
+        store.read(np.array([0, bad]))
+    assert np.array_equal(store.read(np.array([bad - 1])), signals[[bad - 1]])
 
 
 # Damaged and stale copies

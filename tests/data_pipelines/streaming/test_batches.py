@@ -10,6 +10,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.orders import PatientOrder, RecordOrder
 from data_pipelines.streaming.sampler import Sampler
+from data_pipelines.system import reader_threads
 from tests.support.fixtures import MadeUpStore
 
 NUM_RECORDS, BATCH_SIZE = 300, 64
@@ -59,7 +60,7 @@ def same(first, second):
 
 
 def stream_threads():
-    return [thread for thread in threading.enumerate() if "grain-prefetch" in thread.name]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(reader_threads.NAME)]
 
 
 def test_a_batch_holds_signals_rows_records_and_columns(sampler):

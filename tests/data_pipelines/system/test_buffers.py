@@ -82,3 +82,10 @@ def test_no_more_arrays_are_made_than_are_in_use(buffers):
         places.update(map(address, pair))
         del pair
     assert len(places) == 2
+
+
+@pytest.mark.parametrize("shape", [(64, 16, 8), (3, 5, 1)])
+def test_arrays_on_a_cpu_device_are_the_memory_itself(shape):
+    array = BatchBuffers(shape, np.int16).take()
+    assert address(array) % 4096 == 0
+    assert jax.device_put(array).unsafe_buffer_pointer() == address(array)

@@ -1,12 +1,14 @@
 """A workdir in a bucket: fetched, uploaded beside the training, and no store that fails holds the training."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipelines.buckets.remote_folder import RemoteFolder
@@ -16,7 +18,9 @@ from data_pipelines.system import stop_signals
 from ecgjax.bucket_runs import background_uploads, workdirs
 from tests.ecgjax.test_resume import assert_equal_runs
 from tests.support import object_stores
+from tests.support.finished_runs import computed, last_of_fine_tuning, predictions
 from tests.support.fixtures import make_simulated_dataset
+from tests.support.written_runs import tiny, write_run
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -75,6 +79,8 @@ def test_every_checkpoint_is_uploaded_while_the_run_goes_on(scheme, tmp_path, mo
             until(lambda: versions(remote.names()))
             Path(folder, "metrics.jsonl").write_text("told later\n")
         elsewhere(monkeypatch, tmp_path, "other")
+        logs = workdirs.fetched_logs(address)
+        assert {path.name for path in Path(logs).iterdir()} == {"config.json", "metrics.jsonl"}
         read = workdirs.fetched(address)
         assert read != folder
         assert steps(read) == ["10"]
@@ -176,32 +182,84 @@ def command(dataset, workdir, steps):
     ]  # fmt: skip
 
 
+def start(tmp_path, name, words):
+    """Starts a command on a machine that has nothing yet, which is known by a name."""
+    environment = {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+    environment["ECGJAX_CACHE"] = str(tmp_path / name)
+    with (tmp_path / f"{name}.log").open("w") as log:
+        return subprocess.Popen(words, cwd=REPOSITORY, env={**os.environ, **environment}, stdout=log, stderr=log)
+
+
+def kill_and_go_on(tmp_path, monkeypatch, remote, words):
+    """Kills a run in an upload, lets it go on on another machine, and runs a whole one; returns both workdirs.
+
+    Args:
+        words: Function from a workdir to the command.
+    """
+    killed = start(tmp_path, "first", words(remote.url))
+    until(lambda: versions(remote.names()) or killed.poll() is not None, seconds=600)
+    before = remote.names()
+    until(lambda: remote.names() - before or killed.poll() is not None, seconds=600)
+    killed.kill()  # An upload is under way.
+    assert killed.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
+    goes_on = start(tmp_path, "second", words(remote.url))
+    whole = start(tmp_path, "whole", words(str(tmp_path / "plain")))
+    assert (goes_on.wait(), whole.wait()) == (0, 0), (tmp_path / "second.log").read_text()
+    assert "resuming from step" in (tmp_path / "second.log").read_text()
+    monkeypatch.setenv("ECGJAX_CACHE", str(tmp_path / "reader"))
+    return Path(workdirs.fetched(remote.url)), tmp_path / "plain"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_run_that_is_killed_in_an_upload_goes_on_elsewhere_to_the_same_bits(scheme, tmp_path, monkeypatch):
     """Data and workdir both lie in the bucket; each start is on a machine that has nothing."""
     dataset = make_simulated_dataset(tmp_path / "data", num_patients=40, rate=50, seconds=4).directory
-    environment = {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
     with object_stores.store(scheme) as bucket:
         object_stores.put(dataset, f"{bucket}/ecgs")
         remote = RemoteFolder(f"{bucket}/run")
+        found, whole = kill_and_go_on(
+            tmp_path, monkeypatch, remote, lambda workdir: command(f"{bucket}/ecgs", workdir, 60)
+        )
+        assert_equal_runs(found, whole, steps=60)
 
-        def start(name, workdir, steps=60):
-            cache = {"ECGJAX_CACHE": str(tmp_path / name)}
-            with (tmp_path / f"{name}.log").open("w") as log:
-                words = command(f"{bucket}/ecgs", workdir, steps)
-                return subprocess.Popen(
-                    words, cwd=REPOSITORY, env={**os.environ, **environment, **cache}, stdout=log, stderr=log
-                )
 
-        killed = start("first", remote.url)
-        until(lambda: versions(remote.names()) or killed.poll() is not None, seconds=120)
-        before = remote.names()
-        until(lambda: remote.names() - before or killed.poll() is not None, seconds=60)
-        killed.kill()  # An upload is under way.
-        assert killed.wait() == -signal.SIGKILL, (tmp_path / "first.log").read_text()
-        goes_on, whole = start("second", remote.url), start("whole", str(tmp_path / "plain"))
-        assert (goes_on.wait(), whole.wait()) == (0, 0), (tmp_path / "second.log").read_text()
-        assert "resuming from step" in (tmp_path / "second.log").read_text()
-        monkeypatch.setenv("ECGJAX_CACHE", str(tmp_path / "reader"))
-        assert_equal_runs(Path(workdirs.fetched(remote.url)), tmp_path / "plain", steps=60)
+@pytest.mark.slow
+def test_a_fine_tuning_that_is_killed_in_an_upload_goes_on_elsewhere_to_the_same_bits(tmp_path, monkeypatch):
+    """Data, workdir and source lie in the bucket."""
+    folds = {"data__train_folds": (1, 2, 3, 4, 5), "data__val_folds": (6, 7), "data__test_folds": (8, 9, 10)}
+    dataset = make_simulated_dataset(tmp_path / "data", num_patients=80, rate=50, seconds=4).directory
+    source = write_run(tmp_path / "source", tiny(dataset, **folds))
+    with object_stores.store("gs") as bucket:
+        object_stores.put(dataset, f"{bucket}/ecgs")
+        with workdirs.kept(f"{bucket}/source") as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+
+        def words(workdir):
+            return [
+                sys.executable, "-m", "ecgjax.finetune", f"--workdir={workdir}", f"--config.data.dir={bucket}/ecgs",
+                f"--config.init.source={bucket}/source", "--task=age_years>62", "--config.training.steps=80",
+                "--config.training.batch_size=8", "--config.training.eval_every=5", "--config.checkpoint.every=5",
+                "--config.bootstrap=100", "--config.log_every=1", "--config.training.head_start=probe",
+                *(f"--config.{name.replace('__', '.')}={value}" for name, value in folds.items()),
+            ]  # fmt: skip
+
+        found, whole = kill_and_go_on(tmp_path, monkeypatch, RemoteFolder(f"{bucket}/run"), words)
+    assert last_of_fine_tuning(found) == last_of_fine_tuning(whole)
+    assert computed(found) == computed(whole)
+    for name, values in predictions(whole).items():
+        np.testing.assert_array_equal(predictions(found)[name], values, err_msg=name)
+    weights = [(each / "model" / "model.safetensors").read_bytes() for each in (found, whole)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_two_processes_of_one_machine_train_to_one_bucket(tmp_path, monkeypatch):
+    dataset = make_simulated_dataset(tmp_path / "data", num_patients=40, rate=50, seconds=4).directory
+    with object_stores.store("gs") as bucket:
+        object_stores.put(dataset, f"{bucket}/ecgs")
+        launcher = [sys.executable, "-m", "launch.local", "--processes=2", "--"]
+        both = start(tmp_path, "machine", [*launcher, *command(f"{bucket}/ecgs", f"{bucket}/run", 12)])
+        assert both.wait() == 0, (tmp_path / "machine.log").read_text()
+        elsewhere(monkeypatch, tmp_path, "reader")
+        assert "12" in steps(workdirs.fetched(f"{bucket}/run"))

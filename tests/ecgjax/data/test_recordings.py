@@ -204,6 +204,14 @@ def test_what_cannot_be_sampled_is_refused(dataset, second):
     refused(ConfigError, "both say how often", dataset, second, weights=(1, 2), balance="age_years>60")
     refused(DataError, "each must be a number above 0", dataset, second, weights=(1, 0))
     refused(ConfigError, "config.sampling.name='pairs' is unknown", dataset, name="pairs")
+    for other, words in (
+        ({"name": "patients"}, "config.sampling.name='patients'"),
+        ({"balance": "age_years>60"}, "config.data.weights or config.sampling.balance"),
+        ({"weights": (1, 2)}, "config.data.weights or config.sampling.balance"),
+    ):
+        refused(
+            ConfigError, f"in the order of the disk, and {words} does not", dataset, second, shuffle="blocks", **other
+        )
     for question, error, message in (
         ("ejection>60", DataError, "no label 'ejection'"),
         ("age_years>1000", DataError, "0 have no answer to .*='age_years>1000' and the others all have the same one"),
@@ -219,6 +227,19 @@ def test_what_cannot_be_sampled_is_refused(dataset, second):
         training_side(opened, weights=(1, 1), records=opened.by_dataset(opened.split.train)[0])
 
 
+def test_blocks_are_of_neighbours_on_the_disk_and_every_recording_comes_once(dataset, second):
+    opened = opened_from(dataset, second)
+    side = training_side(opened, shuffle="blocks", block=4, window=2)
+    num_records = len(side.records)
+    sampler = side.sampler(batch_size=8, seed=0)
+    epoch = drawn(sampler, -(-num_records // 8)).ravel()[:num_records]
+    assert np.array_equal(np.sort(epoch), side.records)
+    places = np.searchsorted(side.records, epoch[:8])
+    assert (np.diff(np.sort(places)) == 1).sum() >= 6, "two blocks of four neighbours, of which one may go round"
+    full = drawn(training_side(opened).sampler(batch_size=8, seed=0), 1)
+    assert not np.array_equal(full.ravel(), epoch[:8])
+
+
 def test_data_sets_are_named_plainly(dataset):
     for directories in ("", "a,,b", f"{dataset.directory},"):
         with pytest.raises(ConfigError, match=r"config\.data\.dir=.* names no data set"):
@@ -232,6 +253,9 @@ def test_fingerprints_of_samplers_tell_settings_apart(dataset, second):
         training_side(both),
         training_side(both, weights=(1, 1)),
         training_side(both, weights=(1, 2)),
+        training_side(both, shuffle="blocks"),
+        training_side(both, shuffle="blocks", block=8),
+        training_side(both, shuffle="blocks", window=8),
         training_side(turned, weights=(1, 2)),
         training_side(both, balance="age_years>60"),
         training_side(both, balance="age_years>50"),

@@ -197,8 +197,10 @@ def test_methods_are_built_from_the_config_alone(directory, partners, method):
     settings = moving(directory) if method not in METHODS else method_of(directory, partners, method)
     recordings, columns = columns_of(settings)
     mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
-    model = assemble(settings, recordings=recordings, columns=columns, mesh=mesh)
-    batch = abstract_batch(settings, recordings, columns, mesh)
+    model = assemble(
+        settings, signal_format=recordings.format, train=recordings.split.train, columns=columns, mesh=mesh
+    )
+    batch = abstract_batch(settings, recordings.format, columns, mesh)
     (loss, _), gradient = jax.eval_shape(
         jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True),
         model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32),

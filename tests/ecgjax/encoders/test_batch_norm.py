@@ -1,11 +1,13 @@
 """Batch normalisation against float64, whatever the mean is beside the deviation."""
 
+import collections
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from ecgjax.encoders import layers
 from ecgjax.encoders.layers import BatchNorm
@@ -129,3 +131,53 @@ def test_frozen_statistics_are_taken_for_constants():
     np.testing.assert_allclose(norm(x, train=True), (np.asarray(x) - 0.25) / 2, rtol=1e-6)
     np.testing.assert_allclose(gradient, 0.5, rtol=1e-6)
     np.testing.assert_array_equal(norm.mean[...], 0.25)
+
+
+def test_statistics_take_one_pass_over_the_activations_where_the_textbook_takes_two():
+    def two_passes(x, weight):
+        share = weight[:, None, None] / (weight.sum() * x.shape[1])
+        mean = (share * x).sum((0, 1))
+        return mean, (share * (x - mean[None, None]) ** 2).sum((0, 1))
+
+    assert passes(layers._moments) == 1
+    assert passes(two_passes) == 2
+
+
+def passes(moments):
+    """The greatest number of sums over activations on a way through a trace."""
+    shape = (16, 50, 8)
+    trace = jax.make_jaxpr(moments)(np.zeros(shape, np.float32), np.ones(shape[0], np.float32)).jaxpr
+    return max(depths(trace, [0] * len(trace.invars), size=int(np.prod(shape))))
+
+
+def depths(trace, of_arguments, *, size):
+    """Of each result, the greatest number of sums over arrays of a size on the ways to it."""
+    depth = collections.defaultdict(int, dict(zip(trace.invars, of_arguments, strict=True)))
+
+    def of(variable):
+        return 0 if isinstance(variable, core.Literal) else depth[variable]
+
+    for equation in trace.eqns:
+        given = [of(variable) for variable in equation.invars]
+        inner = list(core.jaxprs_in_params(equation.params))
+        if inner:
+            found = depths(inner[0], given, size=size)
+        else:
+            sums = equation.primitive.name == "reduce_sum" and equation.invars[0].aval.size == size
+            found = [max(given, default=0) + sums] * len(equation.outvars)
+        depth.update(zip(equation.outvars, found, strict=True))
+    return [of(variable) for variable in trace.outvars]
+
+
+def test_a_training_step_of_the_layer_reads_the_activations_twice_for_sums():
+    norm = BatchNorm(CHANNELS, dtype=jnp.dtype("float32"))
+    x = np.zeros((BATCH, LENGTH, CHANNELS), np.float32)
+
+    def gradient(x, upstream):
+        _, pull = jax.vjp(lambda x: layers._normalise(x, *arguments)[0], x)
+        return pull(upstream)
+
+    arguments = (jnp.ones(BATCH), norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...], 1e-5)
+    trace = jax.make_jaxpr(gradient)(x, x).jaxpr
+    # One pass gives the statistics, and one the sums of the gradient and of its product with the activations.
+    assert max(depths(trace, [0, 0], size=x.size)) == 2

@@ -11,7 +11,8 @@ from flax import nnx
 from scipy.special import erf
 
 from ecgjax import encoders
-from ecgjax.encoders.attention import _implementation
+from ecgjax.encoders import transformer
+from ecgjax.encoders.attention import _is_fused, attend
 from ecgjax.encoders.physio_transformer import ConvPositions, ConvStem
 from ecgjax.encoders.transformer import Blocks, pad_to_multiple
 from ecgjax.errors import ConfigError
@@ -149,8 +150,47 @@ def test_layers_computed_again_give_the_same_gradient_and_drop_by_the_row_s_key_
 )
 def test_attention_is_fused_where_the_device_has_it(kind, capability, dtype, head_dim, expected):
     device = types.SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
-    assert _implementation(device, jnp.dtype(dtype), head_dim) == expected
-    assert _implementation(jax.local_devices()[0], jnp.dtype(dtype), head_dim) == "xla"
+    assert _is_fused(device, jnp.dtype(dtype), head_dim) == (expected == "cudnn")
+    assert not _is_fused(jax.local_devices()[0], jnp.dtype(dtype), head_dim)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 2e-6), ("bfloat16", 2e-2)])
+def test_attention_and_its_gradients_are_those_of_jax(dtype, rounding):
+    rng = np.random.default_rng(1)
+    query, key, value, given = (jnp.asarray(rng.normal(size=(2, 7, 3, 8)), dtype) for _ in range(4))
+
+    def value_and_gradients(attention):
+        with jax.numpy_dtype_promotion("standard"):  # JAX's own code mixes types.
+            y, gradient = jax.vjp(attention, query, key, value)
+            return y, *gradient(given)
+
+    for ours, theirs in zip(
+        value_and_gradients(attend), value_and_gradients(jax.nn.dot_product_attention), strict=True
+    ):
+        assert ours.dtype == theirs.dtype == dtype
+        ours, theirs = (np.asarray(x, np.float32) for x in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, atol=rounding * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_layers_one_by_one_are_the_loop_over_them(remat, monkeypatch):
+    module = make_blocks(norm_first=False, dropout=0.2, remat=remat)
+    x = jnp.asarray(RNG.normal(size=(2, 5, DIM)), jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def gradients():
+        def loss(params, x):
+            return jnp.sin(encoders.merge(module._replace(params=params))(x, keys)).sum()
+
+        program = jax.jit(jax.value_and_grad(loss, (0, 1)))
+        loops = str(jax.make_jaxpr(program)(module.params, x)).count("scan[")
+        return loops, jax.device_get(program(module.params, x))
+
+    none, one_by_one = gradients()
+    monkeypatch.setattr(transformer, "_MOST_ONE_BY_ONE", DEPTH - 1)
+    some, looped = gradients()
+    assert none == 0 < some
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one_by_one, looped)
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused():

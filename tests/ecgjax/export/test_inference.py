@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 from ecgjax import encoders
-from ecgjax.encoders import convolutions
+from ecgjax.encoders import attention, convolutions
 from ecgjax.encoders.portability import is_portable, portable
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.export import inference_of, read_stablehlo, stablehlo, write_stablehlo
@@ -44,19 +44,16 @@ def test_shapes_are_known_up_to_the_batch(encoder):
 
 
 def test_a_portable_program_asks_nothing_of_this_machine(monkeypatch):
-    import jax
-
     encoder = encoders.abstract("physio_transformer", num_leads=12, embedding_dim=8, **TINY["physio_transformer"])
     exported = inference_of(encoder, num_samples=400, num_leads=12)
 
     def asked(*_):
         raise AssertionError("the machine's devices")
 
-    monkeypatch.setattr(jax, "local_devices", asked)
-    monkeypatch.setattr(convolutions.jax, "default_backend", lambda: "tpu")
-    elsewhere = str(exported.output_spec())
-    monkeypatch.setattr(convolutions.jax, "default_backend", lambda: "cpu")
-    assert str(exported.output_spec()) == elsewhere
+    here = str(exported.output_spec())
+    monkeypatch.setattr(attention, "target_device", asked)
+    monkeypatch.setattr(convolutions, "for_cpu", asked)
+    assert str(exported.output_spec()) == here
     assert not is_portable()
     with portable():
         assert is_portable()

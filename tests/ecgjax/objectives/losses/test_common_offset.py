@@ -115,7 +115,7 @@ def test_the_cosine_distance_is_that_of_float64_with_its_gradient_and_1_from_zer
         z = embeddings_at(offset)
         z[[7, 9]] = 0
         distance, expected = DISTANCES["cosine"], cosine_distances(z)
-        points = distance.points(jnp.asarray(z), BATCH.valid)
+        points = distance.points(jnp.asarray(z), distance.shift(jnp.asarray(z), BATCH.valid))
         prepared = distance.prepare(jnp.asarray(z))
         pairs = distance.of_pairs(prepared[:, None], prepared[None])
         scale = expected[expected < 1].max()

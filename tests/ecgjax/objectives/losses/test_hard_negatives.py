@@ -13,6 +13,8 @@ from ecgjax.objectives.losses.hard_negatives import debiased, hcl
 from ecgjax.objectives.losses.multi_similarity import multi_similarity
 from ecgjax.objectives.pairs.relations import same_patient, same_record
 from ecgjax.objectives.pairs.tiles import Tiling
+from ecgjax.placement import slices
+from ecgjax.training import device_mesh
 from tests.support.objective_cases import (
     CASES,
     EMBEDDINGS,
@@ -184,6 +186,24 @@ def test_forms_agree(num_rows, settings):
         return [loss_and_gradients(objective, 1)(z, rows, learnt, tiling=tiling) for objective in tried]
 
     assert_forms_agree(function, batch_of(num_rows), shared=(jnp.array([0.5, 1.0], jnp.float32),), **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "form"), [("hcl", "ring"), ("debiased", "gathered")])
+def test_losses_equal_brute_force_on_two_slices(monkeypatch, loss, form):
+    # Ties, rows without negatives, one patient and masked rows are among the cases; a device has three rows.
+    monkeypatch.setattr(slices, "slice_of", lambda device: device.id // 4)
+    own = Tiling(form, mesh=device_mesh.make_mesh(), chunk=4)
+    assert own.num_slices == 2
+    function, brute = {
+        "hcl": (hcl, lambda z, _, pairs: brute_hcl(z, pairs, t=0.5, beta=1.0, prior=0.1)),
+        "debiased": (debiased, lambda z, _, pairs: brute_debiased(z, pairs, t=0.5, prior=0.1)),
+    }[loss]
+    assert_equals_brute_force(
+        lambda z, rows, tiling: function(z, rows, relation=same_patient, temperature=0.5, tiling=own),
+        brute,
+        prepare=functools.partial(positives_and_negatives, by="patient"),
+    )
 
 
 @pytest.mark.parametrize("prior", [-0.1, 1.0])

@@ -103,6 +103,21 @@ def test_scores_that_rank_no_better_than_chance_all_become_the_prevalence():
     np.testing.assert_allclose(head.answers(np.array([[-50.0], [50.0]])), 1 / 3, atol=1e-6)
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1e-6, 1e-10])
+def test_scores_that_hardly_differ_are_calibrated_or_all_become_the_prevalence(spread):
+    labels = np.tile([0, 0, 1], 30)
+    outputs = 40 + spread * (labels + RNG.normal(0, 0.1, 90))[:, None]
+    head = answering_head(_data([0, 1], labels, labels), outputs, offset=np.zeros(1), selected="", folds=(9,))
+    answers = head.answers(outputs)
+    if spread == 1e-10:
+        assert head.outputs[0].threshold is None
+        np.testing.assert_allclose(answers, 1 / 3, atol=1e-6)
+    else:
+        assert head.outputs[0].slope > 1e3
+        assert answers[labels == 1].min() > 0.9
+        assert answers[labels == 0].max() < 0.1
+
+
 def test_a_head_that_answers_alike_for_all_decides_nothing_and_says_so():
     labels = np.tile([0, 0, 1], 30)
     data, outputs = _data([0, 1], labels, labels), -5.0 * labels[:, None] + RNG.normal(0, 1, (90, 1))

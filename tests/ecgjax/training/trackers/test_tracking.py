@@ -12,7 +12,7 @@ from ecgjax import defaults
 from ecgjax.errors import ConfigError
 from ecgjax.training.run_log.metrics_file import read_metrics
 from ecgjax.training.telemetry import Telemetry
-from ecgjax.training.trackers import known_runs, tracking
+from ecgjax.training.trackers import known_runs, tracking, wandb_run
 
 LEAVES = {"seed": 3, "data": {"dir": "x" * 700}}
 
@@ -21,13 +21,20 @@ class FakeWandb(types.ModuleType):
     def __init__(self):
         super().__init__("wandb")
         self.begun, self.lines, self.exits = [], [], []
-        self.hangs, self.fails = threading.Event(), False
+        self.hangs, self.fails, self.set_up = threading.Event(), False, False
         self.hangs.set()
         self.Settings = dict
 
     def init(self, **arguments):
+        assert self.set_up  # The hook of the package is registered before ours.
         self.begun.append(arguments)
         return self
+
+    def setup(self):
+        self.set_up = True
+
+    def teardown(self):
+        self.hangs.wait(30)
 
     def define_metric(self, name, *, step_metric):
         assert (name, step_metric) == ("*", "step")
@@ -142,6 +149,24 @@ def test_a_package_that_cannot_be_imported_is_a_warning(tmp_path, monkeypatch, c
     train(tmp_path, "wandb")
     assert "wandb fails (ModuleNotFoundError" in capsys.readouterr().err
     assert len(read_metrics(tmp_path)) == 2
+
+
+def test_the_end_of_python_waits_a_little_for_a_package_that_does_not_end(monkeypatch, capsys):
+    monkeypatch.setattr(wandb_run, "_LEAVE_S", 0.2)
+    held, asked = threading.Event(), []
+    registered = []
+    monkeypatch.setattr(wandb_run.atexit, "register", registered.append)
+    wandb_run._Leaving(lambda: asked.append(held.wait(30)))
+    wandb_run._Leaving(lambda: asked.append("at once"))
+    start = time.monotonic()
+    for end in registered:
+        end()
+    assert time.monotonic() - start < 10
+    assert asked == ["at once"]
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: wandb has not ended within 0.2 s; its files are in WORKDIR/wandb, for `wandb sync`"
+    ]
+    held.set()
 
 
 def test_a_service_that_hangs_holds_up_nothing(tmp_path, wandb, monkeypatch, capsys):
