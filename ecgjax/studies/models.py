@@ -197,7 +197,8 @@ class StudyModels:
     def _fitted(self, values: np.ndarray, data: ProbeData, fit: Callable[[Examples], FittedModel]) -> Answers:
         features, chosen = self.features.of(values, data), self._to_choose_by(data)
         answers = answers_of(fit(examples_of(self.features.of(values, chosen), chosen)), features, data)
-        return dataclasses.replace(answers, records=len(chosen.train.records))
+        selected = f"{answers.selected}{self._chosen_elsewhere}"
+        return dataclasses.replace(answers, records=len(chosen.train.records), selected=selected)
 
     def _linear(self, name: ModelName, values: np.ndarray, data: ProbeData) -> tuple[Answers, float]:
         """Returns the predictions of a linear model, and the value by which such models can be chosen among.
@@ -214,7 +215,15 @@ class StudyModels:
         preprocessor = PREPROCESSORS[name](strength.fewest(len(data.train.records))) if name in PREPROCESSORS else None
         examples = examples_of(self.features.of(values, chosen), chosen)
         fitted = fit_linear(examples, preprocessor=preprocessor, strength=strength)
-        return answers_of(fitted, features, data), fitted.criterion
+        answers = answers_of(fitted, features, data)
+        if probe.strength is None and probe.select == "validation_part":
+            answers = dataclasses.replace(answers, selected=f"{answers.selected}{self._chosen_elsewhere}")
+        return answers, fitted.criterion
+
+    @property
+    def _chosen_elsewhere(self) -> str:
+        """What stood for validation where it was not all of it, as words behind a choice."""
+        return _INSTEAD.get(self._settings.probe.select, "")
 
     def _to_choose_by(self, data: ProbeData) -> ProbeData:
         """Returns the records that a model is trained with and chosen on, as training and validation records."""
@@ -273,7 +282,7 @@ class StudyModels:
             outputs=pool.outputs(*of(data.test)[:2]),
             val_outputs=pool.outputs(*of(data.val)[:2]) if self._validated else None,
             val_metric=pool.val_metric,
-            selected=pool.selected,
+            selected=f"{pool.selected}{self._chosen_elsewhere}",
             records=len(chosen.train.records),
             positives=kind_of(data.task).positives(data.train.labels),
         )
@@ -301,7 +310,7 @@ class StudyModels:
             outputs=answer(data.test.records, "test"),
             val_outputs=answer(data.val.records, "validation") if self._validated else None,
             val_metric=network.val_metric,
-            selected=f"{network.selected}{rate}",
+            selected=f"{network.selected}{rate}{self._chosen_elsewhere}",
             records=len(chosen.train.records),
             positives=kind_of(data.task).positives(data.train.labels),
         )
@@ -378,6 +387,13 @@ class StudyModels:
                 classes=data.classes,
             )
         return self._trainings[key]
+
+
+#: Words on the records that stand for validation, by the value of `config.probe.select`.
+_INSTEAD: Mapping[str, str] = {
+    "validation_part": "; a part of the validation patients",
+    "labelled": "; a fold of the labelled training patients in place of validation",
+}
 
 
 def _training_title(initialisation: _Initialisation, seed: int) -> str:

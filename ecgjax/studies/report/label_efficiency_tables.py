@@ -38,11 +38,11 @@ _STYLES: Mapping[str, tuple[str, str]] = {
 }
 _DIFFERENCE = "#1f6fb4"
 
-#: Comparison that shows what an embedding adds to measurements, which the figure has too.
-_FUSED = ("pretrained_fusion", "measured")
+#: Comparisons that the figure draws: with encoders that were not pretrained, and what an embedding adds.
+_DRAWN = (("finetuned", "supervised"), ("pretrained", "random"), ("pretrained_fusion", "measured"))
 
-#: Models whose encoder was not pretrained, which the figure compares with those whose was.
-_NOT_PRETRAINED = ("random", "supervised")
+#: Number of lines beyond which the legend stands below the axes.
+_LEGEND_INSIDE = 8
 
 
 def _means(results: Results) -> list[Key]:
@@ -159,14 +159,15 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         task: Task of the study.
         title: Title above both panels.
     """
-    drawn = Figure(figsize=(11, 4.6), layout="constrained")
-    drawn.suptitle(title, fontsize=11, parse_math=False)
-    left, right = drawn.subplots(1, 2)
     lines: dict[tuple[str, str], list[Key]] = {}
     for key in _means(results):
-        # The readouts of random encoders stand in the tables alone: there would be too many lines.
-        if key.model in _STYLES and (not key.minus or key.minus in _NOT_PRETRAINED or (key.model, key.minus) == _FUSED):
+        # Further readouts of random encoders, and most comparisons of readouts, stand in the tables alone.
+        if key.model in _STYLES and (not key.minus or (key.model, key.minus) in _DRAWN):
             lines.setdefault((key.model, key.minus), []).append(key)
+    crowded = len(lines) > _LEGEND_INSIDE
+    drawn = Figure(figsize=(11, 7 if crowded else 4.6), layout="constrained")
+    drawn.suptitle(title, fontsize=11, parse_math=False)
+    left, right = drawn.subplots(1, 2)
     for number, ((model, minus), keys) in enumerate(lines.items()):
         axes, (color, line) = (right if minus else left), _STYLES[model]
         color = _DIFFERENCE if minus else color
@@ -179,7 +180,8 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         fill = "white" if line == "--" else color
         axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=line, marker="o",
                       markersize=5, markerfacecolor=fill, capsize=3, linewidth=1.5,
-                      label=title_of(model, task))  # fmt: skip
+                      label=title_of(model, task) if minus != "measured" else "what the embedding adds to measurements",
+                      )  # fmt: skip
         for at, key in zip(x, keys, strict=True):
             values = list(of_seeds(results, key).values())
             axes.plot([1.03 * at] * len(values), values, ".", color=color, alpha=0.7, ms=5)
@@ -195,7 +197,8 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         axes.set_xlabel("labelled training patients")
         plain_axes(axes)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)} if crowded else {}
+            axes.legend(frameon=False, fontsize=8, **below)
     return drawn
 
 

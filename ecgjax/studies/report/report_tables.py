@@ -58,7 +58,10 @@ def results_table(one: OneTask) -> Table:
     data = one.data
     metrics = kind_of(data.task).metrics(data.test.labels, outputs_of(one)[REFERENCE], classes=data.classes)
     primary, *others = metrics
-    differences, last = MINUS if one.compared == primary else f"{one.compared}: {MINUS}", "selected on validation"
+    differences, last = (
+        MINUS if one.compared == primary else f"{one.compared}: {MINUS}",
+        "validation metric (what was chosen)",
+    )
     further = [titled(one, name) for name in others]
     header = ("model", f"{titled(one, primary)} [95 % interval]", differences, *further, last)
     rows = []

@@ -260,6 +260,8 @@ def test_test_labels_never_count_and_validation_labels_only_where_they_choose(wi
         for name in _names():
             found = models.answers(name, BINARY, seed=0)
             assert np.isfinite(found.outputs).all()
+            instead = {"validation_part": "a part of the validation patients", "labelled": "labelled training patients"}
+            assert instead.get(select, "") in found.selected
             assert found.val_outputs.shape == BINARY.val.labels.shape, "all of validation is predicted for calibration"
             for side in ("test", *(["val"] if select == "labelled" else [])):
                 again = models.answers(name, others[side], seed=0)
