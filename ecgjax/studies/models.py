@@ -100,6 +100,7 @@ class StudyModels:
         self._trainings: dict[tuple[_Initialisation, str, int, float], FineTuning] = {}
         self._embeddings: dict[tuple[str, str], np.ndarray] = {}
         self._tokens: dict[str, Tokens] = {}
+        self._random: dict[int, frozen_encoder.Encoder] = {}
         self._recalibrated: dict[tuple[_Initialisation, int], encoders.Split[encoders.Encoder]] = {}
         self._makers: Mapping[ModelName, Callable[[ProbeData, int], Answers]] = {
             "nearest": lambda data, seed: self._fitted(self.embeddings("pretrained", seed), data, fit_nearest),
@@ -337,8 +338,11 @@ class StudyModels:
 
     def _encoder(self, initialisation: _Initialisation, seed: int) -> frozen_encoder.Encoder:
         if initialisation == "random":
-            layer = self._settings.probe.layer
-            return frozen_encoder.random_encoder(self._settings.encoder, layer=layer, seed=seed)
+            if seed not in self._random:
+                layer = self._settings.probe.layer
+                # Features know an encoder again by its identity. One seed follows another, and one is kept.
+                self._random = {seed: frozen_encoder.random_encoder(self._settings.encoder, layer=layer, seed=seed)}
+            return self._random[seed]
         if self._pretrained is None:
             raise ValueError("this study has no pretrained encoder")
         return self._pretrained

@@ -528,7 +528,6 @@ def test_cells_of_readouts_come_with_any_mode_and_without_them_there_are_none():
     assert (modes["measured"], modes["finetuned"], modes["random_grid"]) == ("plain", "finetuned", "frozen")
 
 
-@pytest.mark.slow
 def test_a_study_of_readouts(study_config, monkeypatch, tmp_path):
     study_config = study_config.copy_and_resolve_references()
     split = create_split(settings_of(study_config).encoder, seed=7)

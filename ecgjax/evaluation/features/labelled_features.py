@@ -28,8 +28,7 @@ from data_pipelines.system.visible_text import visible
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import Task
-from ecgjax.encoders import Arrays
-from ecgjax.evaluation.features import digests, frozen_encoder, pooled_tokens
+from ecgjax.evaluation.features import frozen_encoder, pooled_tokens
 from ecgjax.evaluation.features.features import Read, SplitFeatures, map_records
 from ecgjax.evaluation.features.measurements import demographic_columns
 from ecgjax.settings.sections import Tree
@@ -38,7 +37,7 @@ from ecgjax.settings.sections import Tree
 _MEASURED_AT_ONCE = 8192
 
 
-#: Number of encoders whose recalibrated statistics are kept in memory.
+#: Number of encoders that are kept in memory with recalibrated statistics.
 _RECALIBRATED = 4
 
 
@@ -99,7 +98,7 @@ class LabelledFeatures:
         self._norm = norm or NormRecords(recordings.store.read, recordings.split.train)
         self._folder, self._progress = folder, progress
         self.failures: Mapping[str, int] = {}
-        self._recalibrated: Mapping[str, Arrays] = {}
+        self._recalibrated: list[tuple[frozen_encoder.Encoder, frozen_encoder.Encoder]] = []
 
     def of(self, values: np.ndarray, data: ProbeData) -> SplitFeatures:
         """Returns the features of the training, validation and test records.
@@ -127,15 +126,15 @@ class LabelledFeatures:
         """
         if encoder.keeps_statistics or not jax.tree.leaves(encoder.split.stats):
             return encoder
-        weights = digests.of_arrays(*map(np.asarray, jax.tree.leaves((encoder.split.params, encoder.split.stats))))
-        if weights in self._recalibrated:
-            return encoder.with_stats(self._recalibrated[weights])
+        for known, found in self._recalibrated:
+            if known is encoder:
+                return found
         start = time.monotonic()
         found = frozen_encoder.recalibrate_batch_norm(
             encoder, self._norm.read, records=self._norm.records, seed=self._seed
         )
         # Several readouts of one encoder follow each other; of an encoder that is over nothing is kept for long.
-        self._recalibrated = {**dict(list(self._recalibrated.items())[1 - _RECALIBRATED :]), weights: found.split.stats}
+        self._recalibrated = [*self._recalibrated[1 - _RECALIBRATED :], (encoder, found)]
         # What the statistics of a random encoder were before says nothing.
         if self._progress and encoder.step:
             print(self._told(encoder, found, seconds=time.monotonic() - start))
