@@ -17,5 +17,7 @@ def get_config() -> ConfigDict:
     config.strengths = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # inverse L2 strengths C of a logistic regression
     config.min_positives = 10  # positive, and negative, records that a yes or no needs
     config.layer = "features"  # pooled activations; or "embedding", after the last layer
+    config.readouts = ()  # of every encoder, beside the logistic regression on the layer: docs/evaluation.md lists them
+    config.grid = ()  # random encoders of which the best on inner folds is tested, such as ("resnet18:small seed=1",)
     config.resamples = 2000  # of the patients, for intervals
     return config

@@ -47,7 +47,7 @@ from ecgjax.pages.page import SIMULATED
 from ecgjax.settings.sections import leaves_of, read
 from ecgjax.studies.batch_norm import STATISTICS
 from ecgjax.studies.cross_validation import Method, Study
-from ecgjax.studies.models import BASELINES, checked_baselines
+from ecgjax.studies.model_names import BASELINES, checked_baselines
 from ecgjax.studies.pretrained_runs import keep_apart, open_runs, told_of_batch_norm
 from ecgjax.studies.report.cross_validation_page import write_report
 

@@ -76,10 +76,12 @@ from ecgjax.studies.finished_run import (
     parse_flags,
     with_flags,
 )
-from ecgjax.studies.models import BESIDE, StudyModels, answerable, check_trainings
+from ecgjax.studies.model_names import BESIDE, answerable
+from ecgjax.studies.models import StudyModels, check_trainings
 from ecgjax.studies.one_task.pipeline import OneTask, measure_task
 from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.questions import asked, check_answerable
+from ecgjax.studies.readouts import check_readouts, models_of, told_of_choices
 from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
 from ecgjax.studies.report.neighbour_section import neighbour_section
 from ecgjax.studies.report.report import Provenance
@@ -147,7 +149,8 @@ def evaluate(
         raise ConfigError(
             f"config.probe.prevalence={probe.prevalence} is of a yes or no, which {task.title!r} is not: leave it out"
         )
-    check_trainings(settings, [kind], names=["supervised"])
+    check_trainings(settings, [kind], names=["supervised", *(["finetune"] if "finetuned" in probe.readouts else [])])
+    check_readouts(probe, settings.encoder, num_samples=recordings.format.num_samples)
     check_groups(probe.groups, recordings)
     # The data are made again below because the guard may drop records.
     labelled = functools.partial(probe_data, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
@@ -193,11 +196,11 @@ def evaluate(
     features = LabelledFeatures(recordings, records, norm=of_batch_norm.norm, seed=probe.seed, progress=progress)
     models = StudyModels(features, settings=settings, pretrained=of_batch_norm.encoder, progress=progress)
     answers: dict[str, Answers] = {}
-    for name in answerable(("pretrained", "nearest", *BESIDE), task):
+    for name in answerable(("pretrained", "nearest", *models_of(probe), *BESIDE), task):
         if name == "supervised":
             say("training the same encoder with the labels alone …")
         # The random encoder of a run is the one that its pretraining began with.
-        answers[name] = models.answers(name, data, seed=settings.seed if name == "random" else probe.seed)
+        answers[name] = models.answers(name, data, seed=settings.seed if name.startswith("random") else probe.seed)
     if head is not None and source.model is not None:
         answers["exported_head"] = head_answers(source.model, data, read=recordings.store.read, progress=progress)
     embeddings = {
@@ -227,6 +230,9 @@ def evaluate(
         cautions=(*found, *few),
         statistics=of_batch_norm.statistics,
         remarks=tuple(filter(None, (_pretrained_on(source), of_batch_norm.words, _of_defaults(source, settings)))),
+        choices=tuple(
+            told_of_choices(probe, train=len(data.train.records), val=len(data.val.records), models=tuple(answers))
+        ),
     )
     sections = [
         neighbour_section(recordings, data, one.embeddings["pretrained"], seed=probe.seed),

@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -37,30 +38,34 @@ from ecgjax.pretrained.source import chosen_place, settings_of_source
 from ecgjax.studies import finished_run
 from ecgjax.studies.finished_run import check_model_settings, parse_flags, with_flags
 from ecgjax.studies.label_efficiency import Study
+from ecgjax.studies.model_names import ModelName
+from ecgjax.studies.readouts import MODELS_OF_READOUT, models_of
 from ecgjax.studies.report.label_efficiency_page import write_report
-from ecgjax.studies.store import CELL_MODELS, MODES, Cell, read_cells, run_cells
+from ecgjax.studies.store import CELL_MODELS, FROZEN, MODES, Cell, read_cells, run_cells
 
 
-def cells_of(fractions: list[float], *, seeds: int, modes: list[str]) -> list[Cell]:
+def cells_of(fractions: list[float], *, seeds: int, modes: list[str], further: Sequence[ModelName] = ()) -> list[Cell]:
     """Returns a study's cells (models to train, each with a fraction of the labels and a seed), the fast ones first.
 
     Args:
         fractions: Fractions of the labelled training patients.
         seeds: Number of seeds, which count from 0.
         modes: Modes of training, each one of `MODES`.
+        further: Models that `config.probe.readouts` and `config.probe.grid` add, whatever the modes.
 
     Raises:
         ConfigError: A mode is unknown.
     """
     if unknown := sorted(set(modes) - set(MODES)):
         raise ConfigError(f"--modes={','.join(modes)}: {unknown[0]!r} is unknown; there are: {', '.join(MODES)}")
+    of_readouts = {"random_grid", *(each for readout in FROZEN for each in MODELS_OF_READOUT[readout])}
     return [
         Cell(fraction=fraction, seed=seed, model=model, mode=mode)
         for mode in MODES
-        if mode in modes
         for fraction in fractions
         for seed in range(seeds)
-        for model in CELL_MODELS[mode]
+        for model, trained in CELL_MODELS[mode].items()
+        if trained in further or (mode in modes and trained not in of_readouts)
     ]
 
 
@@ -76,7 +81,12 @@ def main(argv: list[str]) -> None:
     settings = with_flags(defaults.settings_of(chosen.config), own, task=chosen.task, dataset=chosen.dataset)
     if chosen.model:
         check_model_settings(settings, own)
-    cells = cells_of(run_config.parse_fractions(chosen.fractions), seeds=chosen.seeds, modes=chosen.modes)
+    cells = cells_of(
+        run_config.parse_fractions(chosen.fractions),
+        seeds=chosen.seeds,
+        modes=chosen.modes,
+        further=models_of(settings.probe),
+    )
     with finished_folder(chosen.out) as out, run_config.exclusive(out, flag="--out"):
         folder = Path(out)
         study = Study(

@@ -42,15 +42,17 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import SIMULATED
 from ecgjax.studies.ablation import ArmRun
-from ecgjax.studies.models import check_trainings, checked_baselines
+from ecgjax.studies.model_names import checked_baselines
+from ecgjax.studies.models import check_trainings
 from ecgjax.studies.questions import check_answerable
+from ecgjax.studies.readouts import check_readouts, told_of_choices
 from ecgjax.studies.report.ablation_page import write_report
 
 from .ablation.arms import arms_of
 from .ablation.handed_out import hand_out
 from .ablation.judged_records import begin, judged_on, tasks_of
 from .ablation.making import keep_compiled, make_all
-from .ablation.planned_runs import Planned, plan, result_path
+from .ablation.planned_runs import Planned, is_done, plan, result_paths
 from .ablation.progress import collect, lacking
 from .ablation.request import Asked, asked_by, check_arrays, common_changes, define_flags, split_at_dashes
 
@@ -86,6 +88,11 @@ def ablate(asked: Asked) -> int | None:
         kinds = {kind_of(data.task) for data in drawn[0].values()}
         for run in runs:
             check_trainings(run.settings, kinds, names=["supervised"])
+    for run in runs:
+        probe, encoder = run.settings.probe, run.settings.encoder
+        check_readouts(probe, encoder, num_samples=recordings.format.num_samples)
+        if "finetuned" in probe.readouts:
+            check_trainings(run.settings, {kind_of(data.task) for data in drawn[0].values()}, names=["finetune"])
     begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
     for caution in cautions:
         print(caution)
@@ -106,7 +113,7 @@ def ablate(asked: Asked) -> int | None:
     rest = lacking(runs, out)
     if rest and asked.array:
         hand_out(asked, rest, of=len(runs))
-    return 1 if any(not result_path(out, run).is_file() for run in runs) else None
+    return 1 if any(not is_done(out, run) for run in runs) else None
 
 
 def _report(
@@ -120,8 +127,7 @@ def _report(
     cautions: Sequence[str],
 ) -> None:
     """Writes the report of the runs that are done, if any is, and prints its tables."""
-    found = [(run, result_path(out, run)) for run in runs]
-    done = [ArmRun.load(path) for _, path in found if path.is_file()]
+    done = [ArmRun.load(path) for run in runs for path in result_paths(out, run) if path.is_file()]
     if not done:
         return
     tables, page = write_report(
@@ -130,8 +136,14 @@ def _report(
         tasks,
         out=out,
         failed=failed,
-        missing=[run.name for run, path in found if not path.is_file() and run.name not in failed],
-        labels_only={run.arm: run.labels_only for run in runs if run.labels_only},
+        missing=[run.name for run in runs if not is_done(out, run) and run.name not in failed],
+        labels_only={title: run.labels_only for run in runs if run.labels_only for title in run.titles.values()},
+        choices=told_of_choices(
+            runs[0].settings.probe,
+            train=min(len(data.train.records) for data in tasks.values()),
+            val=min(len(data.val.records) for data in tasks.values()),
+            models=[model for run in runs for model in run.titles],
+        ),
         resamples=asked.resamples,
         cautions=cautions,
         command=asked.command,

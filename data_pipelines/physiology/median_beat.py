@@ -41,7 +41,8 @@ _RATES = {"rr": "ms", "sdnn": "ms", "rmssd": "ms", "pnn50": "1", "rr_range": "1"
 #: Rate of the median beats that are returned; their comparison needs no more detail.
 MEDIAN_BEAT_RATE_HZ = 100
 _MEAN_OF = ANALYSIS_RATE_HZ // MEDIAN_BEAT_RATE_HZ
-_BEAT_SAMPLES = round((BEAT_WINDOW_S[1] - BEAT_WINDOW_S[0]) * MEDIAN_BEAT_RATE_HZ)
+#: Number of samples of a median beat.
+BEAT_SAMPLES = round((BEAT_WINDOW_S[1] - BEAT_WINDOW_S[0]) * MEDIAN_BEAT_RATE_HZ)
 
 _WAVES = ("P", "R", "S", "ST", "T")
 
@@ -103,7 +104,7 @@ def measure(
     if processes is None:
         processes = max(1, min(os.cpu_count() or 1, len(signals) // _RECORDS_WORTH_A_PROCESS))
     values = np.full((len(signals), len(NAMES)), math.nan, np.float32)
-    beats = np.full((len(signals), _BEAT_SAMPLES, len(STORED_LEADS)), math.nan, np.float32)
+    beats = np.full((len(signals), BEAT_SAMPLES, len(STORED_LEADS)), math.nan, np.float32)
     failures: Counter = Counter()
     results = map_ordered(work, signals, num_workers=processes, chunk_size=_BLOCK)
     bar = tqdm(
@@ -140,7 +141,7 @@ def measure_record(
     intervals |= {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
     beat = strip.median_beat - np.median(strip.ecg, axis=0)
     measured = {**_rates(strip.r_peaks), **intervals, **_amplitudes(beat, rr_s=strip.median_rr_s)}
-    shown = strip.median_beat[: _BEAT_SAMPLES * _MEAN_OF].reshape(_BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
+    shown = strip.median_beat[: BEAT_SAMPLES * _MEAN_OF].reshape(BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
     reasons = tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value))
     return measured, shown.astype(np.float32), reasons
 

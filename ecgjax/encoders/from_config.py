@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ecgjax.encoders.encoder import Encoder
-from ecgjax.encoders.registry import Split, create
+from ecgjax.encoders.registry import Split, abstract, create
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 
@@ -21,6 +23,24 @@ def create_split(settings: EncoderSettings, *, seed: int) -> Split[Encoder]:
     Raises:
         ConfigError: The encoder has no name, or its name, its precision or a setting is unknown.
     """
+    name, chosen = _name_and_arguments(settings)
+    return create(name, seed=seed, **chosen)
+
+
+def abstract_split(settings: EncoderSettings) -> Split[Encoder]:
+    """Returns what `create_split` returns with `jax.ShapeDtypeStruct` in place of arrays; nothing is computed.
+
+    Args:
+        settings: Settings of the encoder.
+
+    Raises:
+        ConfigError: As of `create_split`.
+    """
+    name, chosen = _name_and_arguments(settings)
+    return abstract(name, **chosen)
+
+
+def _name_and_arguments(settings: EncoderSettings) -> tuple[str, dict[str, Any]]:
     if settings.name is None:
         raise ConfigError("config.encoder.name is needed: the name of an encoder, as docs/encoders.md lists them")
     of_all = {
@@ -29,4 +49,4 @@ def create_split(settings: EncoderSettings, *, seed: int) -> Split[Encoder]:
         "lead_wise": settings.lead_wise,
     }
     chosen = {name: value for name, value in of_all.items() if value is not None}
-    return create(settings.name, seed=seed, precision=settings.precision, **chosen, **settings.arguments)
+    return settings.name, {"precision": settings.precision, **chosen, **settings.arguments}

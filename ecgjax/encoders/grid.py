@@ -77,6 +77,17 @@ class Grid:
         begins = np.asarray(self.first + self.stride * (self.time_index - 0.5), np.float32)
         return jnp.asarray(begins)[None] < recorded.astype(jnp.float32)[:, None]
 
+    def recorded(self, start: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Returns which places stand for a part of what was recorded, with padding on both sides, `bool[n, places]`.
+
+        Args:
+            start: First recorded sample of each recording, `int[n]`.
+            samples: Number of recorded samples of each, `int[n]`.
+        """
+        before_the_end = np.asarray(self.mask(jnp.asarray(start + samples)))
+        ends = np.asarray(self.first + self.stride * (self.time_index + 0.5), np.float32)
+        return before_the_end & (ends[None] > start[:, None])
+
 
 class FeatureMap(NamedTuple):
     """Activations of an encoder at one stride.

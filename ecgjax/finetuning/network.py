@@ -26,6 +26,7 @@ class Network:
             at another prevalence.
         vector: Whether predictions are one number for each record, `[n]`, and not `[n, classes]`.
         val_metric: Primary metric on validation at the step that was chosen.
+        value: Value that the choice of the step maximised, of `Look.value`.
         step: Step that was chosen, from 1; 0 where the probe that a head began at was best.
         selected: Description of the chosen step and of how it was chosen.
     """
@@ -35,6 +36,7 @@ class Network:
     offset: np.ndarray
     vector: bool
     val_metric: float
+    value: float
     step: int
     selected: str
 

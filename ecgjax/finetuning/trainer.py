@@ -189,6 +189,7 @@ class FineTuning:
             offset=supervision.offset,
             vector=supervision.vector,
             val_metric=best.metric,
+            value=best.value,
             step=best.step,
             selected=self.selected(supervision, step=best.step),
         )

@@ -300,7 +300,7 @@ class Model:
         return Tokens(
             values=values,
             times=self.token_times,
-            mask=_recorded(self._grid, prepared.valid_start, prepared.valid_samples),
+            mask=self._grid.recorded(prepared.valid_start, prepared.valid_samples),
             leads=self.token_leads,
         )
 
@@ -347,10 +347,3 @@ def _by_batches(function: Callable[[np.ndarray], Array], signals: np.ndarray) ->
 def _tokens_of(graph: Any, num_leads: int, params: Any, stats: Any, signals: Array) -> Array:
     module = encoders.merge(encoders.Split(graph, params, stats))
     return module.tokens(prepare(signals, num_leads=num_leads), train=False)
-
-
-def _recorded(grid: Grid, start: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Returns which tokens stand for a part of what was recorded, `bool[n, tokens]`."""
-    before_the_end = np.asarray(grid.mask(jnp.asarray(start + samples)))
-    ends = np.asarray(grid.first + grid.stride * (grid.time_index + 0.5), np.float32)
-    return before_the_end & (ends[None] > start[:, None])

@@ -10,6 +10,12 @@ from ecgjax.settings.leaf import leaf, section
 #: Value of `MetricSettings.miner` that selects the first miner of a kind of task.
 AUTO = "auto"
 
+#: Readouts that an evaluation may have beside the linear probe of `config.probe.layer`.
+READOUTS = ("mean", "mean_deviation", "lead_mean", "attention", "fusion", "finetuned")
+
+#: What the hyperparameters of a model may be chosen on.
+SELECTIONS = ("validation", "validation_part", "labelled")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricSettings:
@@ -52,6 +58,26 @@ class FineTuneSettings:
     select: str = leaf("metric", "What the best step is chosen by on validation.", choices=("metric", "loss"))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionSettings:
+    """`config.probe.attention`: attention pool with learned queries and a linear head, on the tokens of an encoder."""
+
+    queries: int = leaf(4, "Learned queries, each of which pools the tokens once.", bound=ONE_OR_MORE)
+    steps: int = leaf(400, "Steps of training.", bound=ONE_OR_MORE)
+    batch_size: int = leaf(64, "Recordings of a batch.", bound=ONE_OR_MORE)
+    learning_rate: float = leaf(1e-3, "Learning rate.", bound=POSITIVE)
+    weight_decays: tuple[float, ...] = leaf(
+        (0.01, 1.0),
+        "Weight decays that are tried; the best on validation is kept.",
+        bound=ZERO_OR_MORE._replace(fewest=1),
+    )
+    eval_every: int = leaf(10, "Steps between looks at validation.", bound=ONE_OR_MORE)
+    patience: int = leaf(10, "Looks without a better one after which training ends; 0 for never.", bound=ZERO_OR_MORE)
+    cache_gb: float = leaf(
+        2.0, "GB (1e9 bytes) of float16 tokens to keep; more are computed anew for every batch.", bound=ZERO_OR_MORE
+    )
+
+
 def _of_pretrained() -> FineTuneSettings:
     return FineTuneSettings(learning_rate=3e-4, head_learning_rate=3e-3)
 
@@ -66,6 +92,31 @@ class ProbeSettings:
     )
     label_fraction: float = leaf(1.0, "Share of the labelled training patients.", bound=SHARE)
     seed: int = leaf(0, "Seed of the labels that are drawn, and of resampling.", bound=between(0, 2**63 - 1))
+    readouts: tuple[str, ...] = leaf(
+        (),
+        "Further readouts of the encoder, beside the linear probe of `layer`.",
+        choices=READOUTS,
+    )
+    grid: tuple[str, ...] = leaf(
+        (),
+        'Random encoders of which the best on validation is reported, such as ("resnet18:small seed=1", "vit_s:small '
+        'depth=2").',
+    )
+    strength: float | None = leaf(
+        None, "Fixed inverse L2 strength C of all linear models; None to choose it.", bound=POSITIVE
+    )
+    select: str = leaf(
+        "validation",
+        "What hyperparameters are chosen on: all validation records, a part of them as small as that of the training "
+        "labels, or the labelled training patients alone.",
+        choices=SELECTIONS,
+    )
+    rate_factors: tuple[float, ...] = leaf(
+        (1.0,),
+        "Factors of the learning rates that fine-tuning and labels only both try; the best on validation is kept.",
+        bound=POSITIVE._replace(fewest=1),
+    )
+    attention: AttentionSettings = section(AttentionSettings)
     layer: str = leaf("features", 'Layer; "features" are pooled activations.', choices=("features", "embedding"))
     overlaps: str = leaf(
         "refuse", "What is done about records that were pretrained on.", choices=("refuse", "drop", "mark")

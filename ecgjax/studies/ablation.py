@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from ecgjax.evaluation.models.answers import Answers, load_archive, save_archive
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.evaluation.results import Key, over_seeds
 from ecgjax.pages.json_values import plain
-from ecgjax.studies.models import PLAIN, ModelName, StudyModels, short_title, with_float32
+from ecgjax.studies.model_names import GRID, PLAIN, ModelName, short_title
+from ecgjax.studies.models import StudyModels, with_float32
+from ecgjax.studies.readouts import MODELS_OF_READOUT, TITLES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,8 @@ def described(answers: Answers) -> dict[str, float | str | None]:
     return told | ({"reason": answers.reason} if answers.reason else {})
 
 
-def answer_tasks(
-    model: ModelName,
+def study_models(
+    models: Collection[ModelName],
     settings: RunSettings,
     recordings: Recordings,
     tasks: Mapping[str, ProbeData],
@@ -98,18 +100,43 @@ def answer_tasks(
     encoder: frozen_encoder.Encoder | None = None,
     folder: Path | None = None,
     progress: bool = True,
+) -> StudyModels:
+    """Returns what fits the models of a run.
+
+    Args:
+        models: Keys of the models, as in `model_names.py`.
+        settings: Settings of the encoder, of its probe and of trainings with labels.
+        recordings: Recordings that the tasks are about.
+        tasks: Labelled records of each task, by the task's name.
+        seed: Seed of the draw of records that batch norm is recalibrated on.
+        encoder: Pretrained encoder; None for models without one.
+        folder: Folder in which measurements of the ECG, and embeddings of a grid, are kept for other runs; None to keep
+            them in memory alone.
+        progress: Whether progress bars are drawn.
+    """
+    # Measurements and embeddings that serve all draws of labels are of all labelled records.
+    shared = any(model in (*PLAIN, *MODELS_OF_READOUT["fusion"], "random_grid") for model in models)
+    parts = []
+    for data in tasks.values():
+        parts += [data.train_available if shared else data.train, data.val, data.test]
+    records = np.unique(np.concatenate([part.records for part in parts]))
+    kept = folder if shared else None
+    # Another draw for batch norm would make the embeddings of a grid anew for every seed.
+    drawn = 0 if "random_grid" in models else seed
+    features = LabelledFeatures(recordings, records, folder=kept, seed=drawn, progress=progress)
+    return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
+
+
+def answer_tasks(
+    model: ModelName, models: StudyModels, tasks: Mapping[str, ProbeData], *, seed: int
 ) -> dict[str, Answers]:
     """Fits a model for each task, selects it on the validation records, and predicts the test records.
 
     Args:
-        model: Key of the model, as in `models.py`.
-        settings: Settings of the encoder, of its probe and of trainings with labels.
-        recordings: Recordings that the tasks are about.
+        model: Key of the model.
+        models: What fits models on the records of the tasks.
         tasks: Labelled records of each task, by the task's name.
-        seed: Seed of the model, and of the draw of records that batch norm is recalibrated on.
-        encoder: Pretrained encoder; None for a model without one.
-        folder: Folder in which measurements of the ECG are kept for other models; None to keep them in memory alone.
-        progress: Whether progress bars are drawn.
+        seed: Seed of the model.
 
     Returns:
         The predictions for each task, by the task's name, or the reason why a task has none.
@@ -117,14 +144,6 @@ def answer_tasks(
     Raises:
         DataError: A file of features is damaged, or features are not finite.
     """
-    # Measurements serve all draws of labels, and so they are of all labelled records.
-    parts = []
-    for data in tasks.values():
-        parts += [data.train_available if model in PLAIN else data.train, data.val, data.test]
-    records = np.unique(np.concatenate([part.records for part in parts]))
-    kept = folder if model in PLAIN else None
-    features = LabelledFeatures(recordings, records, folder=kept, seed=seed, progress=progress)
-    models = StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
     found = {}
     for name, data in tasks.items():
         try:
@@ -140,6 +159,11 @@ def answer_tasks(
 def first_arm(runs: Sequence[ArmRun]) -> str:
     """Returns the title of the first arm that was pretrained; empty if there is none."""
     return next((run.arm for run in runs if run.twin), "")
+
+
+def grids_of(runs: Sequence[ArmRun]) -> list[str]:
+    """Returns the titles of the best encoders of a grid, one for each encoder of the arms."""
+    return list(dict.fromkeys(run.arm for run in runs if not run.twin and run.arm.startswith(GRID)))
 
 
 def measure_arms(
@@ -158,11 +182,11 @@ def measure_arms(
         initialisation, from the same encoder trained with labels alone, from models without an encoder, and from the
         first arm.
     """
-    plain_models = [short_title(name, "") for name in PLAIN]
+    others = [*(short_title(name, "") for name in PLAIN), TITLES["measured"], *grids_of(runs)]
     pairs = [
         (arm, other)
         for arm, twin in dict.fromkeys((run.arm, run.twin) for run in runs if run.twin)
-        for other in (twin, labels_only.get(arm, ""), *plain_models, *({first_arm(runs)} - {arm}))
+        for other in (twin, labels_only.get(arm, ""), *others, *({first_arm(runs)} - {arm}))
     ]
     rows: dict[Key, Interval] = {}
     for name, data in tasks.items():

@@ -12,24 +12,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from data_pipelines.physiology import median_beat
 from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import file_name
 from ecgjax.defaults import RunSettings
 from ecgjax.encoders.settings import EncoderSettings
-from ecgjax.evaluation.features import digests, frozen_encoder
-from ecgjax.evaluation.features.labelled_features import LabelledFeatures, NormRecords
+from ecgjax.evaluation.features import digests
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.weighting import check_finite, on_rows
 from ecgjax.evaluation.models.answers import Answers, fold_mean_auroc
@@ -42,22 +38,16 @@ from ecgjax.evaluation.models.nested_cross_validation import (
     patient_folds,
 )
 from ecgjax.evaluation.results import Key, over_seeds
-from ecgjax.finetuning import trainer
 from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, between
 from ecgjax.settings.leaf import leaf
+from ecgjax.settings.probe import READOUTS, ProbeSettings
 from ecgjax.settings.sections import read, tree_of
-from ecgjax.studies.models import (
-    BASELINES,
-    PLAIN,
-    PREPROCESSORS,
-    ModelName,
-    StudyModels,
-    check_trainings,
-    labels_only_titles,
-    short_title,
-)
+from ecgjax.studies.compared_models import ComparedModel, compared_models
+from ecgjax.studies.model_names import BASELINES, ModelName
+from ecgjax.studies.models import PREPROCESSORS, StudyModels, check_trainings
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
+from ecgjax.studies.readouts import MODELS_OF_READOUT, check_readouts, readout_of
 from ecgjax.studies.store import begin_study
 from ecgjax.system.files import replacing
 
@@ -65,7 +55,7 @@ from ecgjax.system.files import replacing
 _NEEDS = "both labels in every fold"
 
 #: Models that are chosen on an inner fold; the others are logistic regressions, whose strength all inner folds choose.
-_CHOSEN_ON_A_FOLD: tuple[ModelName, ...] = ("boosted", "supervised")
+_CHOSEN_ON_A_FOLD: tuple[ModelName, ...] = ("boosted", "supervised", "finetuned", *MODELS_OF_READOUT["attention"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,143 +71,13 @@ class Method:
     )
     min_positives: int = leaf(10, "Positive, and negative, records that a yes or no needs.", bound=ONE_OR_MORE)
     layer: str = leaf("features", 'Layer; "features" are pooled activations.', choices=("features", "embedding"))
+    readouts: tuple[str, ...] = leaf(
+        (), "Further readouts of the encoders, beside the logistic regression on `layer`.", choices=READOUTS
+    )
+    grid: tuple[str, ...] = leaf(
+        (), 'Random encoders of which the best on inner folds is tested, such as ("resnet18:small seed=1",).'
+    )
     resamples: int = leaf(2000, "Resamples of the patients for intervals.", bound=ONE_OR_MORE)
-
-
-class ComparedModel(NamedTuple):
-    """A model that is cross-validated.
-
-    Attributes:
-        name: Key of the model, see `models`.
-        title: Title in tables.
-        encoder: Title of the model's encoder; empty for models without one.
-        labels_only: Title of the same encoder trained with labels alone; empty for models without an encoder.
-        identity: Values that determine the model's predictions, besides data set and method, as JSON can hold them.
-        models: Function that returns the object that fits the model.
-    """
-
-    name: ModelName
-    title: str
-    encoder: str
-    labels_only: str
-    identity: Mapping[str, Any]
-    models: Callable[[], StudyModels]
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder that holds the model's files."""
-        return re.sub("[#()]", "", re.sub("[ /]", "-", self.title).replace(":", "_"))
-
-    @property
-    def against(self) -> tuple[str, ...]:
-        """Titles of the models that this one is compared with, if these are in the study; empty without encoder."""
-        plain_titles = tuple(short_title(name, "") for name in PLAIN)
-        twin = short_title("random", self.encoder)
-        others = {"pretrained": (twin, self.labels_only, *plain_titles), "random": plain_titles}
-        return others.get(self.name, ())
-
-
-def compared_models(
-    runs: Sequence[PretrainedRun],
-    recordings: Recordings,
-    records: np.ndarray,
-    *,
-    layer: str,
-    baselines: Sequence[ModelName] = BASELINES,
-    alone: RunSettings | None = None,
-    folder: Path | None = None,
-    progress: bool = True,
-) -> list[ComparedModel]:
-    """Returns all models: those without an encoder, then every encoder after the models that it is compared with.
-
-    The latter are the same encoder at random initialisation and trained with labels alone. Encoders with equal settings
-    share these models.
-
-    Args:
-        runs: Pretrained encoders.
-        recordings: Recordings of the data set.
-        records: Record numbers to represent, `int64[n]`.
-        layer: Layer whose activations are the embeddings, see `frozen_encoder.Encoder`.
-        baselines: Keys of the other models to compare with, as in `models.BASELINES`.
-        alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
-        folder: Folder in which measurements of the ECG are kept; None to keep them in memory alone.
-        progress: Whether progress bars are drawn.
-    """
-
-    def study_models(
-        settings: RunSettings,
-        norm: NormRecords | None = None,
-        encoder: frozen_encoder.Encoder | None = None,
-        folder: Path | None = None,
-    ) -> StudyModels:
-        features = LabelledFeatures(recordings, records, folder=folder, norm=norm, progress=progress)
-        settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, layer=layer))
-        return StudyModels(features, settings=settings, pretrained=encoder, validated=False, progress=progress)
-
-    def beside(
-        settings: RunSettings, title: str, labels_only: str, norm: NormRecords, digest: str | None
-    ) -> list[ComparedModel]:
-        """Returns an encoder at random initialisation, and the same encoder trained with labels alone, if new."""
-        encoder = {"encoder": tree_of(settings.encoder), "batch_norm_records": digest, "layer": layer}
-        optimizer = trainer.shared_settings(settings.optimizer)
-        trained = encoder | {"training": tree_of(settings.probe.supervised), "optimizer": optimizer}
-        # Made once, because compiling a training takes longer than a small training.
-        once = functools.cache(functools.partial(study_models, settings, norm))
-        found = [ComparedModel("random", short_title("random", title), title, labels_only, encoder, once)]
-        if "supervised" in baselines:
-            found.append(ComparedModel("supervised", labels_only, title, labels_only, trained, once))
-        return [model for model in found if model.title not in {other.title for other in models}]
-
-    rate_hz, measured = recordings.format.sampling_rate_hz, study_models(RunSettings(), folder=folder)
-    plain: Mapping[ModelName, Any] = {
-        "intervals": [median_beat.VERSION, rate_hz],
-        "boosted": [median_beat.VERSION, rate_hz],
-        "median_beat": [median_beat.MEDIAN_BEAT_RATE_HZ, rate_hz],
-        "demographics": ["age_years", "sex"],
-    }
-    asked = [name for name in PLAIN if name in baselines]
-    models = [
-        ComparedModel(name, short_title(name, ""), "", "", {name: plain[name]}, lambda: measured) for name in asked
-    ]
-    # Without recordings of a pretraining those of the data set set batch norm.
-    here = NormRecords(recordings.store.read, records, title="records of this data set")
-    if alone is not None and not runs:
-        title = str(alone.encoder.name)
-        models += beside(alone, title, short_title("supervised", title), here, digests.of_arrays(records))
-    titles: dict[str, str] = {}
-    encoders = []
-    for run in runs:
-        digest = _norm_digest(run, records)
-        settings = json.dumps([tree_of(run.settings.encoder), digest, layer], sort_keys=True, default=str)
-        name = str(run.settings.encoder.name)
-        if settings not in titles:
-            # Encoders of one name that are not alike are told apart by a number.
-            same = sum(title.split(" #")[0] == name for title in titles.values())
-            titles[settings] = name + (f" #{same + 1}" if same else "")
-        encoders.append(titles[settings])
-    for run, title, labels_only in zip(
-        runs, encoders, labels_only_titles([run.settings for run in runs], encoders), strict=True
-    ):
-        digest, norm = _norm_digest(run, records), run.norm or here
-        models += beside(run.settings, title, labels_only, norm, digest)
-        if run.encoder.keeps_statistics:
-            digest = f"stored {digests.of_arrays(*map(np.asarray, jax.tree.leaves(run.encoder.split.stats)))}"
-        identity = {"weights": digests.of_weights(run.encoder.split), "batch_norm_records": digest, "layer": layer}
-        of_run = functools.partial(study_models, run.settings, norm, run.encoder)
-        models.append(ComparedModel("pretrained", run.title, title, labels_only, identity, of_run))
-    return models
-
-
-def _norm_digest(run: PretrainedRun, records: np.ndarray) -> str | None:
-    """Returns a digest of the records that set batch norm of a run's random twin; None for one without batch norm.
-
-    Args:
-        run: Pretrained encoder.
-        records: Numbers of the records of the study, `int64[n]`.
-    """
-    if not run.encoder.has_batch_norm:
-        return None
-    return run.norm_digest or digests.of_arrays(records)
 
 
 class Fitted(NamedTuple):
@@ -245,7 +105,7 @@ class Study:
         tasks: Tasks as lines that `tasks.parse_task` reads.
         method: Settings of the cross-validation.
         folder: Folder of the study.
-        baselines: Keys of the other models to compare with, as in `models.BASELINES`.
+        baselines: Keys of the other models to compare with, as in `model_names.BASELINES`.
         alone: Settings of an encoder without pretraining that is compared where there is no run; None for no encoder.
         progress: Whether progress bars are drawn.
 
@@ -272,18 +132,29 @@ class Study:
         self._patient_ids = recordings.index.patient_id[self.records]
         rare = {"min_positives": method.min_positives, "folds": method.outer_folds}
         self.problems, self.questions = ask(recordings.index, self.records, tasks, **rare)
-        if "supervised" in baselines:
-            for settings in [run.settings for run in runs] or ([] if alone is None else [alone]):
-                check_trainings(settings, {kind_of(each.task) for each in self.problems.values()}, names=["supervised"])
+        trained = {"supervised": "supervised" in baselines, "finetune": "finetuned" in method.readouts}
+        names, kinds = (
+            [name for name, asked in trained.items() if asked],
+            {kind_of(t.task) for t in self.problems.values()},
+        )
+        for settings in [run.settings for run in runs] or ([] if alone is None else [alone]):
+            check_trainings(settings, kinds, names=names)
+            probe = ProbeSettings(readouts=method.readouts, grid=method.grid)
+            check_readouts(probe, settings.encoder, num_samples=recordings.format.num_samples)
         self.models = compared_models(
-            runs, recordings, self.records, layer=method.layer, baselines=baselines, alone=alone,
+            runs, recordings, self.records, layer=method.layer, readouts=method.readouts, grid=method.grid,
+            baselines=baselines, alone=alone,
             folder=folder / "features", progress=progress,
         )  # fmt: skip
+        # Readouts add models, whose own identities have what decides them.
+        of_method = {
+            name: value for name, value in dataclasses.asdict(method).items() if name not in ("readouts", "grid")
+        }
         identity = {
             "data": list(recordings.fingerprints),
             "records": digests.of_arrays(self.records, self.patients),
             # Intervals are computed anew each time, and so their resamples may change.
-            "method": {**dataclasses.asdict(method), "resamples": None},
+            "method": {**of_method, "resamples": None},
         }
         begin_study(folder, identity)
         for model in self.models:
@@ -340,7 +211,10 @@ class Study:
                 return models.answers(model.name, data, seed=seed).outputs
 
             return chosen_on_a_fold(answer, labels, **inner)
-        features = self._values(model, models, problem, seed)[problem.rows]
+        if model.name == "random_grid":
+            features = [values[problem.rows] for values in models.grid(seed).values()]
+        else:
+            features = [self._values(model, models, problem, seed)[problem.rows]]
         scaled = PREPROCESSORS.get(model.name, lambda _: StandardScaler())
         return nested_logistic(features, labels, strengths=self.method.strengths, make_preprocessor=scaled, **inner)
 
@@ -348,10 +222,10 @@ class Study:
         """Returns the features of all records, `[n, d]`, which are kept in a file, except age and sex."""
         if model.name == "demographics":
             return models.values(model.name, problem.task, seed)
-        path = self._of(model) / (f"features-seed{seed}.npy" if model.name == "random" else "features.npy")
+        path = self._of(model) / (f"features-seed{seed}.npy" if model.name.startswith("random") else "features.npy")
         if not path.is_file():
             values = models.values(model.name, problem.task, seed)
-            if model.encoder:
+            if model.encoder and readout_of(model.name) != "fusion":  # A measurement may be missing.
                 check_finite(values, f"numbers of the embeddings by {model.title}")
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, values)

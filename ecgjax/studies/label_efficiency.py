@@ -35,8 +35,10 @@ from ecgjax.settings.probe import ProbeSettings
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.batch_norm import batch_norm
 from ecgjax.studies.finished_run import check_encoder, guarded, open_judged
-from ecgjax.studies.models import ModelName, StudyModels, check_trainings, with_float32
+from ecgjax.studies.model_names import ModelName
+from ecgjax.studies.models import StudyModels, check_trainings, with_float32
 from ecgjax.studies.questions import asked, check_answerable
+from ecgjax.studies.readouts import changed_choices, check_readouts, pairs_of
 from ecgjax.studies.store import CELL_MODELS, Cell, Mode, TrainedCell, begin_study
 
 #: Leaves of the run that a study's cells depend on, besides those that decided the pretraining.
@@ -98,6 +100,7 @@ class Study:
         task = asked(question, self.recordings.index)
         # Settings are checked before anything is trained and before the folder is claimed for this study.
         check_trainings(settings, [kind_of(task)], names=["supervised", "finetune"])
+        check_readouts(probe, settings.encoder, num_samples=self.recordings.format.num_samples)
         for name, training in (("supervised", probe.supervised), ("finetune", probe.finetune)):
             if training.head_start == "probe" and probe.layer != "features":
                 raise ConfigError(
@@ -149,7 +152,7 @@ class Study:
             "data": list(self.recordings.fingerprints),
             # The records that are trained, selected and tested on identify the study.
             "records": [digests.of_arrays(*part.arrays) for part in parts],
-            "config": _deciding(flat(tree_of(settings))),
+            "config": _deciding(flat(tree_of(settings))) | changed_choices(settings),
         }
         if of_batch_norm.statistics not in ("evaluation", "none"):
             # Studies of the default, which older ones are, say nothing of it.
@@ -235,8 +238,10 @@ def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: i
             others[key._replace(metric=name)] = Interval.alone(estimate(metric, len(labels)))
         for name, value in kind.of_classes(labels, answers.outputs, classes=data.classes).items():
             others[key._replace(metric="AUROC", part=name)] = value
+    # A study without readouts has none of their pairs; what stands in both is compared once.
+    pairs = list(dict.fromkeys([*_PAIRS, *pairs_of([each.cell.trained for each in cells])]))
     rows = over_seeds(
-        primary, missing, pairs=_PAIRS, patients=data.test.patients, resamples=resamples, seed=seed,
+        primary, missing, pairs=pairs, patients=data.test.patients, resamples=resamples, seed=seed,
         needs=f"a {kind.primary}",
     )  # fmt: skip
     return rows | others

@@ -20,18 +20,27 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.models.answers import Answers
-from ecgjax.studies.models import ModelName
+from ecgjax.studies.model_names import ModelName
+from ecgjax.studies.readouts import MODELS_OF_READOUT
 from ecgjax.system.files import write_atomically
 
 Mode = Literal["frozen", "finetuned", "plain"]
+
+#: Readouts of encoders that are not trained on.
+FROZEN = tuple(readout for readout in MODELS_OF_READOUT if readout != "finetuned")
 
 MODES: tuple[Mode, ...] = ("frozen", "finetuned", "plain")
 
 #: Models of the cells of each mode, as the names of their files have them, and their keys in `models`.
 CELL_MODELS: Mapping[Mode, Mapping[str, ModelName]] = {
-    "frozen": {"random": "random", "pretrained": "pretrained"},
+    "frozen": {
+        "random": "random",
+        "pretrained": "pretrained",
+        **{model: model for readout in FROZEN for model in MODELS_OF_READOUT[readout] if model != "measured"},
+        "random_grid": "random_grid",
+    },
     "finetuned": {"random": "supervised", "pretrained": "finetuned"},
-    "plain": {"age_sex": "demographics", "intervals": "boosted", "median_beat": "median_beat"},
+    "plain": {"age_sex": "demographics", "intervals": "boosted", "median_beat": "median_beat", "measured": "measured"},
 }
 
 #: Names of the file with what a study's cells depend on, and of the folder of its cells.
@@ -46,8 +55,8 @@ class Cell:
         fraction: Fraction of the labelled training patients that is used.
         seed: Seed of the draw of labels, of the random initialisation, and of training.
         model: Initialisation of the encoder, `"pretrained"` or `"random"`, or plain model, such as `"age_sex"`.
-        mode: `"frozen"` for a linear probe on the encoder's embeddings, `"finetuned"` for training all of it, or
-            `"plain"` for a model without an encoder.
+        mode: `"frozen"` for a readout of the encoder as it is, by default a linear probe on its embeddings;
+            `"finetuned"` for training all of it; or `"plain"` for a model without an encoder.
     """
 
     fraction: float

@@ -16,7 +16,8 @@ from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import frozen_encoder
-from ecgjax.studies.ablation import ArmRun, answer_tasks
+from ecgjax.studies.ablation import ArmRun, answer_tasks, study_models
+from ecgjax.studies.model_names import ModelName
 from ecgjax.studies.report.ablation_page import training_facts
 from ecgjax.training.run_log.metrics_file import read_metrics
 
@@ -83,12 +84,16 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
         ConfigError: There is a result already, of another config.
         DataError: There is a result already and it is damaged, or the labels allow no probe.
     """
-    path = result_path(out, run)
-    if path.is_file():
-        if ArmRun.load(path).config != run.digest:
+    lacking: list[ModelName] = []
+    for model, title in run.titles.items():
+        path = result_path(out, run, model)
+        if not path.is_file():
+            lacking.append(model)
+        elif ArmRun.load(path).config != run.digest_of(model):
             raise ConfigError(
-                f"{path} is the result of another config of {run.arm}; remove {path.parent}, or give another --out"
+                f"{path} is the result of another config of {title}; remove {path.parent}, or give another --out"
             )
+    if not lacking:
         return 0
     workdir, facts, encoder = out / "runs" / run.folder / f"seed{run.seed}", {}, None
     if run.model == "pretrained":
@@ -97,10 +102,19 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
             return status
         encoder = frozen_encoder.load_encoder(workdir, layer=run.settings.probe.layer)
         facts = training_facts(read_metrics(workdir))
-    answers = answer_tasks(
-        run.model, run.settings, recordings, tasks, seed=run.seed, encoder=encoder, folder=out / "features"
+    models = study_models(
+        run.titles, run.settings, recordings, tasks, seed=run.seed, encoder=encoder, folder=out / "features"
     )
-    ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=answers, facts=facts).save(path)
+    for model in lacking:
+        answers = answer_tasks(model, models, tasks, seed=run.seed)
+        ArmRun(
+            arm=run.titles[model],
+            seed=run.seed,
+            twin=run.twin_of(model),
+            config=run.digest_of(model),
+            tasks=answers,
+            facts=facts if model == run.model else {},
+        ).save(result_path(out, run, model))
     return 0
 
 

@@ -13,12 +13,16 @@ from ecgjax.errors import ConfigError
 from ecgjax.finetuning import trainer
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import flat, tree_of
-from ecgjax.studies.models import BASELINES, PLAIN, ModelName, labels_only_titles, short_title
+from ecgjax.studies.model_names import BASELINES, PLAIN, ModelName, labels_only_titles, short_title, told_apart
+from ecgjax.studies.readouts import TITLES, changed_choices, models_of
 
 from .arms import Arm
 
 #: Leaves in which all arms must agree, so that their results are on the same records.
-_SHARED = ("data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer", "probe.overlaps")
+_SHARED = (
+    "data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer", "probe.overlaps", "probe.readouts",
+    "probe.grid", "probe.strength", "probe.select",
+)  # fmt: skip
 
 
 class Planned(NamedTuple):
@@ -33,6 +37,7 @@ class Planned(NamedTuple):
         labels_only: Title of the same encoder trained with labels alone; empty for a model beside the arms.
         settings: Settings of the run.
         flags: Arguments of `ecgjax.pretrain`; none for a model beside the arms.
+        readouts: Keys of further readouts of the run's encoder.
     """
 
     model: ModelName
@@ -43,6 +48,7 @@ class Planned(NamedTuple):
     labels_only: str
     settings: RunSettings
     flags: Sequence[str]
+    readouts: Sequence[ModelName] = ()
 
     @property
     def name(self) -> str:
@@ -50,13 +56,37 @@ class Planned(NamedTuple):
         return f"{self.folder}/seed{self.seed}"
 
     @property
+    def titles(self) -> dict[ModelName, str]:
+        """Titles of the run's model and of its further readouts, by key."""
+        return {self.model: self.arm} | {model: told_apart(self.arm, model) for model in self.readouts}
+
+    def twin_of(self, model: ModelName) -> str:
+        """Returns the title of the same readout of the random encoder; empty for a model beside the arms.
+
+        Args:
+            model: Key of the run's model, or of a further readout.
+        """
+        alike = model != self.model and model != "finetuned" and self.twin
+        return told_apart(self.twin, model) if alike else self.twin
+
+    @property
     def digest(self) -> str:
         """Digest of everything that decides the run's result."""
+        return self.digest_of(self.model)
+
+    def digest_of(self, model: ModelName) -> str:
+        """Returns a digest of everything that decides the result of one of the run's models.
+
+        Args:
+            model: Key of the run's model, or of a further readout.
+        """
         # Studies that were begun before there was this section go on.
         unset = {(f"init.{name}", value) for name, value in flat(tree_of(InitSettings())).items()}
         leaves = flat(tree_of(self.settings)).items() - unset
-        told = repr(sorted((name, repr(value)) for name, value in leaves if _decides(self.model, name)))
-        return hashlib.blake2b(f"{self.arm} {told}".encode(), digest_size=16).hexdigest()
+        deciding = {name: repr(value) for name, value in leaves if _decides(model, name)}
+        deciding |= {name: repr(value) for name, value in changed_choices(self.settings, model).items()}
+        told = repr(sorted(deciding.items()))
+        return hashlib.blake2b(f"{self.titles[model]} {told}".encode(), digest_size=16).hexdigest()
 
 
 def _decides(model: ModelName, leaf: str) -> bool:
@@ -66,11 +96,18 @@ def _decides(model: ModelName, leaf: str) -> bool:
     of_training = ("probe.supervised.", *(f"optimizer.{name}" for name in trainer.SHARED))
     if model == "supervised" and leaf.startswith(of_training):
         return True
+    if model == "finetuned" and leaf.startswith("probe.finetune."):
+        return True
     if leaf.startswith("probe.") and leaf not in ("probe.layer", "probe.seed"):
         return False
-    if model in PLAIN and leaf.startswith("encoder."):
+    if model in (*PLAIN, "measured") and leaf.startswith("encoder."):
         return False
-    return model == "pretrained" or leaf == "seed" or leaf.startswith(("encoder.", "data.", "probe."))
+    return (
+        model == "finetuned"
+        or model.startswith("pretrained")
+        or leaf == "seed"
+        or leaf.startswith(("encoder.", "data.", "probe."))
+    )
 
 
 def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BASELINES) -> list[Planned]:
@@ -98,16 +135,23 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
         made: set[str] = set()
         for arm, at_first, encoder, trained in zip(arms, first, encoders, labels_only, strict=True):
             of_arm = arm.resolve(seed=seed) if seed else at_first
+            further = models_of(of_arm.probe)
+            of_random = [model for model in further if model.startswith("random") and model != "random_grid"]
+            of_arms = [model for model in further if model.startswith("pretrained") or model == "finetuned"]
             twin = short_title("random", encoder)
             # Arms of one encoder share what stands beside it, and all arms share what has no encoder.
             beside: dict[str, ModelName] = {twin: "random", trained: "supervised"}
             beside |= {short_title(name, ""): name for name in PLAIN}
+            beside |= {short_title(name, encoder): name for name in further if name in TITLES}
             for title, model in beside.items():
-                if title not in made and (model == "random" or model in baselines):
+                if title not in made and (model in ("random", *further) or model in baselines):
                     made.add(title)
-                    runs.append(Planned(model, title, _folder(title), seed, "", "", of_arm, ()))
+                    readouts = of_random if model == "random" else ()
+                    runs.append(Planned(model, title, _folder(title), seed, "", "", of_arm, (), readouts))
             flags_of_arm = arm.flags(seed=seed)
-            runs.append(Planned("pretrained", arm.title, arm.folder, seed, twin, trained, of_arm, flags_of_arm))
+            runs.append(
+                Planned("pretrained", arm.title, arm.folder, seed, twin, trained, of_arm, flags_of_arm, of_arms)
+            )
     leaves = [flat(tree_of(run.settings)) for run in runs]
     shared = [{name: own[name] for name in _SHARED} for own in leaves]
     for run, values in zip(runs, shared, strict=True):
@@ -124,14 +168,36 @@ def _folder(title: str) -> str:
     return re.sub("[#()]", "", title.replace(" ", "-").replace(":", "_"))
 
 
-def result_path(out: Path, run: Planned) -> Path:
+def result_path(out: Path, run: Planned, model: ModelName | None = None) -> Path:
     """Returns the file of a run's result.
 
     Args:
         out: Folder of the ablation.
         run: Run.
+        model: Key of a further readout of the run; None for the run's model.
     """
-    return out / "results" / run.folder / f"seed{run.seed}.npz"
+    folder = run.folder if model in (None, run.model) else f"{run.folder}-{model}"
+    return out / "results" / folder / f"seed{run.seed}.npz"
+
+
+def result_paths(out: Path, run: Planned) -> list[Path]:
+    """Returns the files of a run's results: of its model, and of its further readouts.
+
+    Args:
+        out: Folder of the ablation.
+        run: Run.
+    """
+    return [result_path(out, run, model) for model in run.titles]
+
+
+def is_done(out: Path, run: Planned) -> bool:
+    """Returns whether a run has all its results.
+
+    Args:
+        out: Folder of the ablation.
+        run: Run.
+    """
+    return all(path.is_file() for path in result_paths(out, run))
 
 
 def status_path(out: Path, run: Planned) -> Path:

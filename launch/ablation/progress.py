@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import arm_status
 from .arm_status import State, Told
-from .planned_runs import Planned, result_path, status_path
+from .planned_runs import Planned, is_done, status_path
 
 
 def lacking(runs: Sequence[Planned], out: Path) -> list[Planned]:
@@ -17,7 +17,7 @@ def lacking(runs: Sequence[Planned], out: Path) -> list[Planned]:
         runs: Runs of the ablation.
         out: Folder of the ablation.
     """
-    unfinished = [run for run in runs if not result_path(out, run).is_file()]
+    unfinished = [run for run in runs if not is_done(out, run)]
     return [run for run in unfinished if arm_status.read(status_path(out, run)).state is not State.RUNNING]
 
 
@@ -30,7 +30,7 @@ def collect(runs: Sequence[Planned], out: Path) -> dict[str, str]:
     """
     found = {}
     for run in runs:
-        done = result_path(out, run).is_file()
+        done = is_done(out, run)
         found[run.name] = Told(State.DONE) if done else arm_status.read(status_path(out, run))
     counts = {state: sum(told.state is state for told in found.values()) for state in State}
     print(f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")

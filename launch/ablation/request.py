@@ -11,7 +11,7 @@ from typing import NamedTuple
 from absl import flags
 
 from ecgjax.errors import ConfigError
-from ecgjax.studies.models import BASELINES
+from ecgjax.studies.model_names import BASELINES
 
 from ..clusters import arrays
 

@@ -39,10 +39,13 @@ from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_resu
 from ecgjax.export.model_folder import export_run
 from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import RECORDS_FILE, open_pretraining_records, pretraining_records
+from ecgjax.settings.probe import AttentionSettings
 from ecgjax.settings.sections import read, tree_of
 from ecgjax.studies import cross_validation, pretrained_runs
-from ecgjax.studies.cross_validation import ComparedModel, Fitted, Study, compared_models
-from ecgjax.studies.models import PLAIN, StudyModels
+from ecgjax.studies.compared_models import ComparedModel, compared_models
+from ecgjax.studies.cross_validation import Fitted, Study
+from ecgjax.studies.model_names import PLAIN
+from ecgjax.studies.models import StudyModels
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
 from ecgjax.studies.report.cross_validation_page import _untrained, write_report
@@ -239,8 +242,9 @@ def test_encoders_are_compared_with_all_that_was_not_pretrained(runs, recordings
         model.title: model
         for model in compared_models(runs, recordings, recordings.split.train, layer="features", progress=False)
     }
-    assert models["one"].against == ("random resnet18", "labels only resnet18", *TITLES_OF_PLAIN)
-    assert models["random resnet18"].against == tuple(TITLES_OF_PLAIN)
+    plain, grid = (*TITLES_OF_PLAIN, "intervals and median beat"), "best of a grid with random resnet18"
+    assert models["one"].against == ("random resnet18", "labels only resnet18", *plain, grid)
+    assert models["random resnet18"].against == plain
     assert models["labels only resnet18"].against == models["boosted trees"].against == ()
 
 
@@ -313,6 +317,92 @@ def test_what_is_held_out_has_no_say_in_any_model_that_answers_it(runs, begin):
             study.patients = patients.copy()
             study.patients[held_out] = patients[train[0]]
             np.testing.assert_array_equal(outputs(model, nonsense), honest, err_msg=model.title)
+
+
+READOUTS = ("mean", "attention", "fusion")
+GRID = ("resnet18:small seed=3 widths=(4,) kernel=3",)
+
+
+def _with_attention(runs, **changed):
+    """The runs with attention pools that are trained for a few steps."""
+    attention = AttentionSettings(queries=1, steps=4, eval_every=2, weight_decays=(0.0,), batch_size=8)
+    return [
+        dataclasses.replace(
+            run,
+            settings=dataclasses.replace(
+                run.settings, probe=dataclasses.replace(run.settings.probe, attention=attention, **changed)
+            ),
+        )
+        for run in runs
+    ]
+
+
+def test_readouts_are_compared_with_the_random_encoder_s_and_with_the_linear_probe(runs, recordings):
+    models = {
+        model.title: model
+        for model in compared_models(
+            runs, recordings, recordings.split.train, layer="features", readouts=(*READOUTS, "finetuned"), grid=GRID,
+            baselines=(), progress=False,
+        )
+    }  # fmt: skip
+    words = ["linear on the mean token", "attention pool on tokens", "linear with intervals and median beat"]
+    assert list(models) == [
+        "intervals and median beat", "random resnet18", *(f"random resnet18, {each}" for each in words),
+        "best of a grid with random resnet18",
+        *(title for run in ("one", "two") for title in (run, *(f"{run}, {each}" for each in (*words, "fine-tuned")))),
+    ]  # fmt: skip
+    against = models[f"two, {words[1]}"].against
+    assert {f"random resnet18, {words[1]}", "two", "intervals and median beat"} < {*against}
+    assert "random resnet18" not in against
+    assert "random resnet18" in models["two, fine-tuned"].against
+    folders = [model.folder for model in models.values()]
+    assert len({*folders}) == len(folders)
+
+
+@pytest.mark.slow
+def test_what_is_held_out_has_no_say_in_any_readout_and_no_fold_is_computed_twice(runs, begin, monkeypatch, tmp_path):
+    study = begin(of=_with_attention(runs[:1]), baselines=(), readouts=READOUTS, grid=GRID)
+    (problem,) = study.problems.values()
+    folds = study.patients % 3
+    train, held_out = np.flatnonzero(folds), np.flatnonzero(folds == 0)
+    nonsense = problem.labels.copy()
+    nonsense[held_out] = 1 - nonsense[held_out]
+    with jax.numpy_dtype_promotion("standard"):
+        for model in study.models:
+            honest, other = (
+                study._answer_fold(model, dataclasses.replace(problem, labels=labels), 0)(train, held_out).outputs
+                for labels in (problem.labels, nonsense)
+            )
+            assert honest.std() > 0
+            np.testing.assert_array_equal(other, honest, err_msg=model.title)
+        answers = study.run(fractions=[1.0], seeds=1)
+    rows = study.measure(answers)
+    differences = {(key.model, key.minus) for key in rows if key.minus}
+    fused = "one, linear with intervals and median beat"
+    assert {(fused, "intervals and median beat"), (fused, "one"), ("one", "best of a grid with random resnet18")} < {
+        *differences
+    }
+    text = write_report(study, answers, runs=runs[:1], cautions=(), command="again")[1].with_name("report.md")
+    assert "Difference from the same readout of the random encoder" in text.read_text(encoding="utf-8")
+    # A folder goes on without readouts and with them; another grid is another model.
+    monkeypatch.setattr(cross_validation, "cross_validate", None)
+    again = begin(of=_with_attention(runs[:1]), baselines=(), readouts=READOUTS, grid=GRID)
+    assert again.run(fractions=[1.0], seeds=1).keys() == answers.keys()
+    assert begin(of=runs[:1], baselines=()).run(fractions=[1.0], seeds=1)
+    with pytest.raises(ConfigError, match="holds another study: grid differ"):
+        begin(of=runs[:1], baselines=(), grid=(*GRID, "resnet18:small seed=9"))
+
+
+def test_a_grid_is_chosen_by_inner_folds(begin, runs, monkeypatch):
+    study = begin(of=runs[:1], baselines=(), grid=GRID)
+    (problem,) = study.problems.values()
+    (grid,) = (model for model in study.models if model.name == "random_grid")
+    own = problem.labels[:, None] + 0.01 * RNG.normal(size=(len(problem.labels), 1))
+    noise = RNG.normal(size=own.shape)
+    train, held_out = np.flatnonzero(study.patients % 3), np.flatnonzero(study.patients % 3 == 0)
+    monkeypatch.setattr(StudyModels, "grid", lambda self, seed: {"noise": noise, "good": own, "more": noise[::-1]})
+    found = study._answer_fold(grid, problem, 0)(train, held_out)
+    assert roc_auc_score(problem.labels[held_out], found.outputs) == 1
 
 
 def test_labels_alone_are_trained_and_chosen_on_other_patients(runs, begin, recordings, monkeypatch):

@@ -26,6 +26,7 @@ from ecgjax.evaluation.results import Key, lost_seeds, of_seeds, read_results, s
 from ecgjax.settings.probe import FineTuneSettings, MetricSettings, ProbeSettings
 from ecgjax.studies import label_efficiency, models
 from ecgjax.studies.label_efficiency import measure_cells
+from ecgjax.studies.readouts import models_of
 from ecgjax.studies.report import label_efficiency_page
 from ecgjax.studies.report.label_efficiency_tables import (
     classes_table,
@@ -221,14 +222,14 @@ def test_the_pretrained_encoder_is_compared_with_every_plain_model():
     compared = {(key.model, key.minus) for key in rows if key.minus}
     assert compared == {("pretrained", other) for other in ("random", *plain.values())}
     table = differences_table(rows, results, TASK)
-    assert [row[2] for row in table.rows] == ["pretrained, linear probe"] * 4
+    assert [row[2] for row in table.rows] == ["pretrained, linear probe"] * 5
     assert [row[3] for row in table.rows] == [
         "random initialisation, linear probe", "age and sex, logistic", "intervals and amplitudes, boosted trees",
-        "median beat and heart rate, logistic",
+        "median beat and heart rate, logistic", "intervals and median beat",
     ]  # fmt: skip
     left, right = figure(rows, TASK, title="SIMULATED").axes
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["pretrained, linear probe"]
-    assert len(left.get_legend().get_texts()) == 5
+    assert len(left.get_legend().get_texts()) == 6
 
 
 def test_fine_tuned_encoders_are_compared_with_the_same_trained_on_labels_alone():
@@ -510,6 +511,74 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     study_config.probe.finetune.metric.miner = "auto"
     with pytest.raises(ConfigError, match="holds another study: records, task differ"):
         entry.Study(settings_of(study_config), tmp_path, question="age", folder=tmp_path / "study", progress=False)
+
+
+READOUTS = ("mean_deviation", "attention", "fusion")
+GRID = ("resnet18:small seed=3 widths=(4,) kernel=3",)
+
+
+def test_cells_of_readouts_come_with_any_mode_and_without_them_there_are_none():
+    further = models_of(ProbeSettings(readouts=(*READOUTS, "finetuned"), grid=GRID))
+    plain = entry.cells_of([1.0], seeds=1, modes=["frozen"])
+    assert [cell.trained for cell in plain] == ["random", "pretrained"]
+    cells = entry.cells_of([1.0], seeds=1, modes=["frozen"], further=further)
+    assert {*further} | {"random", "pretrained"} == {cell.trained for cell in cells}
+    assert len({cell.name for cell in cells}) == len(cells) == len(further) + 2
+    modes = {cell.trained: cell.mode for cell in cells}
+    assert (modes["measured"], modes["finetuned"], modes["random_grid"]) == ("plain", "finetuned", "frozen")
+
+
+def test_a_study_of_readouts(study_config, monkeypatch, tmp_path):
+    study_config = study_config.copy_and_resolve_references()
+    split = create_split(settings_of(study_config).encoder, seed=7)
+    pretrained = frozen_encoder.Encoder(split, num_leads=study_config.encoder.num_leads, step=5, pretrained_on=("x",))
+    monkeypatch.setattr(frozen_encoder, "load_encoder", lambda workdir, step, layer: pretrained)
+    monkeypatch.setattr(label_efficiency, "open_source", open_stand_in)
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(run_config, "load_resolved", lambda workdir: study_config)
+
+    def begin():
+        settings = settings_of(study_config)
+        return entry.Study(settings, tmp_path, question="age_years>55", folder=tmp_path / "study", progress=False)
+
+    begin()
+    # A study from before there were readouts goes on with them.
+    assert "readouts" not in (tmp_path / "study" / "study.json").read_text(encoding="utf-8")
+    study_config.probe.readouts = READOUTS
+    study = begin()
+    cells = entry.cells_of([1.0], seeds=1, modes=[], further=models_of(study.settings.probe))
+    cells.append(_cell(fraction=1.0))
+    with jax.numpy_dtype_promotion("standard"):
+        results = run_cells(cells, study.folder, study.train, progress=False)
+    assert [result.answers.reason for result in results] == [""] * 8
+    kept = [path.name.rpartition("-")[0] for path in (tmp_path / "study" / "features").iterdir()]
+    assert len(kept) == len({*kept}), "one pass for an encoder and what is read of it"
+    assert {*kept} == {
+        "measurements",
+        *(f"{name}{what}" for name in ("pretrained", "random-seed0") for what in ("", "-moments", "-tokens")),
+    }
+    tables, _ = entry.write_report(study, results, command="again")
+    differences = {(key.model, key.minus) for key in read_results(study.folder) if key.minus}
+    for pair in (
+        ("pretrained_fusion", "measured"), ("pretrained_fusion", "random_fusion"), ("random_fusion", "measured"),
+        ("pretrained_attention", "random_attention"), ("pretrained_mean_deviation", "pretrained"),
+    ):  # fmt: skip
+        assert pair in differences
+    assert "pretrained, attention pool on tokens" in tables
+    stored = json.loads((study.folder / "results.json").read_text(encoding="utf-8"))
+    assert stored["choices"][0].startswith(
+        f"Hyperparameters are chosen on all {len(study.data.val.records)} validation records"
+    )
+    text = (study.folder / "report.md").read_text(encoding="utf-8")
+    assert "config.probe.select=validation" in text
+    # What chooses, and among what, is a part of the study.
+    for leaf, value in (("select", "labelled"), ("strength", 0.1), ("grid", GRID), ("rate_factors", (0.5, 1.0))):
+        before = study_config.probe[leaf]
+        with study_config.unlocked():
+            study_config.probe[leaf] = value
+        with pytest.raises(ConfigError, match="holds another study: config differ"):
+            begin()
+        study_config.probe[leaf] = before
 
 
 def test_the_folder_of_another_command_s_study_is_refused(study_config, monkeypatch, tmp_path):

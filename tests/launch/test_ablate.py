@@ -24,7 +24,7 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, read_results
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import ArmRun
-from ecgjax.studies.models import BASELINES, PLAIN
+from ecgjax.studies.model_names import BASELINES, PLAIN
 from launch import ablate
 from launch.ablation import arm_status, judged_records, making, planned_runs, request
 from launch.ablation.arms import arms_of
@@ -261,6 +261,65 @@ def _digest_before(run):
 def test_arms_about_other_records_are_refused():
     with pytest.raises(ConfigError, match=r"config\.data\.test_folds is \(9,\).*all arms are judged on the same"):
         _plan(["base|data.test_folds=(9,)"])
+
+
+def test_readouts_share_the_training_of_their_arm_and_have_results_of_their_own(tmp_path):
+    common = (("probe.readouts", "('attention','fusion','finetuned')"), ("probe.grid", "('resnet18 seed=1',)"))
+    runs = planned_runs.plan(arms_of([TINY], [], common=common), seeds=1, baselines=())
+    by_model = {run.model: run for run in runs}
+    assert [*by_model] == ["random", "random_grid", "measured", "pretrained"]
+    arm, twin = by_model["pretrained"], by_model["random"]
+    assert [*arm.titles] == ["pretrained", "pretrained_attention", "pretrained_fusion", "finetuned"]
+    assert arm.titles["pretrained_attention"] == f"{arm.arm}, attention pool on tokens"
+    # Each is compared with the same readout of the random encoder.
+    for model in ("pretrained_attention", "pretrained_fusion"):
+        assert arm.twin_of(model) == twin.titles[model.replace("pretrained", "random")]
+    assert arm.twin_of("finetuned") == arm.twin_of("pretrained") == twin.arm
+    assert not any(map(twin.twin_of, twin.titles))
+    paths = [path for run in runs for path in planned_runs.result_paths(tmp_path, run)]
+    assert len({*paths}) == len(paths) == 9
+    assert len({run.digest_of(model) for run in runs for model in run.titles}) == 9
+    for path in planned_runs.result_paths(tmp_path, arm)[:-1]:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert not planned_runs.is_done(tmp_path, arm)
+    # Readouts change no result that is there, and a choice changes those that it concerns.
+    (plain,) = (each for each in planned_runs.plan(arms_of([TINY], []), seeds=1) if each.model == "pretrained")
+    assert plain.digest == arm.digest
+    (other,) = (
+        run
+        for run in planned_runs.plan(
+            arms_of([TINY], [], common=(*common, ("probe.attention.queries", "7"))), seeds=1, baselines=()
+        )
+        if run.model == "pretrained"
+    )
+    differing = [model for model in arm.titles if other.digest_of(model) != arm.digest_of(model)]
+    assert differing == ["pretrained_attention"]
+
+
+def test_arms_with_other_readouts_are_refused():
+    with pytest.raises(ConfigError, match=r"config\.probe\.readouts is .*give it once for all"):
+        _plan(["base|probe.readouts=('mean',)"])
+
+
+@pytest.mark.slow
+def test_an_ablation_with_readouts_goes_on_with_more_of_them(given, tmp_path, capsys):
+    out, some = tmp_path / "out", "--baselines=none"
+    with jax.numpy_dtype_promotion("standard"):
+        assert given(some, "--config.probe.readouts=('fusion',)") is None
+        before = {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*.npz")}
+        assert (
+            given(some, "--config.probe.readouts=('fusion','mean')", "--config.probe.grid=('resnet18:small',)") is None
+        )
+    assert len(before) == 5
+    after = {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*.npz")}
+    assert before.items() < after.items()
+    assert len(after) == 8
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for words in ("Hyperparameters are chosen on all", "Difference from the model of intervals and median beat"):
+        assert words in report
+    compared = {(key.model.rpartition(", ")[2], key.minus) for key in read_results(out) if key.minus}
+    assert ("linear with intervals and median beat", "intervals and median beat") in compared
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -22,17 +23,22 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.physiology import median_beat
+from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.visible_text import visible
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import Task
-from ecgjax.evaluation.features import frozen_encoder
+from ecgjax.evaluation.features import frozen_encoder, pooled_tokens
 from ecgjax.evaluation.features.features import Read, SplitFeatures, map_records
 from ecgjax.evaluation.features.measurements import demographic_columns
 from ecgjax.settings.sections import Tree
 
 #: Number of records that are measured at a time. Each part is measured in newly started processes.
 _MEASURED_AT_ONCE = 8192
+
+
+#: Number of encoders that are kept in memory with recalibrated statistics.
+_RECALIBRATED = 4
 
 
 class NormRecords(NamedTuple):
@@ -49,6 +55,18 @@ class NormRecords(NamedTuple):
     records: np.ndarray
     fingerprints: tuple[str, ...] = ()
     title: str = "training records"
+
+
+class Tokens(NamedTuple):
+    """Tokens of labelled records in half precision.
+
+    Attributes:
+        read: Function from rows of the labelled records, `int64[m]`, to their tokens, `f16[m, tokens, dim]`.
+        mask: Mask of the tokens of every labelled record that stand for what was recorded, `bool[n, tokens]`.
+    """
+
+    read: Read
+    mask: np.ndarray
 
 
 class LabelledFeatures:
@@ -80,6 +98,7 @@ class LabelledFeatures:
         self._norm = norm or NormRecords(recordings.store.read, recordings.split.train)
         self._folder, self._progress = folder, progress
         self.failures: Mapping[str, int] = {}
+        self._recalibrated: list[tuple[frozen_encoder.Encoder, frozen_encoder.Encoder]] = []
 
     def of(self, values: np.ndarray, data: ProbeData) -> SplitFeatures:
         """Returns the features of the training, validation and test records.
@@ -89,9 +108,9 @@ class LabelledFeatures:
             data: Labelled records of a task.
         """
         parts = {"train": data.train, "val": data.val, "test": data.test}
-        return SplitFeatures(**{name: values[self._rows(part.records)] for name, part in parts.items()})
+        return SplitFeatures(**{name: values[self.rows(part.records)] for name, part in parts.items()})
 
-    def _rows(self, records: np.ndarray) -> np.ndarray:
+    def rows(self, records: np.ndarray) -> np.ndarray:
         """Returns the row of each record among the labelled ones, `int64[n]`."""
         rows = np.full(len(records), -1, np.int64)
         known = records < len(self._row)
@@ -107,10 +126,15 @@ class LabelledFeatures:
         """
         if encoder.keeps_statistics or not jax.tree.leaves(encoder.split.stats):
             return encoder
+        for known, found in self._recalibrated:
+            if known is encoder:
+                return found
         start = time.monotonic()
         found = frozen_encoder.recalibrate_batch_norm(
             encoder, self._norm.read, records=self._norm.records, seed=self._seed
         )
+        # Several readouts of one encoder follow each other; of an encoder that is over nothing is kept for long.
+        self._recalibrated = [*self._recalibrated[1 - _RECALIBRATED :], (encoder, found)]
         # What the statistics of a random encoder were before says nothing.
         if self._progress and encoder.step:
             print(self._told(encoder, found, seconds=time.monotonic() - start))
@@ -146,6 +170,106 @@ class LabelledFeatures:
             embed, read = self.recalibrated(encoder).embed, self.recordings.store.read
             return map_records(embed, self.records, read=read, title=f"embeddings, {name}", progress=self._progress)
 
+        return self._of_encoder(encoder, name, settings, make=make)
+
+    def moments(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree) -> np.ndarray:
+        """Returns the moments over time of an encoder's tokens, of which `pooled_tokens.pooled` makes features.
+
+        Padding of a recording counts for nothing. Batch norm is recalibrated as for embeddings.
+
+        Args:
+            encoder: Encoder that makes the tokens.
+            name: Name of the encoder, with which the file's name begins.
+            settings: Values of `config.encoder`.
+
+        Returns:
+            Means and standard deviations of all labelled records, `f32[n, leads, 2, dim]`.
+
+        Raises:
+            DataError: The file of these features is damaged.
+        """
+
+        def make() -> np.ndarray:
+            recalibrated, masks = self.recalibrated(encoder), self._masks(encoder)
+
+            def of(rows: np.ndarray) -> np.ndarray:
+                signals = self.recordings.store.read(self.records[rows])
+                return pooled_tokens.moments_of(recalibrated, signals, masks[rows])
+
+            return self._by_rows(of, title=f"moments of tokens, {name}", size=encoder.batch_size)
+
+        return self._of_encoder(encoder, f"{name}-moments", settings, {"readout": "moments"}, make=make)
+
+    def tokens(self, encoder: frozen_encoder.Encoder, *, name: str, settings: Tree, cache_gb: float) -> Tokens:
+        """Returns the tokens of all labelled records in half precision.
+
+        Where they are larger than a limit they are computed anew for every batch that is asked for; the numbers are the
+        same either way, but for the last bit where XLA adds in another order.
+
+        Args:
+            encoder: Encoder that makes the tokens.
+            name: Name of the encoder, with which the file's name begins.
+            settings: Values of `config.encoder`.
+            cache_gb: Largest size of tokens that are kept, in GB (1e9 bytes).
+
+        Raises:
+            DataError: The file of the tokens is damaged.
+        """
+        recalibrated = functools.cache(lambda: self.recalibrated(encoder))
+        size = encoder.batch_size
+
+        def compute(rows: np.ndarray) -> np.ndarray:
+            return pooled_tokens.tokens_of(recalibrated(), self.recordings.store.read(self.records[rows]))
+
+        def anew(rows: np.ndarray) -> np.ndarray:
+            return self._by_rows(compute, rows, title="", size=size, progress=False)
+
+        stored = self.recordings.format
+        shape = pooled_tokens.token_shape(encoder, stored.num_samples, len(STORED_LEADS))
+        if 2 * len(self.records) * math.prod(shape) > cache_gb * 1e9:
+            return Tokens(anew, self._masks(encoder))
+        make = functools.partial(self._by_rows, compute, title=f"tokens, {name}", size=size)
+        kept = self._of_encoder(encoder, f"{name}-tokens", settings, {"readout": "tokens"}, make=make)
+        return Tokens(kept.__getitem__, self._masks(encoder))
+
+    def _masks(self, encoder: frozen_encoder.Encoder) -> np.ndarray:
+        """Returns which tokens of each labelled record stand for what was recorded, `bool[n, tokens]`."""
+        index, number = self.recordings.index, self.recordings.format.num_samples
+        start, samples = index.valid_start[self.records], index.valid_samples[self.records]
+        return pooled_tokens.token_mask(encoder, number, start=start, samples=samples)
+
+    def _by_rows(
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        rows: np.ndarray | None = None,
+        *,
+        title: str,
+        size: int,
+        progress: bool = True,
+    ) -> np.ndarray:
+        """Applies a function to rows of the labelled records, all by default, in batches of one size."""
+        chosen = np.arange(len(self.records)) if rows is None else rows
+        shown = self._progress and progress
+        return map_records(function, chosen, read=np.asarray, title=title, batch_size=size, progress=shown)
+
+    def _of_encoder(
+        self,
+        encoder: frozen_encoder.Encoder,
+        name: str,
+        settings: Tree,
+        further: Mapping[str, Any] | None = None,
+        *,
+        make: Callable[[], np.ndarray],
+    ) -> np.ndarray:
+        """Returns what an encoder makes of all labelled records from its file, which is written first if it is missing.
+
+        Args:
+            encoder: Encoder.
+            name: Beginning of the file's name.
+            settings: Values of `config.encoder`.
+            further: What else decides the features.
+            make: Function that computes the features, `[n, …]`.
+        """
         # The numbers of records tell apart where one array ends and the next begins.
         numbers, batches = [len(self.records), len(self._norm.records)], frozen_encoder.RECALIBRATION_BATCHES
         recalibrated: dict[str, Any] = {"seed": self._seed, "batches": batches, "records": numbers}
@@ -153,7 +277,7 @@ class LabelledFeatures:
             recalibrated = {"kept": True, "records": numbers}
         elif self._norm.fingerprints:
             recalibrated["datasets of batch norm"] = list(self._norm.fingerprints)
-        decides = {"encoder": dict(settings), "layer": encoder.layer, **recalibrated}
+        decides = {"encoder": dict(settings), "layer": encoder.layer, **recalibrated, **(further or {})}
         arrays = (self.records, self._norm.records, *jax.tree.leaves((encoder.split.params, encoder.split.stats)))
         return self._kept(name, decides, arrays, make=make)
 

@@ -1,4 +1,8 @@
-"""Preprocessing of measured features for a model, and the choice of age and sex as features for a task."""
+"""Preprocessing of measured features for a model, and the choice of age and sex as features for a task.
+
+Measured features of a record stand in this order where a model has several blocks of them: intervals and amplitudes,
+then the median beat with the RR interval, then an embedding (`measured_preprocessor`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data_pipelines.physiology import median_beat
+from data_pipelines.records import STORED_LEADS
 from ecgjax.data.tasks import Task
 
 #: Number of principal components of the median beat.
@@ -41,3 +47,23 @@ def median_beat_preprocessor(*, train_records: int) -> Pipeline:
     components = PCA(n_components=max(1, min(_COMPONENTS, train_records - 1)), random_state=0)
     columns = ColumnTransformer([("beat", components, slice(0, -1)), ("rr", "passthrough", [-1])])
     return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), columns, StandardScaler())
+
+
+def measured_preprocessor(*, train_records: int, embedding: bool) -> ColumnTransformer:
+    """Returns a preprocessor of intervals, median beat and an embedding side by side, each block standardised.
+
+    Intervals and median beat are preprocessed as for the models of their own.
+
+    Args:
+        train_records: Number of records that it will be fitted on.
+        embedding: Whether an embedding stands behind the median beat.
+    """
+    intervals = len(median_beat.NAMES)
+    beat = intervals + median_beat.BEAT_SAMPLES * len(STORED_LEADS) + 1
+    return ColumnTransformer(
+        [
+            ("intervals", interval_preprocessor(), slice(0, intervals)),
+            ("beat", median_beat_preprocessor(train_records=train_records), slice(intervals, beat)),
+            *([("embedding", StandardScaler(), slice(beat, None))] if embedding else []),
+        ]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -60,8 +61,11 @@ class FittedModel:
             `f64[n, classes]`.
         val_metric: Primary metric on validation of the chosen hyperparameters, which is hence optimistic.
         selected: Description of the chosen hyperparameters, such as `"C = 0.001 of 13"`.
+        criterion: Value that the choice maximised, by which models of one task can be chosen among: `val_metric`, or
+            minus the loss on the folds that the hyperparameters were chosen on. NaN where nothing was chosen.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     val_metric: float
     selected: str
+    criterion: float = math.nan

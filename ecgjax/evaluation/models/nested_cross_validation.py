@@ -150,7 +150,7 @@ def cross_validate(
 
 
 def nested_logistic(
-    features: np.ndarray,
+    features: Sequence[np.ndarray],
     labels: np.ndarray,
     *,
     patients: np.ndarray,
@@ -162,7 +162,8 @@ def nested_logistic(
     """Returns a function that predicts a fold by logistic regression, with a strength that is chosen on inner folds.
 
     Args:
-        features: Features, `[n, d]`.
+        features: Features, `[n, d]`, of every model to choose from, by the lowest loss on the inner folds; of equal
+            losses, and where nothing can be chosen, the first is kept.
         labels: Labels, `[n]`, 0 or 1.
         patients: Patient (or group) code of each record, `int[n]`.
         strengths: Inverse L2 strengths C to choose from.
@@ -175,11 +176,15 @@ def nested_logistic(
     # With matrices this small a second thread makes every fit slower, on busy cores fifty times.
     @threadpool_limits.wrap(limits=1)
     def answer(train: np.ndarray, held_out: np.ndarray) -> FoldAnswers:
-        fit = fit_nested(
-            features[train], labels[train], patients=patients[train], strengths=strengths, inner_folds=inner_folds,
-            make_preprocessor=make_preprocessor, seed=seed,
-        )  # fmt: skip
-        return FoldAnswers(fit.scores(features[held_out]), fit.c, "" if fit.losses else _NOTHING_TO_CHOOSE_BY)
+        fits = [
+            fit_nested(
+                own[train], labels[train], patients=patients[train], strengths=strengths, inner_folds=inner_folds,
+                make_preprocessor=make_preprocessor, seed=seed,
+            )
+            for own in features
+        ]  # fmt: skip
+        fit, own = min(zip(fits, features, strict=True), key=lambda each: min(each[0].losses, default=0.0))
+        return FoldAnswers(fit.scores(own[held_out]), fit.c, "" if fit.losses else _NOTHING_TO_CHOOSE_BY)
 
     return answer
 

@@ -19,7 +19,7 @@ from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.shuffled_labels import shuffle_control
 from ecgjax.evaluation.results import Key, measured, minus
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.calibrated import RESAMPLES, Calibrated, calibrated
 from ecgjax.studies.one_task.supplement import Measured, Report, Supplement
 

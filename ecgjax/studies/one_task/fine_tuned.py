@@ -22,7 +22,7 @@ from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results
 from ecgjax.finetuning.answering_head import MOST_OF_CALIBRATION, AnsweringHead, HeadOutput
 from ecgjax.pages.page import Table
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.binary import decisions_of
 from ecgjax.studies.one_task.calibrated import platt
 from ecgjax.studies.one_task.multilabel import decisions_of_classes

@@ -16,12 +16,13 @@ from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results, measured, minus
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.binary import Binary
 from ecgjax.studies.one_task.multilabel import MultiLabel
 from ecgjax.studies.one_task.neighbours import Sought, neighbourhoods
 from ecgjax.studies.one_task.quantity import Quantity
 from ecgjax.studies.one_task.supplement import Group, Report, Supplement
+from ecgjax.studies.readouts import pairs_of
 
 #: What is measured beyond the metrics of every model, by kind of question; kinds without an entry have their groups.
 SUPPLEMENTS: Mapping[Kind, Supplement] = {"binary": Binary(), "multilabel": MultiLabel(), "quantity": Quantity()}
@@ -85,7 +86,7 @@ def measure_task(
     """Computes all results of the models' predictions for one task.
 
     Args:
-        models: Predictions of every model, by its key; one is `models.REFERENCE`.
+        models: Predictions of every model, by its key; one is `model_names.REFERENCE`.
         data: Labelled records of the task.
         report: Settings of the report.
         embeddings: Embeddings of the labelled records, by encoder.
@@ -132,9 +133,12 @@ def metrics_of(models: Mapping[str, Answers], data: ProbeData, report: Report) -
         for name, each in outputs.items()
         for metric, function in kind.metrics(test.labels, each, classes=data.classes).items()
     }
+    differences = minus(metrics, REFERENCE, tuple(models))
+    for one, other in pairs_of(tuple(models)):
+        differences |= minus(metrics, one, [other])
     rows = measured(
         metrics, patients=test.patients, resamples=report.resamples, seed=report.seed, needs=kind.needs,
-        differences=minus(metrics, REFERENCE, tuple(models)),
+        differences=differences,
     )  # fmt: skip
     for key, value in rows.items():
         # Where few patients have a label, the interval of a bootstrap is too short.

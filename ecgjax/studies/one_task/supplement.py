@@ -16,7 +16,7 @@ from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, measured
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 
 #: What is subtracted from a group's metric.
 REST = "all other records"

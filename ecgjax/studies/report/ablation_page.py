@@ -12,8 +12,9 @@ from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Page, Paragraph, Section, Table
-from ecgjax.studies.ablation import ArmRun, described, first_arm, measure_arms
-from ecgjax.studies.models import PLAIN, short_title
+from ecgjax.studies.ablation import ArmRun, described, first_arm, grids_of, measure_arms
+from ecgjax.studies.model_names import PLAIN, short_title
+from ecgjax.studies.readouts import TITLES
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
 
@@ -57,6 +58,7 @@ def write_report(
     resamples: int,
     cautions: Sequence[str],
     command: str,
+    choices: Sequence[str] = (),
 ) -> tuple[str, Path]:
     """Writes the page and `results.json` into `out`.
 
@@ -71,6 +73,7 @@ def write_report(
         resamples: Number of bootstrap resamples of the test patients.
         cautions: Sentences that a reader must know first.
         command: Command line that repeats the ablation.
+        choices: Sentences on what chose the hyperparameters.
 
     Returns:
         The tables as text for the terminal, and the path of the page.
@@ -80,7 +83,7 @@ def write_report(
     arms = list(dict.fromkeys(run.arm for run in runs))
     trained = {run.arm: run.twin for run in runs if run.twin}
     others = not_pretrained(trained, labels_only) | {"the first arm": dict.fromkeys(trained, first_arm(runs))}
-    for title in (short_title(name, "") for name in PLAIN):
+    for title in (*(short_title(name, "") for name in PLAIN), TITLES["measured"], *grids_of(runs)):
         others[f"the model of {title}"] = dict.fromkeys(trained, title)
     tables = {
         "Linear probes on the frozen encoders, and other models": _table(results, means, dict.fromkeys(arms, "")),
@@ -99,7 +102,11 @@ def write_report(
     page = Page(
         title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
-        summary=[Paragraph(_words(recordings, tasks, resamples=resamples)), *unfinished],
+        summary=[
+            Paragraph(_words(recordings, tasks, resamples=resamples)),
+            *([Paragraph(" ".join(choices))] if choices else []),
+            *unfinished,
+        ],
         sections=[*gains, *(Section(title, [table]) for title, table in tables.items())],
     )
     told = []
@@ -107,7 +114,9 @@ def write_report(
         answered = {name: described(answers) for name, answers in run.tasks.items()}
         told.append({"arm": run.arm, "seed": run.seed, "facts": run.facts, "tasks": answered})
     written = list(tables.items())
-    return write_study(page, out, results, recordings, command=command, tables=written, runs=told)
+    return write_study(
+        page, out, results, recordings, command=command, tables=written, runs=told, choices=list(choices)
+    )
 
 
 def _table(results: Results, means: Sequence[Key], minus: Mapping[str, str]) -> Table:
@@ -129,7 +138,8 @@ def facts_table(runs: Sequence[ArmRun]) -> Table:
     """Returns the table of numbers that describe the trainings, averaged over seeds."""
     names = list(dict.fromkeys(name for run in runs for name in run.facts))
     rows = []
-    for arm in dict.fromkeys(run.arm for run in runs if run.twin):
+    # Further readouts share the training of their encoder.
+    for arm in dict.fromkeys(run.arm for run in runs if run.twin and run.facts):
         own = [run for run in runs if run.arm == arm]
         values = [[run.facts[name] for run in own if name in run.facts] for name in names]
         rows.append((arm, str(len(own)), *(f"{np.mean(v):.4g}" if v else "" for v in values)))
@@ -141,7 +151,7 @@ def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples:
     (fraction,) = {data.label_fraction for data in tasks.values()}
     return (
         f"Data set {recordings.name}. Linear probes on frozen encoders, and the models beside them, are trained on "
-        f"{fraction:.3g} of the labelled training patients and selected on validation. {counts}. "
+        f"{fraction:.3g} of the labelled training patients. {counts}. "
         f"Values are the mean over seeds, [95 % interval over {resamples:,} "
         "resamples of the test patients], and ± standard deviation over seeds, which change labels, initialisation and "
         "training. "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ecgjax.data.labels import MIN_EVENTS, common_classes
 from ecgjax.pages.page import Block, Folded, Paragraph, Picture, Section, Table
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.calibrated import RESAMPLES, SPECIFICITY
 from ecgjax.studies.one_task.multilabel import BY_CLASS, CHALLENGE, ClassCounts
 from ecgjax.studies.one_task.pipeline import OneTask

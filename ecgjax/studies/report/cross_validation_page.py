@@ -14,9 +14,10 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.studies.cross_validation import Fitted, Study
-from ecgjax.studies.models import PLAIN, short_title
+from ecgjax.studies.model_names import PLAIN, short_title, told_apart
 from ecgjax.studies.pretrained_runs import PretrainedRun, told_of_batch_norm
 from ecgjax.studies.questions import Problem, Question
+from ecgjax.studies.readouts import TITLES, words_of
 from ecgjax.studies.report.seed_tables import seeds_table
 from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
 
@@ -51,9 +52,11 @@ def write_report(
             means.setdefault((key.model, key.task, key.minus), []).append(key)
     random = any(model.name == "random" for model in study.models)
     twins = {each.title: short_title("random", each.encoder) for each in study.models if each.name == "pretrained"}
-    others = not_pretrained(twins, {each.title: each.labels_only for each in study.models if each.name == "pretrained"})
-    for title in (short_title(name, "") for name in PLAIN):
+    pretrained = [each for each in study.models if each.encoder and not each.name.startswith(("random", "supervised"))]
+    others = not_pretrained(twins, {each.title: each.labels_only for each in pretrained})
+    for title in (*(short_title(name, "") for name in PLAIN), TITLES["measured"]):
         others[f"the model of {title}"] = {each.title: title for each in study.models if title in each.against}
+    others |= _of_readouts(study)
     alone = {model.title: "" for model in study.models}
     own = {question.title: _table(results, means, question, alone) for question in questions}
     differences = {
@@ -109,6 +112,21 @@ def write_report(
             for fitted, each in answers.items()
         ],
     )
+
+
+def _of_readouts(study: Study) -> dict[str, Mapping[str, str]]:
+    """Returns what readouts are compared with beside what linear probes are, as `not_pretrained` does."""
+    found: dict[str, Mapping[str, str]] = {}
+    of_pretrained = [each for each in study.models if each.encoder and not each.name.startswith("random")]
+    grids = {each.title: short_title("random_grid", each.encoder) for each in of_pretrained}
+    found["the best of a grid of random encoders"] = {title: grid for title, grid in grids.items() if study.method.grid}
+    readouts = [each for each in of_pretrained if words_of(each.name)]
+    twins = {each.title: told_apart(short_title("random", each.encoder), each.name) for each in readouts}
+    found["the same readout of the random encoder"] = twins
+    found["the linear probe of the same encoder"] = {
+        each.title: each.title.removesuffix(told_apart("", each.name)) for each in readouts
+    }
+    return found
 
 
 def _table(results: Results, means: _Means, question: Question, minus: Mapping[str, str]) -> Table:

@@ -15,6 +15,7 @@ from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section
 from ecgjax.pages.provenance import configuration_section
 from ecgjax.settings.sections import tree_of
 from ecgjax.studies.label_efficiency import Study, measure_cells
+from ecgjax.studies.readouts import told_of_choices
 from ecgjax.studies.report.label_efficiency_tables import (
     classes_table,
     differences_table,
@@ -57,9 +58,12 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
     summary = (
         f"Data set {study.recordings.name}, encoder {study.settings.encoder.name}, checkpoint of step "
         f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
-        f"{data.train.num_patients:,} patients; every cell is selected on the same {len(data.val.records):,} "
-        f"validation records{_part(study)}, which at small fractions are more labels than it is trained with, and "
-        f"scored once on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients."
+        f"{data.train.num_patients:,} patients; every cell is scored once on the same {len(data.test.records):,} test "
+        f"records of {data.test.num_patients:,} patients.{_part(study)}"
+    )
+    fewest = round(min((each.answers.records for each in cells), default=0))
+    choices = told_of_choices(
+        probe, train=fewest, val=len(data.val.records), models=[each.cell.trained for each in cells]
     )
     intervals = (
         f"Intervals over patients come from {probe.bootstrap:,} resamples of the test patients, the same for all "
@@ -79,7 +83,7 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
         Page(
             title=f"{task.title}: how few labels suffice",
             cautions=study.cautions({trained.cell.mode for trained in cells}),
-            summary=[Paragraph(summary)],
+            summary=[Paragraph(summary), Paragraph(" ".join(choices))],
             sections=[Section("Results", blocks)],
         ),
         study.folder,
@@ -89,6 +93,7 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
         settings=[configuration_section(tree_of(study.settings), default=tree_of(RunSettings()))],
         tables=[("", table) for table in tables],
         task=task.title,
+        choices=choices,
         metric=kind.primary,
         cells=[_described(each) for each in cells],
     )
@@ -114,7 +119,7 @@ def _part(study: Study) -> str:
     if not looks or min(looks) >= len(study.data.val.records):
         return ""
     numbers = " or ".join(f"{number:,}" for number in sorted(looks))
-    return f" (fine-tuning selects its step on {numbers} of them, drawn anew with every seed)"
+    return f" Fine-tuning selects its step on {numbers} validation records, drawn anew with every seed."
 
 
 def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:

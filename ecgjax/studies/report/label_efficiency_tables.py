@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ecgjax.data.tasks import Task
 from ecgjax.evaluation.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
 from ecgjax.pages.page import Table
-from ecgjax.studies.models import title_of
+from ecgjax.studies.model_names import title_of
 from ecgjax.studies.report.forest import plain_axes
 from ecgjax.studies.report.seed_tables import seeds_column, spread
 from ecgjax.studies.store import TrainedCell
@@ -28,11 +28,21 @@ _STYLES: Mapping[str, tuple[str, str]] = {
     "demographics": ("#8f7a1c", ":"),
     "boosted": ("#2f7d4f", ":"),
     "median_beat": ("#6a3d9a", ":"),
+    "pretrained_mean": ("#e08214", "--"),
+    "pretrained_mean_deviation": ("#c51b7d", "--"),
+    "pretrained_lead_mean": ("#8c510a", "--"),
+    "pretrained_attention": ("#1b7837", "--"),
+    "pretrained_fusion": ("#2166ac", "--"),
+    "measured": ("#2166ac", ":"),
+    "random_grid": ("#1a1a1a", "--"),
 }
 _DIFFERENCE = "#1f6fb4"
 
-#: Models whose encoder was not pretrained, which the figure compares with those whose was.
-_NOT_PRETRAINED = ("random", "supervised")
+#: Comparisons that the figure draws: with encoders that were not pretrained, and what an embedding adds.
+_DRAWN = (("finetuned", "supervised"), ("pretrained", "random"), ("pretrained_fusion", "measured"))
+
+#: Number of lines beyond which the legend stands below the axes.
+_LEGEND_INSIDE = 8
 
 
 def _means(results: Results) -> list[Key]:
@@ -149,13 +159,15 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         task: Task of the study.
         title: Title above both panels.
     """
-    drawn = Figure(figsize=(11, 4.6), layout="constrained")
-    drawn.suptitle(title, fontsize=11, parse_math=False)
-    left, right = drawn.subplots(1, 2)
     lines: dict[tuple[str, str], list[Key]] = {}
     for key in _means(results):
-        if not key.minus or key.minus in _NOT_PRETRAINED:
+        # Further readouts of random encoders, and most comparisons of readouts, stand in the tables alone.
+        if key.model in _STYLES and (not key.minus or (key.model, key.minus) in _DRAWN):
             lines.setdefault((key.model, key.minus), []).append(key)
+    crowded = len(lines) > _LEGEND_INSIDE
+    drawn = Figure(figsize=(11, 7 if crowded else 4.6), layout="constrained")
+    drawn.suptitle(title, fontsize=11, parse_math=False)
+    left, right = drawn.subplots(1, 2)
     for number, ((model, minus), keys) in enumerate(lines.items()):
         axes, (color, line) = (right if minus else left), _STYLES[model]
         color = _DIFFERENCE if minus else color
@@ -168,7 +180,8 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         fill = "white" if line == "--" else color
         axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=line, marker="o",
                       markersize=5, markerfacecolor=fill, capsize=3, linewidth=1.5,
-                      label=title_of(model, task))  # fmt: skip
+                      label=title_of(model, task) if minus != "measured" else "what the embedding adds to measurements",
+                      )  # fmt: skip
         for at, key in zip(x, keys, strict=True):
             values = list(of_seeds(results, key).values())
             axes.plot([1.03 * at] * len(values), values, ".", color=color, alpha=0.7, ms=5)
@@ -184,7 +197,8 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
         axes.set_xlabel("labelled training patients")
         plain_axes(axes)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)} if crowded else {}
+            axes.legend(frameon=False, fontsize=8, **below)
     return drawn
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_curve
 
 from ecgjax.evaluation.metrics.calibration import ReliabilityCurve
 from ecgjax.evaluation.metrics.regression import BlandAltman
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.report.forest import alone, plain_axes
 
 _LINE = "#b3202c"

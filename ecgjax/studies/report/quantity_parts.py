@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ecgjax.pages.page import Block, Paragraph, Picture, Section, Table
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.one_task.quantity import one_a_patient
 from ecgjax.studies.report.model_figures import bland_altman_figure, panels_figure, scatter_figure

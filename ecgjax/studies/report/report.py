@@ -21,6 +21,7 @@ class Provenance(NamedTuple):
         cautions: Sentences that a reader must know before believing the table.
         statistics: What set batch norm, of `batch_norm.STATISTICS`; `"none"` for an encoder without it.
         remarks: Sentences on the pretraining, on batch norm and on settings.
+        choices: Sentences on what chose the hyperparameters.
     """
 
     data: str
@@ -33,3 +34,4 @@ class Provenance(NamedTuple):
     cautions: tuple[str, ...] = ()
     statistics: str = "evaluation"
     remarks: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()

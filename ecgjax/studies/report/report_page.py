@@ -10,7 +10,7 @@ from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.settings.sections import Tree
-from ecgjax.studies.models import REFERENCE
+from ecgjax.studies.model_names import REFERENCE
 from ecgjax.studies.one_task.neighbours import POSITIVE
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.binary_parts import BinaryParts
@@ -25,6 +25,7 @@ from ecgjax.studies.report.report_tables import (
     groups_table,
     near_table,
     question,
+    readouts_table,
     results_table,
     splits_table,
     titles,
@@ -56,7 +57,7 @@ def evaluation_page(
         cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
         summary=[Paragraph(_summary(one, provenance))],
         sections=[
-            Section("Results", _results(one, parts)),
+            Section("Results", _results(one, parts, provenance)),
             *parts.sections(one),
             Section("Groups of patients", _groups(one, parts)),
             Section("Nearest neighbours in the embedding space", _near(one, parts)),
@@ -81,7 +82,7 @@ def _summary(one: OneTask, provenance: Provenance) -> str:
     return f"{text}."
 
 
-def _results(one: OneTask, parts: Parts) -> list[Block]:
+def _results(one: OneTask, parts: Parts, provenance: Provenance) -> list[Block]:
     others = {name: title for name, title in titles(one).items() if cell(one, REFERENCE, one.compared, minus=name)}
     rows = [Row(title, one.value(REFERENCE, one.compared, minus=name)) for name, title in others.items()]
     differences = Picture(
@@ -91,7 +92,9 @@ def _results(one: OneTask, parts: Parts) -> list[Block]:
         caption="Paired differences of the pretrained encoder's probe from every other model, with 95 % intervals.",
     )
     further = [*parts.results(one), *([differences] if rows else [])]
-    return [results_table(one), Paragraph(_how_compared(one)), *further]
+    of_readouts = readouts_table(one)
+    blocks: list[Block] = [results_table(one), Paragraph(" ".join([_how_compared(one), *provenance.choices]))]
+    return [*blocks, *([of_readouts] if of_readouts.rows else []), *further]
 
 
 def _how_compared(one: OneTask) -> str:
@@ -108,8 +111,7 @@ def _how_compared(one: OneTask) -> str:
             "mean over permutations."
         )
     return (
-        f"All models saw the same {len(data.train.records):,} labelled training records, were selected on the same "
-        f"{len(data.val.records):,} validation records (or on a part of them where the table says so), and were scored "
+        f"All models saw the same {len(data.train.records):,} labelled training records and were scored "
         f"once on the same {len(data.test.records):,} test records of {data.test.num_patients:,} patients; no patient "
         "and no signal is in two splits. Intervals are "
         f"95 % percentile intervals over {one.report.resamples:,} resamples of the test patients{of_few}. Differences "

@@ -10,10 +10,11 @@ from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key
 from ecgjax.pages.page import Table
-from ecgjax.studies.models import REFERENCE, title_of
+from ecgjax.studies.model_names import REFERENCE, title_of
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
 from ecgjax.studies.one_task.pipeline import OneTask, supplement_of
 from ecgjax.studies.one_task.supplement import REST
+from ecgjax.studies.readouts import pairs_of
 
 #: Title of a column of differences.
 MINUS = "pretrained minus this model"
@@ -57,7 +58,10 @@ def results_table(one: OneTask) -> Table:
     data = one.data
     metrics = kind_of(data.task).metrics(data.test.labels, outputs_of(one)[REFERENCE], classes=data.classes)
     primary, *others = metrics
-    differences, last = MINUS if one.compared == primary else f"{one.compared}: {MINUS}", "selected on validation"
+    differences, last = (
+        MINUS if one.compared == primary else f"{one.compared}: {MINUS}",
+        "validation metric (what was chosen)",
+    )
     further = [titled(one, name) for name in others]
     header = ("model", f"{titled(one, primary)} [95 % interval]", differences, *further, last)
     rows = []
@@ -73,6 +77,16 @@ def results_table(one: OneTask) -> Table:
         empty = [""] * (len(header) - 2)
         rows.append((f"control: {len(control['aurocs'])} probes on shuffled labels", text, *empty))
     return Table(header=header, rows=rows)
+
+
+def readouts_table(one: OneTask) -> Table:
+    """Returns the table of paired differences that readouts add: what is gained by a readout, and by an embedding."""
+    data, names = one.data, titles(one)
+    pairs = pairs_of(tuple(one.models))
+    rows = [(names[model], names[other], cell(one, model, one.compared, minus=other)) for model, other in pairs]
+    header = ("model", "minus", f"difference in {one.compared} [95 % interval]")
+    caption = f"Readouts of the encoder: {data.task.title}, paired differences"
+    return Table(header=header, rows=rows, caption=caption)
 
 
 def question(data: ProbeData) -> str:

@@ -30,8 +30,9 @@ from ecgjax.evaluation.models.boosted import fit_boosted
 from ecgjax.evaluation.models.fitted import Examples
 from ecgjax.evaluation.models.kinds import NO_MODEL, kind_of
 from ecgjax.evaluation.results import Key, Rows, lost_seeds, of_seeds, read_results, seed_sd
-from ecgjax.studies.ablation import ArmRun, answer_tasks, measure_arms
-from ecgjax.studies.models import BASELINES, StudyModels, checked_baselines, short_title
+from ecgjax.studies.ablation import ArmRun, answer_tasks, measure_arms, study_models
+from ecgjax.studies.model_names import BASELINES, checked_baselines, short_title
+from ecgjax.studies.models import StudyModels
 from ecgjax.studies.report.ablation_page import _table, facts_table, write_report
 from tests.support import tiny_config
 
@@ -285,8 +286,12 @@ def measured(asked_of_a_dataset):
 
 def _answers(asked_of_a_dataset, name, **more):
     settings, recordings, data = asked_of_a_dataset
-    found = answer_tasks(name, settings, recordings, {"first": data}, seed=1, progress=False, **more)
-    return found["first"]
+    return _answered(name, settings, recordings, {"first": data}, seed=1, **more)["first"]
+
+
+def _answered(name, settings, recordings, tasks, *, seed, **more):
+    models = study_models([name], settings, recordings, tasks, seed=seed, progress=False, **more)
+    return answer_tasks(name, models, tasks, seed=seed)
 
 
 def test_age_and_sex_answer_as_scikit_learn_fits_them(asked_of_a_dataset, monkeypatch):
@@ -345,9 +350,7 @@ def test_boosted_trees_answer_as_they_are_fitted_alone(asked_of_a_dataset, measu
     settings, recordings, _ = asked_of_a_dataset
     monkeypatch.setattr(median_beat, "measure", None)
     fewer = probe_data(recordings.index, recordings.split, task=data.task, label_fraction=0.4, seed=0)
-    answers = answer_tasks(
-        "median_beat", settings, recordings, {"fewer": fewer}, seed=0, folder=tmp_path, progress=False
-    )
+    answers = _answered("median_beat", settings, recordings, {"fewer": fewer}, seed=0, folder=tmp_path)
     assert len(answers["fewer"].outputs) == len(data.test.records)
 
 
@@ -386,7 +389,7 @@ def test_a_question_without_a_model_takes_nothing_from_the_others(asked_of_a_dat
     def answer(error):
         with monkeypatch.context() as patch:
             patch.setattr(StudyModels, "answers", _failing_for(data.task.title, error))
-            return answer_tasks("demographics", settings, recordings, tasks, seed=1, progress=False)
+            return _answered("demographics", settings, recordings, tasks, seed=1)
 
     with pytest.raises(DataError, match="a shard is damaged"):
         answer(DataError("a shard is damaged"))
@@ -394,7 +397,7 @@ def test_a_question_without_a_model_takes_nothing_from_the_others(asked_of_a_dat
     assert list(found) == ["lost", "kept"]
     lost, kept = found.values()
     assert (lost.outputs, lost.reason, lost.records) == (None, REASON, len(data.train.records))
-    alone = answer_tasks("demographics", settings, recordings, {"kept": other}, seed=1, progress=False)["kept"]
+    alone = _answered("demographics", settings, recordings, {"kept": other}, seed=1)["kept"]
     np.testing.assert_array_equal(kept.outputs, alone.outputs)
     assert kept.reason == ""
 

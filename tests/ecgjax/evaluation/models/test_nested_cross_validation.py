@@ -35,7 +35,7 @@ def with_pca(train_records):
 
 def validated(features=FEATURES, labels=LABELS, *, folds=None, fraction=1.0, seed=0):
     answer = nested_logistic(
-        features, labels, patients=PATIENTS, strengths=STRENGTHS, inner_folds=INNER, make_preprocessor=with_pca,
+        [features], labels, patients=PATIENTS, strengths=STRENGTHS, inner_folds=INNER, make_preprocessor=with_pca,
         seed=seed,
     )  # fmt: skip
     return cross_validate(
@@ -126,7 +126,7 @@ def test_too_few_labels_are_told():
     folds = np.arange(N) % 5
     labels = (np.arange(N) == 0).astype(int)
     answer = nested_logistic(
-        FEATURES, labels, patients=patients, strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca
+        [FEATURES], labels, patients=patients, strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca
     )
     alone = cross_validate(answer, labels, patients=patients, patient_ids=PATIENT_IDS, folds=folds)
     assert alone.outputs is None
@@ -134,7 +134,7 @@ def test_too_few_labels_are_told():
     assert alone.positives == 0
     two = (np.arange(N) < 2).astype(int)  # In the first and in the second fold: one positive remains to train with.
     answer = nested_logistic(
-        FEATURES, two, patients=patients, strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca
+        [FEATURES], two, patients=patients, strengths=STRENGTHS, inner_folds=3, make_preprocessor=with_pca
     )
     told = cross_validate(answer, two, patients=patients, patient_ids=PATIENT_IDS, folds=folds)
     assert (told.unchosen, told.chosen[:2], told.positives) == (2, (min(STRENGTHS),) * 2, 1)

@@ -21,7 +21,8 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key
 from ecgjax.studies import models as module
-from ecgjax.studies.models import BESIDE, StudyModels, answerable, title_of
+from ecgjax.studies.model_names import BESIDE, answerable, title_of
+from ecgjax.studies.models import StudyModels
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
 from ecgjax.studies.one_task.pipeline import SUPPLEMENTS, measure_task, supplement_of
 from ecgjax.studies.one_task.supplement import Report, Supplement

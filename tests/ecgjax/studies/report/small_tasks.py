@@ -12,7 +12,7 @@ from ecgjax.data.tasks import BinaryTask, MultiLabelTask, QuantityTask
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import KINDS, kind_of
-from ecgjax.studies.models import BESIDE, answerable
+from ecgjax.studies.model_names import BESIDE, answerable
 from ecgjax.studies.one_task.pipeline import measure_task
 from ecgjax.studies.one_task.supplement import Report
 from ecgjax.studies.report.report import Provenance
