@@ -114,8 +114,9 @@ class _StepSource:
         self._numbers = _DrawnAhead(
             self._draw, max(1, _RECORDS_DRAWN // len(rows)), threads=self._threads, behind=self.num_streams
         )
-        blocks = sampler.blocks
-        self._announcer = blocks and Announcer(store, sampler, blocks, rows, start_step=start_step)
+        self._announcer = None
+        if (blocks := sampler.blocks) is not None:
+            self._announcer = Announcer(store, sampler, blocks, rows, start_step=start_step)
 
     def __len__(self) -> int:
         """Returns a length that no training reaches, because training decides where to stop."""
