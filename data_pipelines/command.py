@@ -35,6 +35,9 @@ _VERBOSITY = flags.FLAGS["verbosity"]
 _HELP = re.compile(r"--?(help|helpshort|helpfull|helpxml|\?)(=.*)?")
 _NOT_GIVEN = re.compile(r"flag --([\w.]+)=None: Flag --\1 must have a value other than None\.")
 
+#: What absl puts before a message on several flags: their values.
+_OF_SEVERAL = re.compile(r"flags (?:[\w.]+=\S*, )*[\w.]+=\S*: ")
+
 
 Value = TypeVar("Value")
 
@@ -66,7 +69,7 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(list(argv), known_only=known_only)
     except flags.Error as error:
-        text = _NOT_GIVEN.sub(r"--\1=… must be given", _in_one_line(error))
+        text = _OF_SEVERAL.sub("", _NOT_GIVEN.sub(r"--\1=… must be given", _in_one_line(error)))
         fail(f"{text} (--help tells more)")
     except OSError as error:  # This comes from --flagfile.
         fail(f"{error} (--help tells more)")

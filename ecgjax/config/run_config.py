@@ -98,7 +98,7 @@ def define_flags(default: str | None = None, *, without_workdir: str | None = No
         flags.register_multi_flags_validator(
             ["workdir", without_workdir],
             lambda given: given["workdir"] is not None or given[without_workdir],
-            message=f"--workdir must name a folder, except with --{without_workdir}",
+            message=f"--workdir=… must be given, except with --{without_workdir}",
         )
     flags.register_validator("workdir", lambda value: value != "", message="it must name a folder")
     for name in ("config", "workdir"):

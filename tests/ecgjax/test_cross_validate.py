@@ -663,6 +663,7 @@ def _recalibrations(models, seen):
     found = {}
     for model in models:
         if model.encoder:
+            model.models().features._recalibrated = []  # Of encoders that models share, each is looked at by itself.
             if model.name == "supervised":
                 model.models()._start("random", 0, recalibrated=True)
             else:

@@ -781,6 +781,7 @@ BENCHMARK = (
     ("--what=device", "--out"),
     ("--what=device --out=", "--out"),
     ("--what=device --out={file}", "--out", "file.txt"),
+    ("--what=device --out=gs://bucket/x", "--out=gs://bucket/x", "no folder of this machine"),
     ("--what=device --out={empty} --parts=smok", "--parts", "smok", "smoke"),
     ("--what=device --out={empty} --parts=smoke,smoke", "--parts", "smoke"),
     ("--what=device --out={empty} --parts=smoke,", "--parts"),

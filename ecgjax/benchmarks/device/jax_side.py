@@ -31,6 +31,7 @@ from ecgjax.benchmarks.paired_steps import (
 )
 from ecgjax.benchmarks.step_breakdown import all_equations
 from ecgjax.encoders import ENCODERS, cost
+from ecgjax.encoders.portability import portable
 from ecgjax.encoders.registry import NOT_LEAVES
 from ecgjax.keys import row_keys, step_key
 from ecgjax.objectives.losses.triplet import triplet
@@ -170,6 +171,9 @@ def products_of(
 ) -> dict[str, tuple[Product, core.JaxprEqn]]:
     """Returns an encoder's products by name, each with its equation in the trace of a step's forward pass.
 
+    They are those of the portable form: where a CPU takes narrow convolutions in another form, which multiplies zeros
+    too, the convolution itself is what both frameworks are asked for.
+
     Args:
         encoder: Encoder, of which shapes are enough.
         step: Step, which says what is encoded.
@@ -181,7 +185,9 @@ def products_of(
     ecg = jax.ShapeDtypeStruct((step.batch, step.num_samples, step.num_leads), jnp.float32)
     counts: collections.Counter[str] = collections.Counter()
     found: dict[str, tuple[Product, core.JaxprEqn]] = {}
-    for times, equation in all_equations(jax.make_jaxpr(forward)(encoder.params, encoder.stats, ecg).jaxpr):
+    with portable():
+        traced = jax.make_jaxpr(forward)(encoder.params, encoder.stats, ecg)
+    for times, equation in all_equations(traced.jaxpr):
         if equation.primitive.name in _DESCRIBED:
             product = _DESCRIBED[equation.primitive.name](equation)
             counts[product.name] += times

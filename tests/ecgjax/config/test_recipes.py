@@ -75,7 +75,7 @@ def test_arguments_get_the_path(given, wanted):
             "there is no setting config.objective.temprature of simclr; did you mean config.objective.temperature",
         ),
         (["--config=simclr", "--workdir=x", "--config.seed=1e23"], "error: flag --config.seed=1e23: invalid literal"),
-        ([], "error: --config=… must be given; --workdir=… must be given (--help tells more)"),
+        ([], "error: --config=… must be given; --workdir=… must be given, except with --dry_run (--help tells more)"),
         (["--nope=1"], "error: Unknown command line flag 'nope'"),
     ],
 )
