@@ -71,6 +71,9 @@ _VISITS_PER_PATIENT = 2
 #: Function of a number of batches that yields their signals.
 Reader = Callable[[int], Iterator[np.ndarray]]
 
+#: File of a TFDS dataset directory, which a staged copy does not have.
+_TFDS_FILE = "dataset_info.json"
+
 
 def simulated_dataset(
     directory: Path,
@@ -134,8 +137,15 @@ def measure(
         resident memory, mapped files included.
 
     Raises:
-        DataError: There are fewer records than rows of a batch, or a store gave other samples than TFDS did.
+        DataError: A data set has no ArrayRecord shards, there are fewer records than rows of a batch, or a store gave
+            other samples than TFDS did.
     """
+    for dataset in datasets:
+        if not (Path(dataset.directory) / _TFDS_FILE).is_file():
+            raise DataError(
+                f"{dataset.directory} holds a packed copy alone, and not the ArrayRecord shards that are timed too; "
+                "give the folder that python -m data_pipelines.build wrote, or take --what=input_wait"
+            )
     kinds = _stores_of(datasets)
     # Single records and pairs come from the first data set, a mixture from all.
     first, warm = _Drawn.from_datasets(datasets[:1], num_records), {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
-from ecgjax.settings.bounds import BELOW_ONE, INSIDE_ONE, ONE_OR_MORE, POSITIVE, SHARE, ZERO_OR_MORE, between
+from ecgjax.settings.bounds import BELOW_ONE, INSIDE_ONE, ONE_OR_MORE, POSITIVE, SHARE, ZERO_OR_MORE, Bound, between
 from ecgjax.settings.leaf import leaf, section
 
 #: Value of `MetricSettings.miner` that selects the first miner of a kind of task.
@@ -15,6 +16,8 @@ READOUTS = ("mean", "mean_deviation", "lead_mean", "attention", "fusion", "finet
 
 #: What the hyperparameters of a model may be chosen on.
 SELECTIONS = ("validation", "validation_part", "labelled")
+
+_TWO_OR_MORE = Bound(lambda value: 2 <= value < math.inf, "2 or more, because an interval is computed from them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,6 @@ class ProbeSettings:
     treat_at: tuple[float, ...] = leaf(
         (0.1, 0.2), "Probabilities from which one would treat, at which net benefit is told.", bound=BELOW_ONE
     )
-    shuffles: int = leaf(10, "Permutations of the labels that the control is made of.", bound=ZERO_OR_MORE)
+    shuffles: int = leaf(10, "Permutations of the labels that the control is made of.", bound=_TWO_OR_MORE)
     supervised: FineTuneSettings = section(FineTuneSettings)
     finetune: FineTuneSettings = section(_of_pretrained)

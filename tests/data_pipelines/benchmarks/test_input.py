@@ -79,6 +79,15 @@ def test_one_data_set_without_a_packed_copy_is_measured_without_copy_and_mixture
     assert not (datasets[0].directory / "packed").exists()
 
 
+def test_a_copy_without_the_shards_is_refused(datasets, tmp_path):
+    (Path(datasets[0].directory) / "dataset_info.json").rename(tmp_path / "kept")
+    try:
+        with pytest.raises(DataError, match="holds a packed copy alone, and not the ArrayRecord shards"):
+            input.measure(datasets[:1], scratch=tmp_path, num_records=64, batch_size=8)
+    finally:
+        (tmp_path / "kept").rename(Path(datasets[0].directory) / "dataset_info.json")
+
+
 def test_a_store_that_gives_other_samples_is_found_out(datasets, tmp_path, monkeypatch):
     class Wrong:
         kind = "array_record"

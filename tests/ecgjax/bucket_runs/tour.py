@@ -22,7 +22,7 @@ FOLDS = (
 )  # fmt: skip
 _TINY = "--config=tests/support/tiny_config.py"
 _LITTLE = (
-    "--config.probe.bootstrap=100", "--config.probe.shuffles=1", "--config.probe.overlaps=mark",
+    "--config.probe.bootstrap=100", "--config.probe.shuffles=2", "--config.probe.overlaps=mark",
     "--config.probe.supervised.steps=2",
 )  # fmt: skip
 
@@ -43,7 +43,7 @@ TOUR: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--real={bucket}/real", "--max_records=50", "--num_workers=1", "--out={bucket}/realism"),
     ),
     ("ecgjax.preview_views", (_TINY, "--dataset={bucket}/data", "--out={bucket}/views")),
-    ("ecgjax.benchmark", ("--what=input", "--dataset={bucket}/data", "--batch_size=8", "--seconds=2")),
+    ("ecgjax.benchmark", ("--what=input_wait", "--dataset={bucket}/data", "--batch_size=8", "--records=64")),
     (
         "ecgjax.pretrain",
         (

@@ -112,7 +112,7 @@ def config_of(*datasets, **data):
     config = tiny_config.get_config()
     config.data.dir = ",".join(str(dataset.directory) for dataset in datasets)
     config.data.update(data)
-    config.probe.update({"task": "age_years>55", "bootstrap": 100, "shuffles": 1})
+    config.probe.update({"task": "age_years>55", "bootstrap": 100, "shuffles": 2})
     return config
 
 
