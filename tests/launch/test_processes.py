@@ -258,6 +258,7 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_goes_on_with_one_two_four_two_and_one_process(dataset, environment, tmp_path):
     whole, changing = tmp_path / "whole", tmp_path / "changing"
     run(pretrain(dataset, whole), environment)

@@ -58,6 +58,7 @@ def test_a_part_that_is_done_and_one_that_is_skipped(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_part_that_hangs_costs_its_limit_and_leaves_what_it_measured_and_no_process(tmp_path):
     found = run(tmp_path, "hang", limit_s=40)
     assert found["state"] == "out of time"

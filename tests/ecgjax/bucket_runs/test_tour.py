@@ -85,6 +85,7 @@ def test_every_flag_that_takes_addresses_is_part_of_the_tour_and_every_other_one
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_every_command_reads_from_a_bucket_and_writes_to_one(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGJAX_CACHE", str(tmp_path / "cache"))
     data = make_simulated_dataset(tmp_path / "data", num_patients=80, rate=50, seconds=4).directory
