@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
+from jax.sharding import Mesh
 from jax.stages import Traced
 
 from ecgjax.encoders import cost
@@ -38,11 +39,9 @@ def compile_step(
         everywhere: Sharding of what is the same on every device.
         nan_checks: Whether every operation is checked for NaN.
     """
-    if nan_checks:
-        traced = _trace(checked(step), state, batch, after=(everywhere, (shardings, everywhere)), mesh=everywhere.mesh)
-        return telling(traced.lower().compile()), cost.step_flops(traced.jaxpr.jaxpr)
-    traced = trace_step(step, state, batch, shardings=shardings, everywhere=everywhere)
-    return traced.lower().compile(), cost.step_flops(traced.jaxpr.jaxpr)
+    traced = trace_step(step, state, batch, shardings=shardings, everywhere=everywhere, nan_checks=nan_checks)
+    compiled = traced.lower().compile()
+    return telling(compiled) if nan_checks else compiled, cost.step_flops(traced.jaxpr.jaxpr)
 
 
 def trace_step(
@@ -52,11 +51,12 @@ def trace_step(
     *,
     shardings: Any,
     everywhere: jax.sharding.NamedSharding,
+    nan_checks: bool = False,
 ) -> Traced:
     """Returns the trace of a step that donates its state, for the devices of its mesh; arguments: `compile_step`."""
-    return _trace(step, state, batch, after=(shardings, everywhere), mesh=everywhere.mesh)
-
-
-def _trace(step: Callable[..., Any], state: Any, batch: Any, *, after: Any, mesh: Any) -> Traced:
-    with traced_for(mesh):
-        return jax.jit(step, donate_argnums=0, out_shardings=after).trace(state, batch)
+    function: Callable[..., Any] = checked(step) if nan_checks else step
+    after: Any = (shardings, everywhere)
+    if nan_checks:
+        after = (everywhere, after)  # The error of the checks comes first.
+    with traced_for(cast(Mesh, everywhere.mesh)):
+        return jax.jit(function, donate_argnums=0, out_shardings=after).trace(state, batch)
