@@ -12,6 +12,7 @@ from jax.stages import Traced
 from ecgjax.ahead.stand_in import DataShapes
 from ecgjax.encoders import cost
 from ecgjax.errors import ConfigError
+from ecgjax.placement.layout_table import state_bytes
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.compilation.compiled_step import trace_step
@@ -65,16 +66,13 @@ def abstract_run(settings: PretrainingSettings, data: DataShapes, mesh: Mesh) ->
     state = jax.tree.map(_placed, shapes, shardings)
     traced = trace_step(program.step, state, batch, shardings=shardings, everywhere=device_mesh.replicated(mesh))
     flops = cost.step_flops(traced.jaxpr.jaxpr)
-    leaves = jax.tree.leaves(state)
+    whole, of_a_chip = state_bytes(state)
     return AbstractRun(
         mesh=mesh,
         traced=traced,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(model.params)),
-        state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
-        state_bytes_a_chip=sum(
-            jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype).size * leaf.dtype.itemsize
-            for leaf in leaves
-        ),
+        state_bytes=whole,
+        state_bytes_a_chip=of_a_chip,
         flops_a_chip=None if flops is None else flops / mesh.size,
     )
 

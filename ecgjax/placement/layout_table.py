@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
 
 from ecgjax.placement.parameter_layout import ParameterLayout
 
@@ -27,8 +26,7 @@ def describe_layout(layout: ParameterLayout, state: Any) -> list[str]:
         state: State of the run, arrays on the mesh.
     """
     divided = layout.divided
-    sizes = [(leaf.nbytes, _on_a_device(leaf.shape, leaf.dtype, leaf.sharding)) for leaf in jax.tree.leaves(state)]
-    whole, here = (sum(column) for column in zip(*sizes, strict=True))
+    whole, here = state_bytes(state)
     if not divided:
         total = f"state of parameters and optimiser: {_mb(whole)} MB, whole on every device"
         return [total, *_warnings(layout)]
@@ -42,10 +40,21 @@ def describe_layout(layout: ParameterLayout, state: Any) -> list[str]:
     ]
 
 
+def state_bytes(state: Any) -> tuple[int, int]:
+    """Returns the bytes of a state, all of them and those that a device holds.
+
+    Args:
+        state: Tree of arrays on a mesh, or of their shapes with shardings.
+    """
+    leaves = jax.tree.leaves(state)
+    of_shards = (_bytes_of(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in leaves)
+    return sum(_bytes_of(leaf.shape, leaf.dtype) for leaf in leaves), sum(of_shards)
+
+
 def _table(layout: ParameterLayout) -> Iterator[str]:
     def size(name: str) -> int:
         shape = layout.shapes[name]
-        return math.prod(shape.shape) * shape.dtype.itemsize
+        return _bytes_of(shape.shape, shape.dtype)
 
     yield f"  {'parameter':<{_WIDTH}} {'shape':<14} {'divided by':<12} {'MB':>6} {'here':>6}"
     names = sorted(layout.divided, key=lambda name: (-size(name), name))
@@ -86,8 +95,8 @@ def _reason(layout: ParameterLayout) -> str:
     return "no kernel has a dimension that divides"
 
 
-def _on_a_device(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> int:
-    return math.prod(sharding.shard_shape(shape)) * dtype.itemsize
+def _bytes_of(shape: Sequence[int], dtype: Any) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _mb(size: float) -> str:
