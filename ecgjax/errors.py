@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from data_pipelines.errors import DataError
@@ -52,6 +52,23 @@ def check_known(value: object, known: Collection[str], *, setting: str) -> None:
     """
     if not isinstance(value, str) or value not in known:
         raise ConfigError(f"{setting}={value!r} is unknown; there are: {', '.join(known)}")
+
+
+def check_each_once(names: Sequence[str], known: Collection[str], *, setting: str) -> None:
+    """Checks that every entry of a list is one of the known names, and that none comes twice.
+
+    Args:
+        names: Entries of the list.
+        known: Names that are possible.
+        setting: Name of the setting, for the message.
+
+    Raises:
+        ConfigError: An entry is none of the known names, or comes twice.
+    """
+    for name in names:
+        check_known(name, known, setting=setting)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{setting}={','.join(names)} names one twice; give each once")
 
 
 def chosen(registry: Mapping[str, T], name: object, *, setting: str) -> T:

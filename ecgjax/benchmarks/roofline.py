@@ -22,7 +22,7 @@ import jax
 
 from data_pipelines.records import SignalFormat
 from ecgjax.benchmarks.traced_encoders import WORKLOADS, TracedStep, traced_step
-from ecgjax.errors import ConfigError, check_known
+from ecgjax.errors import ConfigError, check_each_once
 from ecgjax.training.devices import CHIPS, Chip, Network
 
 #: ECGs a second that a core delivers of records of `_MEASURED_BYTES`: half of what two cores (AMD EPYC, a virtual
@@ -76,13 +76,8 @@ class RooflineSettings:
     signal_format: SignalFormat = _TEN_SECONDS
 
     def __post_init__(self) -> None:
-        for name in self.encoders:
-            check_known(name, WORKLOADS, setting="--encoders")
-        for name in self.chips:
-            check_known(name, KNOWN_CHIPS, setting="--chips")
-        for flag, names in (("--encoders", self.encoders), ("--chips", self.chips)):
-            if len(set(names)) < len(names):
-                raise ConfigError(f"{flag}={','.join(names)} names one twice; give each once")
+        check_each_once(self.encoders, WORKLOADS, setting="--encoders")
+        check_each_once(self.chips, KNOWN_CHIPS, setting="--chips")
         if self.chip_batch is not None and self.global_batch is not None:
             raise ConfigError("--chip_batch and --global_batch exclude each other; give one of them")
         for count in self.chip_counts:

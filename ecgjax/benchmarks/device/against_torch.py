@@ -12,7 +12,7 @@ import jax
 from ecgjax.benchmarks.device.comparison import compare
 from ecgjax.benchmarks.device.jax_side import paired_step
 from ecgjax.benchmarks.device.part_report import PartReport
-from ecgjax.errors import ConfigError, check_known
+from ecgjax.errors import check_each_once
 
 #: Encoders that have a copy in PyTorch → recordings of a step on two cores of a CPU, and on an accelerator.
 BATCHES = {
@@ -54,10 +54,7 @@ def chosen_encoders(names: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: An encoder has no copy in PyTorch, or is named twice.
     """
-    for name in names:
-        check_known(name, BATCHES, setting="--encoders")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"--encoders names {twice[0]!r} twice; give each encoder once")
+    check_each_once(names, BATCHES, setting="--encoders")
     return list(names) or ["resnet18"]
 
 

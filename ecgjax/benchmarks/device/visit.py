@@ -16,7 +16,7 @@ from typing import Any
 
 from ecgjax.benchmarks.device.part_report import read_report, write_report
 from ecgjax.benchmarks.device.parts import PARTS, Part
-from ecgjax.errors import ConfigError, check_known
+from ecgjax.errors import check_each_once
 
 # The memory's settings must be made before any import that starts threads.
 _PROGRAM = """
@@ -40,10 +40,7 @@ def chosen_parts(names: Sequence[str]) -> dict[str, Part]:
     Raises:
         ConfigError: There is no such part, or one is named twice.
     """
-    for name in names:
-        check_known(name, PARTS, setting="--parts")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"--parts names {twice[0]!r} twice; give each part once")
+    check_each_once(names, PARTS, setting="--parts")
     return {name: PARTS[name] for name in names or PARTS}
 
 
