@@ -43,6 +43,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ from data_pipelines.benchmarks import harness, input, scale
 from data_pipelines.benchmarks.machine import describe_machine
 from data_pipelines.command import MOST_WORKERS, output_folder
 from data_pipelines.packing.bucket_copy import dataset_folder
-from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.records import SignalFormat
 from ecgjax.config import run_config
 
@@ -169,21 +170,25 @@ _REHEARSE = flags.DEFINE_bool("rehearse", False, "[device] Run a small form of t
 _NUM_SIMULATED = 2
 
 
+def _datasets(given: Sequence[str], folder: Path, *, simulated: int) -> list[Dataset]:
+    """Opens data sets; without any, it simulates some in a folder that have the records of `--records` together."""
+    return [open_dataset(dataset_folder(each, flag="dataset")) for each in given] or [
+        input.simulated_dataset(
+            folder / f"simulated_{seed}",
+            num_records=-(-_RECORDS.value // simulated),
+            seed=seed,
+            num_workers=len(os.sched_getaffinity(0)),
+        )
+        for seed in range(simulated)
+    ]
+
+
 def _input() -> dict[str, Any]:
     # The folder is temporary, because the cohorts and the bare map are deleted once they have been read.
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
         folder = Path(scratch)
-        datasets = [open_dataset(dataset_folder(each, flag="dataset")) for each in _DATASET.value] or [
-            input.simulated_dataset(
-                folder / f"simulated_{seed}",
-                num_records=-(-_RECORDS.value // _NUM_SIMULATED),
-                seed=seed,
-                num_workers=len(os.sched_getaffinity(0)),
-            )
-            for seed in range(_NUM_SIMULATED)
-        ]
         return input.measure(
-            datasets,
+            _datasets(_DATASET.value, folder, simulated=_NUM_SIMULATED),
             scratch=folder,
             num_records=_RECORDS.value,
             batch_size=_BATCH_SIZE.value,
@@ -196,13 +201,7 @@ def _input_wait() -> dict[str, Any]:
     from ecgjax.benchmarks import input_wait
 
     with tempfile.TemporaryDirectory(prefix="ecgjax-benchmark-") as scratch:
-        if _DATASET.value:
-            dataset = open_dataset(dataset_folder(_DATASET.value[0], flag="dataset"))
-        else:
-            workers = len(os.sched_getaffinity(0))
-            dataset = input.simulated_dataset(
-                Path(scratch) / "simulated", num_records=_RECORDS.value, seed=0, num_workers=workers
-            )
+        (dataset,) = _datasets(_DATASET.value[:1], Path(scratch), simulated=1)
         readers = None if _THREADS.value is None else [_THREADS.value]
         return input_wait.measure(dataset, num_records=_RECORDS.value, batch_size=_BATCH_SIZE.value, readers=readers)
 
