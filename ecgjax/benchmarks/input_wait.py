@@ -25,6 +25,7 @@ from data_pipelines.storage.store import Store, open_store
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.orders import RecordOrder
 from data_pipelines.streaming.sampler import Sampler
+from ecgjax.benchmarks.paired_steps import spent
 from ecgjax.training import device_mesh
 from ecgjax.training.device_batches import put_ahead
 
@@ -142,10 +143,9 @@ def _ceiling(store: Store, sampler: Sampler, threads: int, repeats: int) -> dict
         estimate = harness.timed(take, _STEPS_TO_ESTIMATE)[1] / _STEPS_TO_ESTIMATE
         steps = max(_STEPS_TO_ESTIMATE, int(_SECONDS_A_REPETITION / estimate))
         for _ in range(repeats):
-            used = time.process_time()
-            seconds = harness.timed(take, steps)[1]
-            speeds.append(steps * sampler.batch_size / seconds)
-            of_core.append(steps * sampler.batch_size / (time.process_time() - used))
+            took = spent(lambda: take(steps))
+            speeds.append(steps * sampler.batch_size / took.wall)
+            of_core.append(steps * sampler.batch_size / took.processor)
     return {
         "ecgs_per_sec": round(statistics.median(speeds)),
         "repetitions": [round(speed) for speed in speeds],

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
+from data_pipelines.benchmarks import harness
 from ecgjax import encoders, optim
 from ecgjax.benchmarks.paired_steps import (
     LEARNING_RATE,
@@ -117,9 +117,7 @@ class JaxSide:
         }
         self.state = init_state(params, {"encoder": self._encoder.stats}, optimizer)
         traced = jax.jit(train_step(self._loss, optimizer), donate_argnums=0).trace(self.state, self._batch)
-        begun = time.perf_counter()
-        self._step = traced.lower().compile()
-        compiled = time.perf_counter() - begun
+        self._step, compile_s = harness.timed(lambda: traced.lower().compile())
         self._products = products_of(self._encoder, step)
         self._program = functools.cache(lambda name, role: product_program(self._products[name][1], role))
         first, peak = self.steps(1), devices.peak_flops()
@@ -128,7 +126,7 @@ class JaxSide:
             "jax": jax.__version__,
             "device": jax.devices()[0].device_kind,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-            "compile_s": compiled,
+            "compile_s": compile_s,
             "first_step_s": first.wall,
             "flops_per_step": cost.step_flops(traced.jaxpr.jaxpr),
             "peak_flops_per_sec": None if peak is None else peak / jax.device_count(),

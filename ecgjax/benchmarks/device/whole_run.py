@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import subprocess
@@ -11,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.benchmarks import harness
 from ecgjax.benchmarks.device.part_report import PartReport
-from ecgjax.benchmarks.paired_steps import spent
 
 #: Steps and recordings of a step, 262,144 exposures; patients of the simulated cohort, and the rate it is stored at.
 STEPS, BATCH, PATIENTS, RATE_HZ = 1024, 256, 2000, 250
@@ -31,12 +30,11 @@ def measure(report: PartReport, *, rehearse: bool, folder: Path) -> None:
     scratch = folder / "run"
     shutil.rmtree(scratch, ignore_errors=True)
     for name, words in commands(scratch, rehearse=rehearse).items():
-        done: list[subprocess.CompletedProcess[str]] = []
-        seconds = spent(functools.partial(_run, words, done)).wall
+        done, seconds = harness.timed(_run, words)
         report.add(name, {"command": " ".join(words), "seconds": seconds, **_results(name, scratch)})
-        if done[0].returncode:
-            last = "\n".join(done[0].stderr.splitlines()[-_LAST_LINES:])
-            raise RuntimeError(f"python -m {' '.join(words)} ended with status {done[0].returncode}: {last}")
+        if done.returncode:
+            last = "\n".join(done.stderr.splitlines()[-_LAST_LINES:])
+            raise RuntimeError(f"python -m {' '.join(words)} ended with status {done.returncode}: {last}")
     shutil.rmtree(scratch / "data")
 
 
@@ -79,8 +77,8 @@ def commands(scratch: Path, *, rehearse: bool) -> dict[str, list[str]]:
     }
 
 
-def _run(words: Sequence[str], done: list[subprocess.CompletedProcess[str]]) -> None:
-    done.append(subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False))
+def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
 
 
 def _results(name: str, scratch: Path) -> dict[str, Any]:
