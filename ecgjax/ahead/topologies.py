@@ -14,6 +14,7 @@ from jax.experimental import topologies
 
 from ecgjax.errors import ConfigError
 from ecgjax.placement.tpu_shapes import SHAPES, num_chips
+from ecgjax.system.environment import installed_version
 
 #: Most slices that are compiled for, and most simulated devices of a CPU.
 MOST_SLICES, MOST_CPUS = 64, 64
@@ -123,10 +124,7 @@ def _cpu_devices(count: int) -> Sequence[jax.Device]:
 
 def libtpu_version() -> str | None:
     """Returns the version of the TPU compiler that is installed, or None where there is none."""
-    try:
-        return importlib.metadata.version("libtpu")
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return installed_version("libtpu")
 
 
 def _check_libtpu() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import re
 import subprocess
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from jax._src.hardware_utils import num_available_tpu_chips_and_device_id
 
 from ecgjax.errors import ConfigError
+from ecgjax.system.environment import installed_version
 
 #: Packages that let JAX use an accelerator.
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
@@ -126,13 +126,8 @@ def _nvidia_smi() -> str | None:
 
 def installed_plugins() -> dict[str, str]:
     """Returns the installed packages of `PLUGINS` with their versions."""
-    found = {}
-    for name in PLUGINS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    versions = {name: installed_version(name) for name in PLUGINS}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def wants_accelerators(environment: Mapping[str, str]) -> bool:

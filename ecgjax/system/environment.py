@@ -42,6 +42,14 @@ def describe_environment() -> dict[str, str]:
     }
 
 
+def installed_version(package: str) -> str | None:
+    """Returns the version of a package, or None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def package_versions() -> dict[str, str]:
     """Returns the versions of the packages that can change the numbers of a result, by name."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}

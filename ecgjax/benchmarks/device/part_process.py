@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -17,6 +16,7 @@ import jax
 from data_pipelines.benchmarks.machine import describe_machine
 from ecgjax.benchmarks.device.part_report import PartReport
 from ecgjax.benchmarks.device.parts import Part, measure_of
+from ecgjax.system.environment import installed_version
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "triton")
 #: Variables whose values change what is compiled, or how much memory is taken.
@@ -58,18 +58,11 @@ def surroundings() -> dict[str, Any]:
         "num_devices": jax.device_count(),
         "compute_capability": getattr(device, "compute_capability", None),
         "device_memory_bytes": (device.memory_stats() or {}).get("bytes_limit"),
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": {package: installed_version(package) for package in _PACKAGES},
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "nvidia_smi": _nvidia_smi(),
         "machine": describe_machine(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _nvidia_smi() -> dict[str, str] | None:
@@ -89,7 +82,7 @@ def _accelerator() -> str | None:
 
 
 def _installed() -> str | None:
-    if _version("ecgjax") is not None:
+    if installed_version("ecgjax") is not None:
         return None
     return "ecgjax itself is not installed, and runs record its version; a wheel of it will do (docs/speed.md)"
 
