@@ -32,17 +32,17 @@ endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
 ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door project/test_shared_buffers ecgjax/encoders/test_registry ecgjax/encoders/test_all ecgjax/encoders/test_published \
-  ecgjax/encoders/test_tokens ecgjax/encoders/test_convolutions ecgjax/encoders/test_pooling ecgjax/encoders/test_cost \
-  ecgjax/encoders/test_gradients ecgjax/encoders/test_batch_norm ecgjax/objectives/pairs/test_float_comparisons \
+  ecgjax/encoders/test_tokens ecgjax/encoders/operations/test_convolutions ecgjax/encoders/operations/test_pooling ecgjax/encoders/test_cost \
+  ecgjax/encoders/test_gradients ecgjax/encoders/operations/test_batch_norm ecgjax/objectives/pairs/test_float_comparisons \
   ecgjax/augmentations/test_views ecgjax/objectives/losses/test_nt_xent ecgjax/objectives/miners/test_miners \
   ecgjax/objectives/losses/test_positives ecgjax/objectives/losses/test_common_offset \
   ecgjax/objectives/test_objective ecgjax/optim/test_optimizers ecgjax/training/test_train_step \
   ecgjax/export/test_all ecgjax/export/onnx/test_primitives \
   ecgjax/processes/test_agreement ecgjax/processes/test_barriers ecgjax/processes/test_start \
-  ecgjax/training/test_checkpoint ecgjax/test_resume data_pipelines/streaming/test_batches \
+  ecgjax/training/checkpoints/test_checkpoint ecgjax/test_resume data_pipelines/streaming/test_batches \
   data_pipelines/shards/test_dataset_build data_pipelines/readers/test_formats)
 
-.PHONY: help install quickstart test test-slow slow soak test-newer-python newer-python-found test-newest lint format \
+.PHONY: help install quickstart test test-slow slow soak test-newer-python newer-python-found test-newest lint docs format \
   constraints clean
 # Tests run on all cores by themselves, and what was not run is said last.
 .NOTPARALLEL:
@@ -102,6 +102,10 @@ lint: install  ## ruff check and format check, then types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy ecgjax data_pipelines launch configs
 
+# The variable silences a notice of the theme about another project.
+docs: install  ## the documentation as a site in site/, with warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
 format: install  ## rewrite with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
@@ -111,4 +115,4 @@ constraints:  ## pin anew, from what Python 3.11 and 3.12 install today; run bot
 	./constraints/pin $(PYTHON312) constraints/python3.12.txt
 
 clean:  ## remove the environments and runs
-	rm -rf $(VENV) $(NEWEST) $(NEWER) $(RUNS)
+	rm -rf $(VENV) $(NEWEST) $(NEWER) $(RUNS) site

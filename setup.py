@@ -42,6 +42,13 @@ EXPORT_REQUIRES = [
     "onnx>=1.19",
 ]
 
+# `make docs`, the documentation as a site.
+DOCS_REQUIRES = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1.0",
+]
+
 # Drivers of fsspec for object stores.
 BUCKETS_REQUIRES = [
     "gcsfs>=2024.6",
@@ -54,8 +61,10 @@ EXTRAS_REQUIRE = {
     "mlflow": ["mlflow-skinny>=2.14"],  # the client alone: the whole of MLflow holds back pandas
     "buckets": BUCKETS_REQUIRES,
     "export": EXPORT_REQUIRES,
+    "docs": DOCS_REQUIRES,
     "test": [
         *EXPORT_REQUIRES,
+        *DOCS_REQUIRES,
         "gcp-storage-emulator>=2024.8",
         "gcsfs>=2024.6",
         "mypy>=2.4,<2.5",
@@ -104,4 +113,5 @@ setup(
     package_data={"": ["py.typed", "*.css"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": ["ecgjax = ecgjax_launch.commands:main"]},
 )

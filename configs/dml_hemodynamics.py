@@ -7,7 +7,9 @@ The positive of a recording is the nearest other recording of the batch in signa
 warping (DTW) in a band of half a second. The negative is a random one of the other recordings
 (`--config.miner.among_farthest=True`: of the two farthest). The triplet loss squares Euclidean distances and has margin
 .2. Nothing is augmented. Expect an encoder that orders recordings by rhythm and gross shape; with batches of 64 the
-nearest recording is rarely near. Labels come in with `supervised_dml`.
+nearest recording is rarely near. Nearest of the whole data set, after `python -m data_pipelines.neighbours`:
+`--config.relation.name=nearest_in_dataset --config.sampling.name=neighbours --config.miner.name=random`. Labels come in
+with `supervised_dml`.
 
 Deviations: rows of one patient are never negatives (the authors' code does not look), and positives are the nearest,
 where their miner takes the two farthest; signals are compared at a tenth of the rate, all eight stored leads, so that

@@ -12,27 +12,47 @@ cross-entropy, with α = 1; positives have the same answer. `regression` predict
 task; in 600 steps of `regression,small` on simulated pressures it did not (docs/results.md). Only labelled recordings
 have a loss; the others are encoded and take part in batch statistics alone.
 
+Arms that make the metric loss comparable with the task's, beside either task (`supervised_dml.py:regression,sphere`):
+
+- `sphere`: distances on the unit sphere and α = 1, so that an active triplet's gradient has the order of the task's:
+  what we would take, level with the plain task where the published form loses .06 of AUROC (docs/results.md);
+- `margin`: the margin loss with a learnt β (rate 5e-4; one for each class of `binary`), pairs of a class; `regression`
+  has classes of 2 mmHg there;
+- `scaled`: as published, but the margin is .2 of the median squared distance in the first batch (`train/margin`);
+- `published`: 15,000 steps, weight decay on every parameter, last layer at a third of the variance, as PyTorch has it;
+- `two_stages`: published, with the labels of half of the patients; the second stage trains everything on the task
+  alone, under a fresh head, with all labels. Its baseline begins with --config.objective.weight=0.
+
+    python -m ecgjax.pretrain --config=configs/supervised_dml.py:two_stages --config.data.dir=DIR --workdir=runs/one
+    python -m ecgjax.finetune --config=configs/finetune.py:mlp --config.init.source=runs/one --config.data.dir=DIR \
+        --task='wedge_pressure>18' --workdir=runs/two
+
+`train/grad_norm_objective` and `train/grad_norm_task` tell what each contributes; a run warns above 10 : 1.
+
 From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency (and
 --config.probe.supervised.metric.weight=1, what it is compared with).
 
-Deviations: one stage, where the publication then trains the whole network on the task alone under a fresh head (which
-`ecgjax.label_efficiency` does from a run's checkpoint); regression starts from mean and spread of the training labels;
-rows of one patient are no negatives, and a recording that stands in a batch twice is no positive of itself. `semi_hard`
-takes the nearest negative of its band, theirs a random one (`--config.miner.choice=random`); the L2 term of
-`--config.objective.name=angular` is the squared norm, theirs the norm (`--config.objective.l2_form=norm`); Adam's L2
-term is of kernels, theirs of every parameter (`--config.optimizer.decayed=all`). `small`: the encoder at a quarter of
-its widths.
+Deviations: one stage, unless `two_stages`, where the publication then trains the whole network on the task alone under
+a fresh head (which `ecgjax.label_efficiency` also does from a run's checkpoint); regression starts from mean and spread
+of the training labels; rows of one patient are no negatives, and a recording that stands in a batch twice is no
+positive of itself. `semi_hard` takes the nearest negative of its band, theirs a random one
+(`--config.miner.choice=random`); the L2 term of `--config.objective.name=angular` is the squared norm, theirs the norm
+(`--config.objective.l2_form=norm`); Adam's L2 term is of kernels, theirs of every parameter
+(`--config.optimizer.decayed=all`). `small`: the encoder at a quarter of its widths.
 """
 
 from ml_collections import ConfigDict
 
 from ecgjax import defaults
-from ecgjax.config.variants import variant_of
+from ecgjax.config.variants import variants_of
+
+TASKS = ("binary", "regression")
+ARMS = ("", "sphere", "margin", "scaled", "published", "two_stages")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the pretraining config; `arg` is `binary` (the default) or `regression`, with or without `,small`."""
-    task, small = variant_of(arg, ("binary", "regression"))
+    """Returns the pretraining config; `arg` names a task of `TASKS`, an arm of `ARMS` and `small`, or fewer of them."""
+    (task, arm), small = variants_of(arg, TASKS, ARMS)
     config = defaults.get_config()
     config.encoder.name = "resnet18:small" if small else "resnet18"
     config.batch_size = 64
@@ -49,4 +69,26 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.name, config.optimizer.weight_decay = "adam", 0.1
     config.optimizer.learning_rate, config.optimizer.schedule = 1e-4, "constant"
     config.probe.task = "wedge_pressure>18"
+    _set_arm(config, arm, task)
     return config
+
+
+def _set_arm(config: ConfigDict, arm: str, task: str) -> None:
+    if arm == "sphere":
+        config.objective.distance, config.objective.weight = "squared_euclidean_on_sphere", 1.0
+    if arm == "margin":
+        config.objective.name, config.objective.learn = "margin", ("beta",)
+        config.objective.margin, config.objective.distance = None, "euclidean_on_sphere"
+        config.optimizer.rates = (("objective/beta", 5e-4),)
+        config.relation.name, config.miner.name = "same_label", "npair"
+        if task == "binary":
+            config.objective.beta_classes = 2
+        else:
+            config.columns.class_width = 2.0
+    if arm == "scaled":
+        config.objective.margin, config.objective.margin_share = None, 0.2
+    if arm in ("published", "two_stages"):
+        config.duration.value, config.duration.unit = 15000.0, "steps"
+        config.optimizer.decayed, config.init.head_variance = "all", 1 / 3
+    if arm == "two_stages":
+        config.columns.label_fraction = 0.5

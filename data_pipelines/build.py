@@ -5,7 +5,7 @@
   python -m data_pipelines.build --builder=code15|mimic_iv_ecg|cpsc2018 --source=DIR --out=DIR
   python -m data_pipelines.build --builder=folder --source=DIR --out=DIR [--labels=labels.csv] [--folds=stratified]
   python -m data_pipelines.build --builder=prepared --source=DATASET --out=DIR --target_rate_hz=250
-  python -m data_pipelines.build --builder=simulated --num_patients=2000 --seed=0 --out=DIR [--beat_to_beat]
+  python -m data_pipelines.build --builder=simulated --num_patients=2000 --out=DIR [--beat_to_beat] [--site=SITE]
 
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
 and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --pieces all of it, as several records; the
@@ -45,6 +45,7 @@ from data_pipelines.card.summary_lines import fold_lines, sex_lines
 from data_pipelines.command import MOST_WORKERS, command, given, output_folder, progress_bar, run
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.source_names import NO_NAME, name_notes, name_of_source
+from data_pipelines.physiology.definitions import BEATS, MEDIAN_BEAT
 from data_pipelines.physiology.store import measure_dataset
 from data_pipelines.prepared.contradictions import contradiction_lines
 from data_pipelines.prepared.dataset import CARD_FILE, REMARKS_FILE, read_card
@@ -60,6 +61,7 @@ from data_pipelines.shards.making import LocalProcesses
 from data_pipelines.shards.source_listing import LISTING_FILE, open_listing
 from data_pipelines.signals.recipe import BASELINES, CUTS, PADS, RECIPES, SignalRecipe
 from data_pipelines.simulation.cohort import DEFAULT_BEAT_TO_BEAT_SHARE
+from data_pipelines.simulation.sites import SITES, site_named
 from data_pipelines.statements.declared import ORIENTATIONS, Declared
 from data_pipelines.system.visible_text import visible, visible_report
 
@@ -105,6 +107,9 @@ _BEAM_OPTIONS = flags.DEFINE_list(
 
 _PHYSIOLOGY = flags.DEFINE_boolean(
     "physiology", False, "Measure intervals, amplitudes and rhythm of every record too (data_pipelines.measure)."
+)
+_MEDIAN_BEAT = flags.DEFINE_boolean(
+    "median_beat", False, "Measure the median beat of every record too (data_pipelines.measure --on=median_beat)."
 )
 
 _SOURCE = flags.DEFINE_string("source", None, "[all but simulated] Directory of the recordings.")
@@ -178,12 +183,18 @@ _BEAT_TO_BEAT_SHARE = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=1.0,
 )
+_SITE = flags.DEFINE_string(
+    "site",
+    None,
+    f"[simulated] Let the patients be recorded at another place, where ages, shares of disease, noise, recorder and "
+    f"electrodes differ (docs/simulator.md): {', '.join(SITES)}. By default the cohort has no site.",
+)
 
 # A request has these flags only where they are given, so that data sets built before there were these flags, which have
 # none of them, still match.
-_LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds", "beat_to_beat", "beat_to_beat_share"})
+_LATER_FLAGS = frozenset({"sex_coding", "missing_ids", "folds", "beat_to_beat", "beat_to_beat_share", "site"})
 
-# Simulated signals are made in their stored form, so only these steps of a recipe apply to them.
+# Simulated signals are not filtered by the pipeline, so only these steps of a recipe apply to them.
 _CHANGES_OF_SIMULATED = {"sampling_rate_hz", "seconds"}
 
 
@@ -256,7 +267,7 @@ _BUILDERS: dict[str, tuple[str, ...]] = {
     "cpsc2018": ("source", "pieces"),
     "folder": ("source", "pieces", *_OF_FOLDER),
     "prepared": ("source", "folds"),
-    "simulated": ("num_patients", "seed", "beat_to_beat", "beat_to_beat_share"),
+    "simulated": ("num_patients", "seed", "beat_to_beat", "beat_to_beat_share", "site"),
 }
 
 _BUILDER = flags.DEFINE_enum("builder", None, list(_BUILDERS), "What kind of source to read.")
@@ -270,6 +281,7 @@ def _make_source(recipe: SignalRecipe) -> Source:
             seed=_SEED.value,
             signal_format=form,
             beat_to_beat_share=_beat_to_beat_share(),
+            site=_SITE.value,
         )
     source = _MAKERS[given(_BUILDER)](_source_directory(), recipe)
     return PiecedSource(source, num_workers=_NUM_WORKERS.value) if _PIECES.value else source
@@ -303,6 +315,8 @@ def _request(builder: str, recipe: SignalRecipe) -> dict[str, Any]:
         for flag in (*(_CHANGES[field] for field in _CHANGES.keys() - _CHANGES_OF_SIMULATED), _RECIPE):
             if flag.present:
                 raise DataError(f"--{flag.name} means nothing to --builder=simulated; leave it out")
+        if _SITE.value is not None:
+            site_named(_SITE.value)
     request: dict[str, Any] = {"builder": builder, "recipe": recipe.to_json()}
     values = {name: flags.FLAGS[name].value for name in own}
     request |= {
@@ -428,9 +442,10 @@ def _build(out: Path) -> None:
         progress=progress_bar,
         source_folder=_listed_folder(),
     )
-    if _PHYSIOLOGY.value:
-        with progress_bar("measuring", card["num_records"]) as tell:
-            measure_dataset(out, num_workers=_NUM_WORKERS.value, progress=tell)
+    for definition, asked in ((BEATS, _PHYSIOLOGY.value), (MEDIAN_BEAT, _MEDIAN_BEAT.value)):
+        if asked:
+            with progress_bar("measuring", card["num_records"]) as tell:
+                measure_dataset(out, num_workers=_NUM_WORKERS.value, definition=definition, progress=tell)
     if existed:
         print(f"finished already, nothing to do (--overwrite builds it again){_not_compared(out)}")
     print(visible_report(summary(card, out)))

@@ -194,7 +194,9 @@ def progress_bar(title: str, total: int, done: int = 0, *, unit: str = " ECGs") 
         done: Number of units that are done already.
         unit: Name of a unit; bytes are `B`, and are shown as kB, MB and so on.
     """
-    with tqdm(total=total, initial=done, unit=unit, unit_scale=unit == "B", desc=title, disable=None) as bar:
+    with tqdm(
+        total=total, initial=done, unit=unit, unit_scale=unit == "B", desc=title, dynamic_ncols=True, disable=None
+    ) as bar:
 
         def tell(count: int) -> None:
             bar.update(count)

@@ -54,7 +54,7 @@ _NOT_IN_A_FILE_NAME = re.compile(r"[^\w.-]")
 def _print_card(dataset: Dataset) -> None:
     store, most = open_store(dataset.directory), flags.FLAGS.max_records
     total = min(dataset.index.num_records, most)
-    with tqdm(total=total, unit=" ECGs", desc="amplitudes", disable=None, leave=False) as bar:
+    with tqdm(total=total, unit=" ECGs", desc="amplitudes", dynamic_ncols=True, disable=None, leave=False) as bar:
         options = {"max_records": most, "seed": flags.FLAGS.seed}
         amplitudes = amplitudes_of(store, dataset.index, **options, progress=bar.update)
     card = dataset_card(dataset, amplitudes=amplitudes)
@@ -85,7 +85,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
     # A record is read when it is drawn, so that many pages need no more memory than one.
-    for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", disable=None, leave=False):
+    for number in tqdm(numbers.tolist(), unit=" ECGs", desc="drawing", dynamic_ncols=True, disable=None, leave=False):
         title = record_lines(dataset, number)
         figure = draw_ecg(
             store.read(np.array([number]))[0],

@@ -115,7 +115,9 @@ class _Progress:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._of:
-            self._of[phase] = self._bars.enter_context(tqdm(total=total, desc=phase, unit="", disable=None))
+            self._of[phase] = self._bars.enter_context(
+                tqdm(total=total, desc=phase, unit="", dynamic_ncols=True, disable=None)
+            )
         self._of[phase].update(done - self._of[phase].n)
 
 

@@ -20,7 +20,9 @@ from absl import flags
 
 from data_pipelines.command import command, progress_bar, run
 from data_pipelines.errors import DataError
-from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE, open_physiology
+from data_pipelines.likeness.neighbour_table import NEIGHBOUR_DIRS
+from data_pipelines.physiology.definitions import DEFINITIONS, FOLDERS, Definition
+from data_pipelines.physiology.store import PHYSIOLOGY_FILE, open_physiology
 from data_pipelines.prepared.dataset import open_dataset, read_card
 from data_pipelines.records import SignalFormat, content_hash
 from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, find_bad_shards, read_contents
@@ -30,7 +32,7 @@ from data_pipelines.system.plain_names import why_elsewhere
 from data_pipelines.system.visible_text import visible
 
 #: Folders of a data set that are made after it, each with digests of its own.
-PARTS = (PACKED_DIR, PHYSIOLOGY_DIR)
+PARTS = (PACKED_DIR, *FOLDERS, *NEIGHBOUR_DIRS.values())
 
 # These folders exist beside a part until it is whole; they belong neither to the data set nor to its extra files.
 _UNFINISHED = tuple(f"{part}.building" for part in PARTS)
@@ -108,8 +110,14 @@ def verify_dataset(directory: Path | str, *, bar: Bar = no_bar) -> Verdict:
         verdict = _compared(directory, digests[""], apart=(*PARTS, *_UNFINISHED), progress=progress)
         if (directory / PACKED_DIR).is_dir():
             verdict = verdict.and_of(_packed(directory, digests[PACKED_DIR], progress), PACKED_DIR)
-        if (directory / PHYSIOLOGY_DIR).is_dir():
-            verdict = verdict.and_of(_physiology(directory, digests[PHYSIOLOGY_DIR], progress), PHYSIOLOGY_DIR)
+        for definition in DEFINITIONS.values():
+            folder = definition.folder
+            if (directory / folder).is_dir():
+                verdict = verdict.and_of(_measured(directory, definition, digests[folder], progress), folder)
+        for folder in NEIGHBOUR_DIRS.values():
+            if (directory / folder).is_dir():
+                of_folder = _compared(directory / folder, digests[folder] or {}, progress=progress)
+                verdict = verdict.and_of(of_folder, folder)
     return verdict
 
 
@@ -145,27 +153,33 @@ def _packed(directory: Path, digests: dict[str, str] | None, progress: Progress)
     try:
         card = read_card(directory)
         shape = SignalFormat(**card["signal_format"]).shape
-        shards = read_contents(folder, fingerprint=card["fingerprint"], num_records=sum(card["shard_lengths"]))
+        contents = read_contents(folder, fingerprint=card["fingerprint"], num_records=sum(card["shard_lengths"]))
+        shards = contents.shards
         bad = [shard.path.name for shard in find_bad_shards(folder, shards, shape=shape, hashes=True)]
     except DataError as error:
         return dataclasses.replace(verdict, damaged=(PACKED_FILE,), extra=(), remarks=(visible(str(error)),))
-    names = {shard.name for shard in shards}
+    names = {shard.name for shard in shards} | {PACKED_FILE}
     remark = f"{PACKED_DIR}/{PACKED_FILE} has no digest, since it was made before there were any"
+    if contents.shuffle is not None:
+        # There were digests before there were shuffled copies, so this table is damaged where it lacks one.
+        names.add(contents.shuffle.file)
+        bad += [] if contents.shuffle.file in (digests or {}) else [DIGESTS_FILE]
     return Verdict(
-        checked=verdict.checked + len(shards) - len(bad),
+        checked=verdict.checked + sum(shard.name not in bad for shard in shards),
         damaged=(*verdict.damaged, *(name for name in bad if (folder / name).exists())),
         missing=(*verdict.missing, *(name for name in bad if not (folder / name).exists())),
-        extra=tuple(name for name in verdict.extra if name not in names | {PACKED_FILE}),
-        remarks=() if digests else (remark,),
+        extra=tuple(name for name in verdict.extra if name not in names),
+        remarks=() if digests or contents.shuffle else (remark,),
     )
 
 
-def _physiology(directory: Path, digests: dict[str, str] | None, progress: Progress) -> Verdict:
+def _measured(directory: Path, definition: Definition, digests: dict[str, str] | None, progress: Progress) -> Verdict:
+    folder = definition.folder
     if digests is not None:
-        return _compared(directory / PHYSIOLOGY_DIR, digests, progress=progress)
-    remark = f"{PHYSIOLOGY_DIR} has no digests, since it was made before there were any; its sizes and types are right"
+        return _compared(directory / folder, digests, progress=progress)
+    remark = f"{folder} has no digests, since it was made before there were any; its sizes and types are right"
     try:
-        open_physiology(open_dataset(directory))
+        open_physiology(open_dataset(directory), definition)
     except DataError as error:
         return Verdict(damaged=(PHYSIOLOGY_FILE,), remarks=(visible(str(error)),))
     return Verdict(remarks=(remark,))

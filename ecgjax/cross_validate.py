@@ -44,6 +44,7 @@ from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.leakage import guard
 from ecgjax.pages.page import SIMULATED
+from ecgjax.pages.texts import ANONYMOUS_WORDS
 from ecgjax.settings.sections import leaves_of, read
 from ecgjax.studies.batch_norm import STATISTICS
 from ecgjax.studies.cross_validation import Method, Study
@@ -118,6 +119,7 @@ def main(argv: list[str]) -> None:
             runs=runs,
             cautions=cautions,
             command=shlex.join(["python", "-m", "ecgjax.cross_validate", *sys.argv[1:]]),
+            anonymous=chosen.anonymous,
         )
     print(f"\n{tables}\n\nreport: {page}")
 
@@ -147,6 +149,7 @@ def define_flags() -> None:
     flags.DEFINE_list("fractions", [".1", ".5", "1"], "Shares of the labelled training patients.")
     flags.DEFINE_integer("seeds", 3, "Divisions into folds, draws of labels, random initialisations.", lower_bound=1)
     flags.DEFINE_string("out", None, "Folder of the study.")
+    flags.DEFINE_bool("anonymous", False, ANONYMOUS_WORDS)
     flags.DEFINE_enum("overlaps", "refuse", guard.OVERLAPS, "What to do about records that a run has seen.")
     run_config.define_config("cross_validation", "How it is done.")
 

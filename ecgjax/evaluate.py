@@ -31,8 +31,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -41,26 +39,22 @@ from data_pipelines.buckets.finished_folders import finished_folder
 from data_pipelines.command import output_folder
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
-from ecgjax.augmentations.geodesic import towards_others
-from ecgjax.augmentations.partners import preview_partners
-from ecgjax.augmentations.views import Recorded, Views
 from ecgjax.config import run_config
 from ecgjax.data.groups import check_groups, group_columns
 from ecgjax.data.labels import probe_data
-from ecgjax.data.recordings import Recordings, unit_of
-from ecgjax.data.row_metadata import label_column
+from ecgjax.data.recordings import unit_asked, unit_of
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import REPORT_DIR
-from ecgjax.keys import row_keys
-from ecgjax.leads import prepare
 from ecgjax.leakage import guard
 from ecgjax.pages.data_card import data_section
-from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import SIMULATED, Picture, Section, Table
+from ecgjax.pages.page import SIMULATED, Table
+from ecgjax.pages.record_flow import flow_section
+from ecgjax.pages.steps_before import build_steps
+from ecgjax.pages.terminal import terminal_table, wrapped
 from ecgjax.pages.write import Written
 from ecgjax.pretrained.fit import check_fits, other_data
 from ecgjax.pretrained.source import EncoderSource, chosen_place, is_export, open_source, settings_of_source
@@ -80,17 +74,16 @@ from ecgjax.studies.model_names import BESIDE, answerable
 from ecgjax.studies.models import StudyModels, check_trainings
 from ecgjax.studies.one_task.pipeline import OneTask, measure_task
 from ecgjax.studies.one_task.supplement import Report
+from ecgjax.studies.pretrained_runs import step_of
 from ecgjax.studies.questions import asked, check_answerable
 from ecgjax.studies.readouts import check_readouts, models_of, told_of_choices
-from ecgjax.studies.report.figures import augmented_views, metric_series, training_curve
 from ecgjax.studies.report.neighbour_section import neighbour_section
 from ecgjax.studies.report.report import Provenance
 from ecgjax.studies.report.report_files import write_report
+from ecgjax.studies.report.report_page import verdicts
 from ecgjax.studies.report.report_tables import question, results_table
-from ecgjax.training.run_log.metrics_file import read_metrics
-
-#: Number of records whose augmented views are drawn.
-_PREVIEWED = 2
+from ecgjax.studies.report.training_sections import curve_sections, views_section
+from ecgjax.studies.report.verdict import verdict_text
 
 
 class Evaluation(NamedTuple):
@@ -99,11 +92,13 @@ class Evaluation(NamedTuple):
     Attributes:
         task: Results for the task.
         table: Table of the models.
+        verdict: First line of the report.
         report: Paths of the report.
     """
 
     task: OneTask
     table: Table
+    verdict: str
     report: Written
 
 
@@ -115,6 +110,7 @@ def evaluate(
     out: Path | str | None = None,
     statistics: str | None = None,
     pretraining_data: Sequence[str] = (),
+    anonymous: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluates a checkpoint or an exported model and writes its report.
@@ -128,6 +124,7 @@ def evaluate(
         statistics: What sets batch norm, of `batch_norm.STATISTICS`; by default the training records of the evaluation,
             and for an exported model what it has stored.
         pretraining_data: Folders in which data sets of the pretraining may lie, beside those of the run.
+        anonymous: Whether the report is written without traces of machine, user and time and without ids of records.
         progress: Whether progress is printed and drawn.
 
     Returns:
@@ -219,6 +216,7 @@ def evaluate(
     )
     one = measure_task(answers, data, report, embeddings=embeddings, measurement_failures=features.failures)
     given = ["" if out is None else f"--out={out}", "" if statistics is None else f"--statistics={statistics}"]
+    given += ["--anonymous"] if anonymous else []
     provenance = Provenance(
         data=recordings.name,
         fingerprint=", ".join(recordings.fingerprints),
@@ -233,15 +231,29 @@ def evaluate(
         choices=tuple(
             told_of_choices(probe, train=len(data.train.records), val=len(data.val.records), models=tuple(answers))
         ),
+        unit=unit_asked(task, recordings),
+        steps=(*build_steps(recordings.datasets), step_of(source)),
     )
     sections = [
-        neighbour_section(recordings, data, one.embeddings["pretrained"], seed=probe.seed),
-        *([] if source.run is None else [*_training(place), _augmentations(settings, recordings)]),
+        flow_section(recordings, {task.title: data}),
+        neighbour_section(recordings, data, one.embeddings["pretrained"], seed=probe.seed, anonymous=anonymous),
+        *(
+            []
+            if source.run is None
+            else [*curve_sections(place), views_section(settings, recordings, anonymous=anonymous)]
+        ),
         data_section(recordings.datasets),
     ]
-    default = tree_of(RunSettings())
-    written = write_report(one, target, provenance=provenance, default_config=default, sections=sections)
-    return Evaluation(one, results_table(one), written)
+    written = write_report(
+        one,
+        target,
+        provenance=provenance,
+        default_config=tree_of(RunSettings()),
+        sections=sections,
+        anonymous=anonymous,
+    )
+    verdict = verdict_text(verdicts(one, unit=provenance.unit), simulated=recordings.simulated)
+    return Evaluation(one, results_table(one), verdict, written)
 
 
 def _target(place: Path, out: Path | str | None) -> Path:
@@ -294,56 +306,6 @@ def _command(own: RunSettings, settings: RunSettings, source: EncoderSource, giv
     return shlex.join(["python", "-m", "ecgjax.evaluate", *of, *asked_for, *filter(None, given), *overrides])
 
 
-def _training(workdir: Path) -> list[Section]:
-    metrics = metric_series(read_metrics(workdir))
-    if not metrics:
-        return []
-    alt = "Loss of training and validation, and similarities of the pairs of a batch, over the steps of the training."
-    return [Section("Training curve", [Picture(figure=training_curve(metrics), alt=alt)])]
-
-
-def _augmentations(settings: RunSettings, recordings: Recordings) -> Section:
-    train = recordings.split.train
-    records = train[:: max(1, len(train) // _PREVIEWED)][:_PREVIEWED]
-    signals, recorded = _stored(recordings, records)
-    keys = row_keys(settings.seed, 0, jnp.arange(len(records), dtype=jnp.int32), stream="views")
-    rate_hz = recordings.format.sampling_rate_hz
-    views = Views(settings.augment, num_views=settings.views.num, rate_hz=rate_hz)
-    moved = views.moves_between_recordings
-    towards = _towards(settings.columns.task, recordings, records) if moved else None
-    augmented = np.asarray(views(keys, signals, recorded=recorded, towards=towards))
-    drawn = [(f"view {number + 1}", augmented[:, number]) for number in range(augmented.shape[1])]
-    original, pictures = np.asarray(prepare(signals, num_leads=12)), []
-    for row, record in enumerate(records):
-        title = str(recordings.index.record_id[record])
-        here = [(name, each[row : row + 1]) for name, each in drawn]
-        figure = augmented_views(original[row : row + 1], here, sampling_rate_hz=rate_hz, titles=[title])
-        alt = f"Twelve leads of training record {title} as recorded, and of each of its augmented views beside it."
-        caption = f"Training record {title} and its augmented views."
-        pictures.append(Picture(figure=figure, alt=alt, caption=caption, vector=False, dpi=96))
-    return Section("Augmented views", pictures)
-
-
-def _towards(question: str, recordings: Recordings, records: np.ndarray) -> jax.Array:
-    """Returns, for each recording, a training recording of the other label, of which augmentation mixes in a part.
-
-    Args:
-        question: Task whose label is meant.
-        recordings: Recordings of the evaluation.
-        records: Record numbers, `int64[n]`.
-    """
-    others = preview_partners(label_column(question, recordings), records, among=recordings.split.train)
-    (signal, recorded), (signals, others_recorded) = (_stored(recordings, numbers) for numbers in (records, others))
-    rate_hz = recordings.format.sampling_rate_hz
-    return towards_others(signal, signals, recorded=recorded, others_recorded=others_recorded, rate_hz=rate_hz)
-
-
-def _stored(recordings: Recordings, records: np.ndarray) -> tuple[jax.Array, Recorded]:
-    columns = (recordings.index.valid_start, recordings.index.valid_samples)
-    recorded = Recorded(*(jnp.asarray(column[records]) for column in columns))
-    return jnp.asarray(recordings.store.read(records)), recorded
-
-
 def main(argv: list[str]) -> None:
     """Runs the evaluation that the flags ask for and prints its table."""
     del argv  # It was checked by `run_config.run`.
@@ -363,9 +325,11 @@ def main(argv: list[str]) -> None:
             out=out or None,
             statistics=chosen.statistics,
             pretraining_data=chosen.pretraining_data,
+            anonymous=chosen.anonymous,
         )
     print(f"\n{visible(question(found.task.data))}")
-    print(format_table(found.table.header, found.table.rows))
+    print(terminal_table(found.table.header, found.table.rows))
+    print(f"\n{wrapped(found.verdict)}")
     print(f"\nreport: {found.report.html}")
 
 

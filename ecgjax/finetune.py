@@ -84,13 +84,13 @@ from ecgjax.system.environment import describe_environment
 from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import About, about_training, exposures, read_about, write_about
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.save_schedule import SaveSchedule
 from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import train
 from ecgjax.training.profiling.step_trace import StepTrace
 from ecgjax.training.resumption import changes
 from ecgjax.training.run_time.stopwatch import Stopwatch
-from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 from ecgjax.training.trackers.tracking import check_installed
 

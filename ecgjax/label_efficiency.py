@@ -43,6 +43,9 @@ from ecgjax.studies.readouts import MODELS_OF_READOUT, models_of
 from ecgjax.studies.report.label_efficiency_page import write_report
 from ecgjax.studies.store import CELL_MODELS, FROZEN, MODES, Cell, read_cells, run_cells
 
+#: Word of `--modes` for the half of "finetuned" that needs no pretraining.
+LABELS_ONLY = "labels_only"
+
 
 def cells_of(fractions: list[float], *, seeds: int, modes: list[str], further: Sequence[ModelName] = ()) -> list[Cell]:
     """Returns a study's cells (models to train, each with a fraction of the labels and a seed), the fast ones first.
@@ -50,14 +53,15 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str], further: S
     Args:
         fractions: Fractions of the labelled training patients.
         seeds: Number of seeds, which count from 0.
-        modes: Modes of training, each one of `MODES`.
+        modes: Modes of training, each one of `MODES`, or `LABELS_ONLY` for the encoder that is trained from random.
         further: Models that `config.probe.readouts` and `config.probe.grid` add, whatever the modes.
 
     Raises:
         ConfigError: A mode is unknown.
     """
-    if unknown := sorted(set(modes) - set(MODES)):
-        raise ConfigError(f"--modes={','.join(modes)}: {unknown[0]!r} is unknown; there are: {', '.join(MODES)}")
+    known = (*MODES, LABELS_ONLY)
+    if unknown := sorted(set(modes) - set(known)):
+        raise ConfigError(f"--modes={','.join(modes)}: {unknown[0]!r} is unknown; there are: {', '.join(known)}")
     of_readouts = {"random_grid", *(each for readout in FROZEN for each in MODELS_OF_READOUT[readout])}
     return [
         Cell(fraction=fraction, seed=seed, model=model, mode=mode)
@@ -65,7 +69,9 @@ def cells_of(fractions: list[float], *, seeds: int, modes: list[str], further: S
         for fraction in fractions
         for seed in range(seeds)
         for model, trained in CELL_MODELS[mode].items()
-        if trained in further or (mode in modes and trained not in of_readouts)
+        if trained in further
+        or (mode in modes and trained not in of_readouts)
+        or (LABELS_ONLY in modes and trained == "supervised")
     ]
 
 
@@ -99,11 +105,11 @@ def main(argv: list[str]) -> None:
             statistics=chosen.statistics,
             pretraining_data=chosen.pretraining_data,
         )
-        for words in filter(None, (*study.cautions(chosen.modes), study.batch_norm.words)):
+        for words in filter(None, (*study.cautions(set(chosen.modes) - {LABELS_ONLY}), study.batch_norm.words)):
             print(visible(words))
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])
-        tables, report = write_report(study, read_cells(folder), command=command)
+        tables, report = write_report(study, read_cells(folder), command=command, anonymous=chosen.anonymous)
     print(f"\n{visible(study.task.title)}\n{tables}\n\nreport: {report}")
 
 
@@ -119,7 +125,7 @@ def define_flags() -> None:
     flags.DEFINE_string("features", "", words)
     flags.DEFINE_list("fractions", [".01", ".05", ".1", ".5", "1"], "Shares of the labelled patients.")
     flags.DEFINE_integer("seeds", 5, "Draws of labels, random initialisations and trainings.", lower_bound=1)
-    flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, plain (without an encoder).")
+    flags.DEFINE_list("modes", list(MODES), "Of training: frozen, finetuned, plain (without an encoder), labels_only.")
     flags.adopt_module_key_flags(finished_run)
 
 

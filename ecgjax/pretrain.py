@@ -50,24 +50,20 @@ from ecgjax.system.beside_training import in_time
 from ecgjax.system.process_age import process_age_s
 from ecgjax.system.terminal import say
 from ecgjax.training.about import about_run, exposures, read_about, write_about
-from ecgjax.training.checkpoint import Checkpoints, latest_saved
+from ecgjax.training.checkpoints.checkpoint import Checkpoints, latest_saved
+from ecgjax.training.checkpoints.save_schedule import SaveSchedule
 from ecgjax.training.compilation.compile_cache import kept_programs
 from ecgjax.training.loop import EVALUATION_DUE, train
+from ecgjax.training.other_recordings import describe_other_recordings
 from ecgjax.training.profiling.step_trace import StepTrace
 from ecgjax.training.resumption import changes
-from ecgjax.training.run import (
-    Run,
-    best_of,
-    describe_positives,
-    make_evaluation,
-    prepare_run,
-    records_of,
-    records_of_resumption,
-    restore_latest,
-)
+from ecgjax.training.run import Run, prepare_run, restore_latest
+from ecgjax.training.run_evaluation import best_of, make_evaluation
 from ecgjax.training.run_length import describe_extensions, extensions_after, write_extensions
+from ecgjax.training.run_records import records_of, records_of_resumption
 from ecgjax.training.run_time.stopwatch import Stopwatch
-from ecgjax.training.save_schedule import SaveSchedule
+from ecgjax.training.tasks.measurement_task import MeasurementTask
+from ecgjax.training.tasks.task_choice import describe_targets, describe_untrained
 from ecgjax.training.telemetry import Telemetry
 from ecgjax.training.trackers.tracking import check_installed
 
@@ -176,6 +172,8 @@ def _train(
     )
     if settings.debug.untrained:
         about["debug"] = settings.debug.untrained
+    if isinstance(run.task, MeasurementTask):
+        about["measurements"] = run.task.waves.about()
     if asked is not None:
         about["health"] = asked.about(chooses=settings.chosen_by_health)
     metadata: dict[str, Any] = {
@@ -248,6 +246,7 @@ def _train(
                 evaluation_due=before is not None and bool(before.get(EVALUATION_DUE)),
                 nonfinite=settings.nonfinite,
                 watchdog=watchdog,
+                more_metrics=run.gradient_norms,
             )
             if finished:
                 telemetry.finished()
@@ -278,7 +277,10 @@ def _announce(run: Run, origin: Origin, start: int, asked: AskedRecords | None) 
         say(f"left out: {visible(str(shard))}")
     begun = origin.describe(run.warm_start, frozen=run.frozen)
     health = [] if asked is None else [asked.describe()]
-    for line in (*run.side.describe(), *describe_positives(run), *begun, *health):
+    targets = describe_targets(run.task, run.settings.augment)
+    targets += describe_untrained(run.settings.task, objective_weight=run.settings.objective.weight)
+    others = describe_other_recordings(run.settings, run.recordings, run.side, run.layout)
+    for line in (*run.side.describe(), *others, *targets, *begun, *health):
         say(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     say(

@@ -47,10 +47,11 @@ from ecgjax.studies.models import check_trainings
 from ecgjax.studies.questions import check_answerable
 from ecgjax.studies.readouts import check_readouts, told_of_choices
 from ecgjax.studies.report.ablation_page import write_report
+from ecgjax.training.assembly import check_method
 
 from .ablation.arms import arms_of
 from .ablation.handed_out import hand_out
-from .ablation.judged_records import begin, judged_on, tasks_of
+from .ablation.judged_records import begin, judged_on, names_of, tasks_of
 from .ablation.making import keep_compiled, make_all
 from .ablation.planned_runs import Planned, is_done, plan, result_paths
 from .ablation.progress import collect, lacking
@@ -67,6 +68,9 @@ def ablate(asked: Asked) -> int | None:
     for name in ("config", "task", "out"):
         if not getattr(asked, name):
             raise ConfigError(f"--{name}=… is needed (--help tells more)")
+    for name in ("task", "label_fraction"):
+        if twice := [value for value in getattr(asked, name) if getattr(asked, name).count(value) > 1]:
+            raise ConfigError(f"--{name}={twice[0]} is given twice; give it once")
     check_arrays(asked)
     # An array of pods may write to a folder that this machine does not have.
     elsewhere = asked.array == "jobset" and not asked.collect
@@ -78,12 +82,17 @@ def ablate(asked: Asked) -> int | None:
     if (asked.jobs or asked.array) and not asked.collect:
         return hand_out(asked, lacking(runs, out), of=len(runs))
     recordings, cautions = judged_on(runs)
+    for run in runs:
+        if run.model == "pretrained" and run.seed == 0:
+            _check_method(run, rate_hz=recordings.format.sampling_rate_hz)
     drawn = {}
     for seed in range(asked.seeds):
-        drawn[seed], rare = tasks_of(recordings, asked.task, fraction=asked.label_fraction, seed=seed)
+        drawn[seed], rare = tasks_of(
+            recordings, asked.task, fractions=asked.label_fraction, draws=asked.draws, seed=seed
+        )
         few = [each for data in drawn[seed].values() for each in check_answerable(data, recordings.index)]
     # The test records, which `rare` and `few` are about, are the same for all seeds.
-    cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare, *few)
+    cautions = (*([SIMULATED] if recordings.simulated else []), *cautions, *rare, *dict.fromkeys(few))
     if "supervised" in baselines:
         kinds = {kind_of(data.task) for data in drawn[0].values()}
         for run in runs:
@@ -93,7 +102,7 @@ def ablate(asked: Asked) -> int | None:
         check_readouts(probe, encoder, num_samples=recordings.format.num_samples)
         if "finetuned" in probe.readouts:
             check_trainings(run.settings, {kind_of(data.task) for data in drawn[0].values()}, names=["finetune"])
-    begin(out, recordings, drawn[0], label_fraction=asked.label_fraction)
+    begin(out, recordings, drawn[0], fractions=asked.label_fraction, draws=asked.draws)
     for caution in cautions:
         print(caution)
     if asked.collect:
@@ -116,6 +125,13 @@ def ablate(asked: Asked) -> int | None:
     return 1 if any(not is_done(out, run) for run in runs) else None
 
 
+def _check_method(run: Planned, *, rate_hz: float) -> None:
+    try:
+        check_method(run.settings, rate_hz=rate_hz)
+    except ConfigError as error:
+        raise ConfigError(f"{run.arm}: {error}") from error
+
+
 def _report(
     runs: Sequence[Planned],
     recordings: Recordings,
@@ -134,6 +150,7 @@ def _report(
         done,
         recordings,
         tasks,
+        questions={text: names_of(text, fractions=asked.label_fraction, draws=asked.draws) for text in asked.task},
         out=out,
         failed=failed,
         missing=[run.name for run in runs if not is_done(out, run) and run.name not in failed],
@@ -147,6 +164,7 @@ def _report(
         resamples=asked.resamples,
         cautions=cautions,
         command=asked.command,
+        anonymous=asked.anonymous,
     )
     print(f"\n{tables}\n\nreport: {page}")
 

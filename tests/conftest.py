@@ -1,5 +1,6 @@
 """Shared by all tests: eight CPU devices, strict promotion, where the real recordings lie, a data set in shards."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -28,6 +29,9 @@ from tests.support.fixtures import RECORDS_A_PACKED_SHARD, make_simulated_datase
 
 NUM_DEVICES = 8
 
+#: Folders of tests that start processes and take a minute each.
+_LONG = ("launch", "one_epoch", "project")
+
 # Many tests compile the same small programs. A folder of this process's own: JAX's cache is not safe to be shared.
 _COMPILED = tempfile.TemporaryDirectory(prefix="ecgjax-tests-compiled-")
 jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
@@ -46,6 +50,22 @@ def pytest_sessionstart(session):
     """Fails the whole run, rather than skipping, when the simulated devices are missing."""
     if jax.device_count() != NUM_DEVICES:
         pytest.exit(f"the tests need {NUM_DEVICES} simulated CPU devices, found {jax.device_count()}", returncode=3)
+    # What the tests import stays to the end: a collection of garbage meanwhile finds nothing, and goes through it all.
+    gc.disable()
+
+
+def pytest_collection_modifyitems(items):
+    """Puts long tests first: where a run ends with one, it is waited for by one worker while the other has no work."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in _LONG)
+
+
+def pytest_collection_finish():
+    """Keeps what was imported out of the collections of garbage to come, which would go through it each time."""
+    gc.collect()
+    gc.freeze()
+    # Tracing makes many objects and little garbage; the default is a collection for every 700 of them.
+    gc.set_threshold(20_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import scipy.optimize
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 
 from data_pipelines.duplicates.near_duplicates import Alignable, Match, alignables, candidates_among, match
 from data_pipelines.duplicates.order_free import match_envelopes

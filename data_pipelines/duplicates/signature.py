@@ -18,8 +18,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 
 from data_pipelines.records import SIGNATURE_BYTES, STORED_LEADS
 

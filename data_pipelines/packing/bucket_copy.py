@@ -54,6 +54,7 @@ def _copied(address: str, timeout_s: float) -> str:
                     out,
                     timeout_s=timeout_s,
                     verify=False,
+                    any_order=True,
                     more_time=f"copy it beforehand with python -m data_pipelines.stage --dataset={address} --out={out}",
                     started=bar.start,
                     progress=bar.update,

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from data_pipelines.buckets.remote_folder import TIMEOUT_S, RemoteFolder
 from data_pipelines.errors import DataError
-from data_pipelines.packing.packed_copy import Progress, write_packed
+from data_pipelines.likeness.neighbour_table import NEIGHBOUR_DIRS, NEIGHBOUR_FILES
+from data_pipelines.packing.packed_copy import check_order, write_packed
+from data_pipelines.packing.signal_source import Progress, no_progress
 from data_pipelines.packing.transfer import shards_of
-from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILES
+from data_pipelines.physiology.definitions import FOLDERS
+from data_pipelines.physiology.store import PHYSIOLOGY_FILES
 from data_pipelines.prepared import dataset as prepared
 from data_pipelines.prepared.index import INDEX_DIR, INDEX_FILE
 from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, SHARD_BYTES
@@ -22,6 +25,9 @@ from data_pipelines.system.plain_names import files_below
 
 _DATASET_DIR, _SCRATCH_DIR = "dataset", "downloading"
 
+# Folders that are added to a data set later, and the names of their files.
+_MEASURED = dict.fromkeys(FOLDERS, PHYSIOLOGY_FILES) | dict.fromkeys(NEIGHBOUR_DIRS.values(), NEIGHBOUR_FILES)
+
 
 def stage_dataset(
     url: str,
@@ -30,9 +36,12 @@ def stage_dataset(
     timeout_s: float = TIMEOUT_S,
     more_time: str = "allow more time with --timeout",
     verify: bool = True,
+    seed: int | None = None,
+    any_order: bool = False,
     shard_bytes: int = SHARD_BYTES,
     started: Callable[[prepared.Dataset], None] = lambda dataset: None,
-    progress: Progress = lambda num_records: None,
+    progress: Progress = no_progress,
+    read_back: Progress = no_progress,
     downloaded: Callable[[int], None] = lambda num_bytes: None,
 ) -> bool:
     """Makes a local data set at `out` of the one at `url`, unless a valid one is there.
@@ -46,9 +55,13 @@ def stage_dataset(
         timeout_s: Seconds that one answer of the remote may take.
         more_time: Remedy of the command for a remote that is slow.
         verify: Whether every shard of a copy that is finished is compared with its hash.
+        seed: Seed of the order of patients (`patient_order.py`); None for records that lie by number.
+        any_order: Whether a copy that is finished may be in any order.
         shard_bytes: Largest size of a packed shard.
         started: Function that is called with the data set before its signals are read.
         progress: Function that is called with the number of records that were done since its last call.
+        read_back: Function that is called with the number of records of a shuffled copy that were read back since its
+            last call, once all are written.
         downloaded: Function that is called with the number of bytes that arrived since its last call.
 
     Returns:
@@ -56,7 +69,7 @@ def stage_dataset(
 
     Raises:
         DataError: The remote does not answer or lacks a file, a shard is damaged, the disk is too full, `out` is
-            something else or of another data set, or another process is staging to it.
+            something else, of another data set or in another order, or another process is staging to it.
     """
     out = Path(out).resolve()
     remote = RemoteFolder(url, timeout_s=timeout_s, more_time=more_time)
@@ -76,7 +89,14 @@ def stage_dataset(
         making.mkdir(exist_ok=True)
         card = _fetch_card(remote, making)
         if (out / prepared.CARD_FILE).is_file():
-            return _check_finished(remote, card, out, making, verify=verify)
+            shutil.rmtree(making)
+            _check_finished(remote, card, out)
+            finished = prepared.open_dataset(out)
+            if not any_order:
+                check_order(finished, seed=seed, other=f"choose another --out, or remove {out}")
+            if verify:
+                PackedStore(finished, verify=True)
+            return False
         _fetch_small_files(remote, making, staging)
         dataset = prepared.open_dataset(making)
         if dataset.index.fingerprint(dataset.format) != dataset.fingerprint:
@@ -91,11 +111,19 @@ def stage_dataset(
             )
         started(dataset)
         with shards_of(remote, dataset, staging / _SCRATCH_DIR, downloaded) as shards:
-            sizes = {"shard_bytes": shard_bytes, "extra_bytes": shards.scratch_bytes()}
-            write_packed(dataset, shards, making / PACKED_DIR, **sizes, progress=progress)
+            write_packed(
+                dataset,
+                shards,
+                making / PACKED_DIR,
+                seed=seed,
+                shard_bytes=shard_bytes,
+                extra_bytes=shards.scratch_bytes(),
+                progress=progress,
+                read_back=read_back,
+            )
         # The copy has no ArrayRecord shards, so its digests are of the files it has; each was compared with the
         # original's.
-        write_digests(making, files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR)))
+        write_digests(making, files_of(making, apart=(PACKED_DIR, *_MEASURED)))
         publish(making, out, retired=staging / "replaced")
     return True
 
@@ -133,8 +161,7 @@ def _fetch_card(remote: RemoteFolder, making: Path) -> dict:
     return card
 
 
-def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path, *, verify: bool) -> bool:
-    shutil.rmtree(making)
+def _check_finished(remote: RemoteFolder, card: dict, out: Path) -> None:
     finished = prepared.open_dataset(out)
     if finished.fingerprint != card["fingerprint"]:
         raise DataError(
@@ -146,9 +173,6 @@ def _check_finished(remote: RemoteFolder, card: dict, out: Path, making: Path, *
             f"{out}: {remote.url} was built again since this was copied; its signals are the same, its labels or folds "
             f"may not be. Remove {out} and run this again, or choose another --out"
         )
-    if verify:
-        PackedStore(finished, verify=True)
-    return False
 
 
 def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> None:
@@ -173,20 +197,20 @@ def _fetch_small_files(remote: RemoteFolder, making: Path, staging: Path) -> Non
         raise DataError(f"{source}: damaged ({error})") from error
     for column in columns:
         _fetch(remote, column.as_posix(), making)
-    of_physiology = [f"{PHYSIOLOGY_DIR}/{name}" for name in (*PHYSIOLOGY_FILES, DIGESTS_FILE)]
-    # Older data sets lack some of these, and most have no physiology.
-    for name in (prepared.QUARANTINE_FILE, prepared.REMARKS_FILE, *of_physiology):
+    measured = [f"{folder}/{name}" for folder, names in _MEASURED.items() for name in (*names, DIGESTS_FILE)]
+    # Older data sets lack some of these, and most have neither physiology nor neighbours.
+    for name in (prepared.QUARANTINE_FILE, prepared.REMARKS_FILE, *measured):
         if remote.size(name) is not None:
             _fetch(remote, name, making)
     if remote.size(DIGESTS_FILE) is not None:
         # The table is of the whole data set, of which the copy is a part, so it is not copied.
         remote.download(DIGESTS_FILE, staging / DIGESTS_FILE)
-        names = files_of(making, apart=(PACKED_DIR, PHYSIOLOGY_DIR))
+        names = files_of(making, apart=(PACKED_DIR, *_MEASURED))
         _check_came_whole(remote, changed_file(making, names, table=staging / DIGESTS_FILE), staging)
-    measured = making / PHYSIOLOGY_DIR
-    if measured.is_dir():
-        changed = changed_file(measured, PHYSIOLOGY_FILES, table=measured / DIGESTS_FILE)
-        _check_came_whole(remote, changed and f"{PHYSIOLOGY_DIR}/{changed}", staging)
+    for folder, files in _MEASURED.items():
+        if (making / folder).is_dir():
+            changed = changed_file(making / folder, files, table=making / folder / DIGESTS_FILE)
+            _check_came_whole(remote, changed and f"{folder}/{changed}", staging)
 
 
 def _check_came_whole(remote: RemoteFolder, changed: str | None, staging: Path) -> None:

@@ -3,7 +3,8 @@
 The copy is moved into place when it is complete.
 
 Shards that are finished are kept with their hashes until the whole copy is finished; a run after an interrupted one
-checks them and goes on after them.
+checks them and goes on after them. The shards of a copy whose patients are shuffled are all filled at once
+(`shuffled_shards.py`).
 """
 
 from __future__ import annotations
@@ -12,44 +13,37 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.packing.patient_order import shuffled_patients
+from data_pipelines.packing.shuffled_shards import ShuffledShards, note_path, read_note
+from data_pipelines.packing.signal_source import (
+    RECORDS_PER_READ,
+    Progress,
+    SignalSource,
+    check_free_space,
+    no_progress,
+    read_checked,
+)
 from data_pipelines.prepared.dataset import Dataset
-from data_pipelines.records import content_hash
 from data_pipelines.storage import packed_format as packed
 from data_pipelines.storage.array_record_store import ArrayRecordStore
 from data_pipelines.storage.packed_store import PackedStore
+from data_pipelines.storage.stored_order import ORDER_FILE, write_order
 from data_pipelines.system.atomic_directory import exclusive_staging, publish, written_whole
 from data_pipelines.system.digests import write_digests
 
-#: Function that is told how many further records are done, those of an interrupted run included.
-Progress = Callable[[int], None]
-
-# So much is left free on the disk beyond what is written.
-_SPARE_BYTES = 2**28
-
-_RECORDS_PER_READ = 256
-
-
-class SignalSource(Protocol):
-    """Reader of the signals for a packed copy."""
-
-    def read(self, record_numbers: np.ndarray) -> np.ndarray:
-        """Returns the signals, `int16[n, time, 8]`, of consecutive record numbers; calls are in ascending order."""
-        ...
-
-    def shard_of(self, record_number: int) -> str:
-        """Returns the name of the shard that a record is in, for messages."""
-        ...
-
 
 def pack(
-    dataset: Dataset, *, shard_bytes: int = packed.SHARD_BYTES, progress: Progress = lambda num_records: None
+    dataset: Dataset,
+    *,
+    seed: int | None = None,
+    shard_bytes: int = packed.SHARD_BYTES,
+    progress: Progress = no_progress,
+    read_back: Progress = no_progress,
 ) -> bool:
     """Makes the packed copy of a data set at `DIR/packed`, unless a valid one is there.
 
@@ -57,28 +51,77 @@ def pack(
 
     Args:
         dataset: Data set of which a copy is made.
+        seed: Seed of the order of patients (`patient_order.py`); None for records that lie by number.
         shard_bytes: Largest size of a shard.
         progress: Function that is called with the number of records that were done since its last call.
+        read_back: Function that is called with the number of records of a shuffled copy that were read back since its
+            last call, once all are written.
 
     Returns:
         Whether a copy was made.
 
     Raises:
-        DataError: The disk is too full, a shard is damaged, `DIR/packed` is stale or damaged, or another process is
-            packing.
+        DataError: The disk is too full, a shard is damaged, `DIR/packed` is stale, damaged or in another order, or
+            another process is packing.
     """
     folder = dataset.directory / packed.PACKED_DIR
     staging = packed_staging(dataset.directory)
     if folder.exists():
+        check_order(dataset, seed=seed, other=f"remove {folder}")
         PackedStore(dataset, verify=True)
         return False
     store = ArrayRecordStore(dataset)
     with exclusive_staging(staging, resume=True):
         if folder.exists():  # Another process has just finished.
             return False
-        write_packed(dataset, store, staging / packed.PACKED_DIR, shard_bytes=shard_bytes, progress=progress)
+        write_packed(
+            dataset,
+            store,
+            staging / packed.PACKED_DIR,
+            seed=seed,
+            shard_bytes=shard_bytes,
+            progress=progress,
+            read_back=read_back,
+        )
         publish(staging / packed.PACKED_DIR, folder, retired=staging / "replaced")
     return True
+
+
+def check_order(dataset: Dataset, *, seed: int | None, other: str) -> None:
+    """Raises `DataError` where the records of a finished packed copy lie in another order than is asked for.
+
+    Args:
+        dataset: Data set with the copy.
+        seed: Seed of the order of patients that is asked for; None for records that lie by number.
+        other: Clause on what makes room for a copy in that order, for the message.
+
+    Raises:
+        DataError: The order is another one, or the copy's table of contents cannot be read.
+    """
+    folder = dataset.directory / packed.PACKED_DIR
+    num_records = dataset.index.num_records
+    held = packed.read_contents(folder, fingerprint=dataset.fingerprint, num_records=num_records).seed
+    if held != seed:
+        raise DataError(
+            f"{folder}: is a copy {_other_order(held, seed)}; {_remedy_for(held)} to keep it, or {other} and run this "
+            "again"
+        )
+
+
+def _other_order(held: int | None, asked: int | None) -> str:
+    """Returns in words that a copy is in one order and another is asked for."""
+    words = [
+        "in the order of record numbers" if seed is None else f"with patients shuffled by seed {seed}"
+        for seed in (held, asked)
+    ]
+    return f"{words[0]}, and one {words[1]} is asked for"
+
+
+def _remedy_for(held: int | None) -> str:
+    """Returns what takes or finishes a copy in the order that it has; a run that meets one names the command too."""
+    if held is None:
+        return "leave out --shuffle_patients"
+    return f"run data_pipelines.stage with{packed.stage_flags(held)}"
 
 
 def packed_staging(directory: Path) -> Path:
@@ -91,44 +134,52 @@ def write_packed(
     source: SignalSource,
     folder: Path,
     *,
+    seed: int | None = None,
     shard_bytes: int = packed.SHARD_BYTES,
     extra_bytes: int = 0,
-    progress: Progress = lambda num_records: None,
+    progress: Progress = no_progress,
+    read_back: Progress = no_progress,
 ) -> None:
-    """Writes a packed copy into a folder, and continues after the shards that are finished there.
+    """Writes a packed copy into a folder, and continues after what is finished there.
 
     Args:
         dataset: Data set, whose card and index are read; every signal is checked against its content hash.
         source: Source of the signals that are still missing, which are asked for in order.
         folder: Folder of the copy; it is created, and its parents exist.
+        seed: Seed of the order of patients; None for records that lie by number.
         shard_bytes: Largest size of a shard.
         extra_bytes: Number of bytes that `source` needs on the same disk at a time.
         progress: Function that is called with the number of records that were done since its last call.
+        read_back: Function that is called with the number of records of a shuffled copy that were read back since its
+            last call, once all are written.
 
     Raises:
         DataError: The disk is too full, a signal is not what the index says, or an interrupted run left part of a copy
-            of another data set in the folder.
+            of another data set, or in another order, in the folder.
     """
     folder.mkdir(exist_ok=True)
     size = packed.record_bytes(dataset.format)
     spans = packed.shard_spans(dataset.index.num_records, bytes_per_record=size, shard_bytes=shard_bytes)
     work = [_Work(folder=folder, number=number, records=records) for number, records in enumerate(spans)]
     try:
-        finished = _finished_shards(work, dataset.fingerprint, progress)
-        missing = sum(len(shard.records) for shard in work if shard.number not in finished)
-        _check_free_space(folder, missing * size + extra_bytes)
-        for shard in work:
-            if shard.number not in finished:
-                finished[shard.number] = _write_shard(dataset, source, shard, progress)
-                shard.keep(finished[shard.number], dataset.fingerprint)
+        _check_left(work, dataset.fingerprint, seed=seed)
+        if seed is None:
+            shards = _write_by_number(dataset, source, work, extra_bytes=extra_bytes, progress=progress)
+        else:
+            order = shuffled_patients(dataset.index.patient, seed=seed)
+            making = ShuffledShards(folder=folder, dataset=dataset, order=order, seed=seed, spans=spans)
+            making.write(source, extra_bytes=extra_bytes, progress=progress)
+            shards = making.read_back(read_back)
+            write_order(folder, order)
     except BaseException:
-        if not any(shard.note.exists() for shard in work):
+        if not any(note.exists() for note in _notes(work)):
             shutil.rmtree(folder)  # Nothing in it could be resumed.
         raise
-    packed.write_contents(folder, fingerprint=dataset.fingerprint, shards=[finished[shard.number] for shard in work])
-    write_digests(folder, [packed.PACKED_FILE])  # That file has the digests of the shards.
-    for shard in work:
-        shard.note.unlink()
+    packed.write_contents(folder, fingerprint=dataset.fingerprint, shards=shards, seed=seed)
+    # The table of contents has the digests of the shards.
+    write_digests(folder, [packed.PACKED_FILE] if seed is None else [packed.PACKED_FILE, ORDER_FILE])
+    for note in _notes(work):
+        note.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,29 +203,83 @@ class _Work:
         with written_whole(self.note, making=self.path.with_suffix(".tmp")) as file:
             file.write(json.dumps({"fingerprint": fingerprint, "shard": dataclasses.asdict(shard)}).encode())
 
+    def kept(self) -> tuple[str, packed.PackedShard] | None:
+        """Returns fingerprint and entry of the finished shard, as `keep` noted them; None where there is no note.
 
-def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) -> dict[int, packed.PackedShard]:
-    """Returns the shards that an interrupted run finished, by number, and removes everything else that it left.
+        Raises:
+            DataError: The note is damaged.
+        """
+        if not self.note.exists():
+            return None
+        try:
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+            return str(note["fingerprint"]), packed.PackedShard(**note["shard"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{self.note}: note of an interrupted run, damaged ({error}); remove {self.folder.parent} and run this "
+                "again"
+            ) from error
+
+
+def _notes(work: list[_Work]) -> list[Path]:
+    """Returns the paths of all notes on what is finished of a copy, whatever its order."""
+    return [note_path(work[0].folder), *(shard.note for shard in work)]
+
+
+def _check_left(work: list[_Work], fingerprint: str, *, seed: int | None) -> None:
+    """Raises `DataError` where an interrupted run left part of a copy of another data set or in another order.
 
     Args:
         work: All shards of the copy.
         fingerprint: Fingerprint of the data set.
-        progress: Function that is called with the number of records of each finished shard.
+        seed: Seed of the order of patients that is asked for; None for records that lie by number.
 
     Raises:
-        DataError: An interrupted run left part of a copy of another data set.
+        DataError: A note in the folder is of another data set or of another order.
+    """
+    place = work[0].folder.parent
+    notes: list[tuple[str, int | None]] = [(kept[0], None) for shard in work if (kept := shard.kept()) is not None]
+    if (note := read_note(work[0].folder)) is not None:
+        notes.append((note.fingerprint, note.seed))
+    for found, held in notes:
+        if found != fingerprint:
+            raise DataError(
+                f"{place}: an interrupted run left part of a copy of another data set here (fingerprint "
+                f"{found}, this one has {fingerprint}); remove {place} and run this again"
+            )
+        if held != seed:
+            raise DataError(
+                f"{place}: an interrupted run left part of a copy {_other_order(held, seed)}; {_remedy_for(held)} to "
+                f"finish it, or remove {place} and run this again"
+            )
+
+
+def _write_by_number(
+    dataset: Dataset, source: SignalSource, work: list[_Work], *, extra_bytes: int, progress: Progress
+) -> list[packed.PackedShard]:
+    """Writes shard after shard, but for those that are finished, and returns the entries of all."""
+    finished = _finished_shards(work, progress)
+    missing = sum(len(shard.records) for shard in work if shard.number not in finished)
+    check_free_space(work[0].folder, missing * packed.record_bytes(dataset.format) + extra_bytes)
+    for shard in work:
+        if shard.number not in finished:
+            finished[shard.number] = _write_shard(dataset, source, shard, progress)
+            shard.keep(finished[shard.number], dataset.fingerprint)
+    return [finished[shard.number] for shard in work]
+
+
+def _finished_shards(work: list[_Work], progress: Progress) -> dict[int, packed.PackedShard]:
+    """Returns the shards that an interrupted run finished, by number, and removes everything else that it left.
+
+    Args:
+        work: All shards of the copy.
+        progress: Function that is called with the number of records of each finished shard.
     """
     finished = {}
     for shard in work:
-        if not shard.note.exists():
+        if (note := shard.kept()) is None:
             continue
-        note = json.loads(shard.note.read_text(encoding="utf-8"))
-        if note["fingerprint"] != fingerprint:
-            raise DataError(
-                f"{shard.folder.parent}: an interrupted run left part of a copy of another data set here (fingerprint "
-                f"{note['fingerprint']}, this one has {fingerprint}); remove {shard.folder.parent} and run this again"
-            )
-        kept = packed.PackedShard(**note["shard"])
+        _, kept = note
         if shard.path.is_file() and (kept.num_records, kept.blake2b) == (
             len(shard.records),
             packed.file_hash(shard.path),
@@ -188,15 +293,6 @@ def _finished_shards(work: list[_Work], fingerprint: str, progress: Progress) ->
     return finished
 
 
-def _check_free_space(folder: Path, num_bytes: int) -> None:
-    needed, free = num_bytes + _SPARE_BYTES, shutil.disk_usage(folder).free
-    if free < needed:
-        raise DataError(
-            f"{folder.parent}: the packed copy needs {needed / 1e9:.2f} GB more and {free / 1e9:.2f} GB are free; make "
-            "room, choose a larger disk, or read the ArrayRecord shards, which needs no copy"
-        )
-
-
 def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress: Progress) -> packed.PackedShard:
     digest = packed.new_digest()
     # It must be a new file: what an interrupted run left was removed before.
@@ -204,10 +300,9 @@ def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress:
         header = packed.npy_header((len(shard.records), *dataset.format.shape))
         digest.update(header)
         file.write(header)
-        for start in range(shard.records.start, shard.records.stop, _RECORDS_PER_READ):
-            numbers = np.arange(start, min(start + _RECORDS_PER_READ, shard.records.stop))
-            signals = source.read(numbers).astype("<i2", copy=False)
-            _check_contents(dataset, source, numbers, signals)
+        for start in range(shard.records.start, shard.records.stop, RECORDS_PER_READ):
+            numbers = np.arange(start, min(start + RECORDS_PER_READ, shard.records.stop))
+            signals = read_checked(dataset, source, numbers)
             digest.update(signals.data)
             file.write(signals.data)
             progress(len(numbers))
@@ -217,12 +312,3 @@ def _write_shard(dataset: Dataset, source: SignalSource, shard: _Work, progress:
         raise DataError(f"{shard.path}: does not read back as it was written; check the disk, then run this again")
     num_records, num_bytes = len(shard.records), shard.path.stat().st_size
     return packed.PackedShard(name=shard.path.name, num_records=num_records, num_bytes=num_bytes, blake2b=written)
-
-
-def _check_contents(dataset: Dataset, source: SignalSource, numbers: np.ndarray, signals: np.ndarray) -> None:
-    for number, signal in zip(numbers.tolist(), signals, strict=True):
-        if content_hash(signal) != dataset.index.content_hash[number].tobytes():
-            raise DataError(
-                f"{source.shard_of(number)}: record {number} ('{dataset.index.record_id[number]}') is not what the "
-                "index says (damaged); restore this shard from a copy, or build the data set again with --overwrite"
-            )

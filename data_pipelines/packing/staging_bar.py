@@ -12,8 +12,9 @@ class StagingBar:
     """Progress bar in records, which also shows the gigabytes written and downloaded."""
 
     def __init__(self) -> None:
-        self._bar = tqdm(unit=" ECGs", desc="staging", disable=None)
+        self._bar = tqdm(unit=" ECGs", desc="staging", dynamic_ncols=True, disable=None)
         self._num_records = self._record_bytes = self._downloaded = 0
+        self._reading_back = False
 
     def close(self) -> None:
         """Leaves the bar as it is."""
@@ -29,6 +30,14 @@ class StagingBar:
         """Notes that so many further records are done."""
         self._bar.update(num_records)
         self._show(refresh=False)  # The bar refreshes itself in time.
+
+    def read_back(self, num_records: int) -> None:
+        """Notes that so many further records were read back, which begins when all of them are written."""
+        if not self._reading_back:
+            self._reading_back = True
+            self._bar.set_description("reading back", refresh=False)
+            self._bar.reset(self._num_records)
+        self.update(num_records)
 
     def downloaded(self, num_bytes: int) -> None:
         """Notes that so many further bytes have come."""

@@ -8,12 +8,13 @@ from that beat's R peak.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import warnings
 
 import numpy as np
-from scipy import signal as scipy_signal
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 
 from data_pipelines.physiology.delineation import T_END_RR, Boundaries, find_boundaries, smoothed
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
@@ -48,8 +49,6 @@ _ST_AFTER_J_S, _ST_WIDTH_S = 0.060, 0.010
 
 #: Window about R in which neighbouring beats are correlated, seconds.
 _CORRELATION_WINDOW_S = (-0.25, 0.40)
-
-_WANDER_FILTER = scipy_signal.butter(2, 0.5, "highpass", fs=ANALYSIS_RATE_HZ, output="sos")
 
 
 class NoBeatsError(Exception):
@@ -284,5 +283,10 @@ def _at_analysis_rate(signal: np.ndarray, sampling_rate_hz: int) -> np.ndarray:
     ecg -= np.median(ecg, axis=0)
     if sampling_rate_hz != ANALYSIS_RATE_HZ:
         common = math.gcd(ANALYSIS_RATE_HZ, sampling_rate_hz)
-        ecg = scipy_signal.resample_poly(ecg, ANALYSIS_RATE_HZ // common, sampling_rate_hz // common, axis=0)
-    return scipy_signal.sosfiltfilt(_WANDER_FILTER, ecg, axis=0)
+        ecg = scipy.signal.resample_poly(ecg, ANALYSIS_RATE_HZ // common, sampling_rate_hz // common, axis=0)
+    return scipy.signal.sosfiltfilt(_wander_filter(), ecg, axis=0)
+
+
+@functools.cache
+def _wander_filter() -> np.ndarray:
+    return scipy.signal.butter(2, 0.5, "highpass", fs=ANALYSIS_RATE_HZ, output="sos")

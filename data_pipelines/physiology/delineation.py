@@ -27,7 +27,7 @@ import functools
 import math
 
 import numpy as np
-from scipy import signal as scipy_signal
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 
 #: Share of the peak speed, above the quiet level, below which the QRS has ended on either side, and for how long.
 _QRS_SHARE, _QRS_QUIET_S = 0.06, 0.012
@@ -74,7 +74,7 @@ class Boundaries:
 
 def smoothed(ecg: np.ndarray, *, rate_hz: int) -> np.ndarray:
     """Returns `f64[time, lead]` low-passed at 40 Hz with zero phase, the input of `find_boundaries`."""
-    return scipy_signal.sosfiltfilt(_lowpass(rate_hz), ecg, axis=0)
+    return scipy.signal.sosfiltfilt(_lowpass(rate_hz), ecg, axis=0)
 
 
 def find_boundaries(
@@ -198,13 +198,13 @@ def _t_wave(deviation: np.ndarray, *, start: int, stop: int, rate_hz: int) -> di
 
 @functools.cache
 def _lowpass(rate_hz: int) -> np.ndarray:
-    return scipy_signal.butter(4, _LOWPASS_HZ, fs=rate_hz, output="sos")
+    return scipy.signal.butter(4, _LOWPASS_HZ, fs=rate_hz, output="sos")
 
 
 @functools.cache
 def _parabola(width: int) -> np.ndarray:
     """Returns coefficients that fit a parabola to `width` samples about each sample (Savitzky and Golay 1964)."""
-    return scipy_signal.savgol_coeffs(width, 2)
+    return scipy.signal.savgol_coeffs(width, 2)
 
 
 def _smooth(values: np.ndarray, width: int) -> np.ndarray:

@@ -18,7 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from data_pipelines.physiology.beats import ANALYSIS_RATE_HZ, BEAT_WINDOW_S, NoBeatsError, prepare, signed_extreme
+from data_pipelines.physiology.beats import (
+    ANALYSIS_RATE_HZ,
+    BEAT_WINDOW_S,
+    NoBeatsError,
+    Strip,
+    prepare,
+    signed_extreme,
+)
 from data_pipelines.records import STORED_LEADS
 from data_pipelines.system.workers import map_ordered
 
@@ -55,6 +62,9 @@ UNITS: Mapping[str, str] = {
 }
 
 NAMES: tuple[str, ...] = tuple(UNITS)
+
+#: Reasons why an interval of a record that has beats is missing.
+REASONS_OF_INTERVALS: tuple[str, ...] = tuple(f"no_{name}" for name in _INTERVALS)
 
 #: Version of the measurements, to be raised when they change: stored measurements are then made again.
 VERSION = 1
@@ -108,7 +118,12 @@ def measure(
     failures: Counter = Counter()
     results = map_ordered(work, signals, num_workers=processes, chunk_size=_BLOCK)
     bar = tqdm(
-        results, total=len(signals), desc="intervals and amplitudes", unit="ECG", disable=None if progress else True
+        results,
+        total=len(signals),
+        desc="intervals and amplitudes",
+        unit="ECG",
+        dynamic_ncols=True,
+        disable=None if progress else True,
     )
     for row, beat, (measured, median_beat, reasons) in zip(values, beats, bar, strict=True):
         row[:] = [measured.get(name, math.nan) for name in NAMES]
@@ -141,9 +156,18 @@ def measure_record(
     intervals |= {"qtc_bazett": intervals["qt"] / math.sqrt(strip.median_rr_s), "t_peak": at.t_peak}
     beat = strip.median_beat - np.median(strip.ecg, axis=0)
     measured = {**_rates(strip.r_peaks), **intervals, **_amplitudes(beat, rr_s=strip.median_rr_s)}
-    shown = strip.median_beat[: BEAT_SAMPLES * _MEAN_OF].reshape(BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
     reasons = tuple(f"no_{name}" for name, value in intervals.items() if math.isnan(value))
-    return measured, shown.astype(np.float32), reasons
+    return measured, shown_beat(strip), reasons
+
+
+def shown_beat(strip: Strip) -> np.ndarray:
+    """Returns the median beat of a record at `MEDIAN_BEAT_RATE_HZ`, `f32[95, lead]`, in mV.
+
+    Args:
+        strip: Record with its beats.
+    """
+    mean = strip.median_beat[: BEAT_SAMPLES * _MEAN_OF].reshape(BEAT_SAMPLES, _MEAN_OF, -1).mean(axis=1)
+    return mean.astype(np.float32)
 
 
 def _rates(r_peaks: np.ndarray) -> dict[str, float]:

@@ -25,7 +25,7 @@ from data_pipelines.errors import DataError
 _BLOCK = 1 << 16
 
 #: Standard deviation, as a share of the magnitude, below which a measurement varies by rounding only.
-_CONSTANT = 1e-6
+CONSTANT = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +102,7 @@ class Standardizer(_Fitted):
         squares = sum(np.nansum((block - mean) ** 2, axis=0) for block in _blocks(values, rows))
         sd = np.sqrt(squares / np.maximum(num_found, 1))
         missing = (num_found < (1 - max_missing) * num_records) | (num_found == 0)
-        constant = ~missing & (sd <= _CONSTANT * np.abs(mean))
+        constant = ~missing & (sd <= CONSTANT * np.abs(mean))
         keep = ~missing & ~constant
         if not keep.any():
             raise DataError("every measurement is constant or missing in the training records; nothing to standardise")

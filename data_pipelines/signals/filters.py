@@ -10,8 +10,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.signals.window import rate_ratio

@@ -10,7 +10,7 @@ import functools
 import operator
 
 import numpy as np
-import scipy.signal
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT
 

@@ -23,7 +23,9 @@ from data_pipelines.simulation.beat_changes import BeatChanges, draw_beat_change
 from data_pipelines.simulation.kernels import intervals_ms
 from data_pipelines.simulation.noise import NoiseLevels, draw_noise_levels, record_noise
 from data_pipelines.simulation.random_numbers import Draws
+from data_pipelines.simulation.recorder import draw_gain, recorded
 from data_pipelines.simulation.rhythm import NORMAL, PAC, PVC, Rhythms, draw_rhythms
+from data_pipelines.simulation.sites import NO_SITE, UNITS_OF_SITE, Site
 from data_pipelines.simulation.states import States, draw_states
 from data_pipelines.simulation.waves import Templates, at_rr, draw_templates
 
@@ -72,6 +74,8 @@ class CohortConfig:
         beat_to_beat_share: Share of the signatures of LVEF, potassium and wedge pressure that lies in how beats differ
             from each other, 0 … 1; those of the waves themselves are smaller by this share. None gives a cohort whose
             beats are copies.
+        site: Site where the patients are recorded; `sampling_rate_hz` is the rate of the recordings whatever the
+            site's own, which whoever converts the recordings asks for.
     """
 
     seed: int = 0
@@ -81,6 +85,7 @@ class CohortConfig:
     seconds: float = 10.0
     noise: float = 1.0
     beat_to_beat_share: float | None = None
+    site: Site = NO_SITE
 
     def __post_init__(self) -> None:
         """Checks every field.
@@ -110,7 +115,8 @@ class CohortConfig:
     @property
     def units(self) -> Mapping[str, str]:
         """Unit of every scalar label of such a cohort, in column order."""
-        return UNITS if self.beat_to_beat_share is None else {**UNITS, **UNITS_BETWEEN_BEATS}
+        between_beats = {} if self.beat_to_beat_share is None else UNITS_BETWEEN_BEATS
+        return {**UNITS, **between_beats, **(UNITS_OF_SITE if self.site.name else {})}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,8 +143,9 @@ class SimulatedRecords:
 class Cohort:
     """A cohort whose record numbers run over patients and, within a patient, over visits.
 
-    A record depends only on (seed, patient, visit) and on rate, length and noise level: not on the range asked for, on
-    the process that makes it, nor on the number of patients. On one machine and NumPy version it does so bit for bit.
+    A record depends only on (site, seed, patient, visit) and on rate, length and noise level: not on the range asked
+    for, on the process that makes it, nor on the number of patients. On one machine and NumPy version it does so bit
+    for bit.
     """
 
     def __init__(self, config: CohortConfig):
@@ -154,8 +161,9 @@ class Cohort:
         return int(self._first_record[-1])
 
     def patient_id(self, patient: int) -> str:
-        """Returns the id of a patient, which says that it is simulated."""
-        return f"simulated-{self.config.seed}-{patient:08d}"
+        """Returns the id of a patient, which says that it is simulated, and at which site if at any."""
+        site = f"{self.config.site.name}-" if self.config.site.name else ""
+        return f"simulated-{site}{self.config.seed}-{patient:08d}"
 
     def simulate(self, start: int, stop: int) -> SimulatedRecords:
         """Makes the records from `start` up to `stop`.
@@ -170,21 +178,22 @@ class Cohort:
         if not 0 <= start <= stop <= self.num_records:
             raise DataError(f"simulated cohort: records {start}:{stop} asked for, it has 0:{self.num_records}")
         patient, visit = self._locate(start, stop)
-        draws = Draws(seed=self.config.seed, patient=patient, visit=visit)
-        states = draw_states(draws, visit=visit)
+        draws, site = self._draws(patient, visit), self.config.site
+        states = draw_states(draws, visit=visit, population=site.population)
         share, seconds = self.config.beat_to_beat_share, self.config.seconds
         changes = None
         if share is None:
             rhythms = draw_rhythms(draws, states, seconds=seconds)
-            templates = draw_templates(draws, states)
+            templates = draw_templates(draws, states, site.placement)
         else:
             between = states.showing(share / DEFAULT_BEAT_TO_BEAT_SHARE)
             rhythms = draw_rhythms(draws, states, seconds=seconds, between=between)
-            templates = draw_templates(draws, states.showing(1 - share))
+            templates = draw_templates(draws, states.showing(1 - share), site.placement)
             changes = draw_beat_changes(draws, between, rhythms, templates)
         scalars = _scalars(states, rhythms, templates, visit)
         if changes is not None:
             scalars |= changes.scalars(states, rhythms, seconds=seconds)
+        scalars["site"] = np.full(len(patient), site.number)
         return SimulatedRecords(
             signal=self._render(draws, rhythms, templates, changes),
             patient=patient,
@@ -194,10 +203,13 @@ class Cohort:
             scalars={name: scalars[name].astype(np.float32) for name in self.config.units},
         )
 
+    def _draws(self, patient: np.ndarray, visit: np.ndarray) -> Draws:
+        return Draws(seed=self.config.seed, patient=patient, visit=visit, site=self.config.site.name)
+
     def _visits(self, block_start: int) -> np.ndarray:
         """Returns the number of visits of each patient of the block that starts at patient `block_start`."""
         patient = np.arange(block_start, min(block_start + _PATIENT_BLOCK, self.config.num_patients), dtype=np.int64)
-        uniform = Draws(seed=self.config.seed, patient=patient, visit=np.zeros_like(patient)).lasting_uniform("visits")
+        uniform = self._draws(patient, np.zeros_like(patient)).lasting_uniform("visits")
         fewest, most = self.config.visits_per_patient
         return fewest + (uniform * (most - fewest + 1)).astype(np.int64)
 
@@ -217,8 +229,9 @@ class Cohort:
 
         Every record is computed by itself, so that its rounding does not depend on the other records.
         """
-        config = self.config
-        levels = draw_noise_levels(draws, seconds=config.seconds)
+        config, recorder = self.config, self.config.site.recorder
+        levels = draw_noise_levels(draws, seconds=config.seconds, sources=config.site.noise)
+        gain = draw_gain(draws, recorder)
         keys = draws.generator_keys("noise")
         fibrillation = _fibrillation_phases(draws)
         signal = np.empty((len(keys), config.num_samples, len(STORED_LEADS)), np.int16)
@@ -229,6 +242,7 @@ class Cohort:
                 millivolts += templates.fibrillation_mv[record].astype(np.float32)[:, None] * wave
             if config.noise > 0:
                 millivolts += np.float32(config.noise) * self._noise(levels, keys, rhythms, record)
+            millivolts = recorded(millivolts, recorder, gain=gain[record], sampling_rate_hz=config.sampling_rate_hz)
             microvolts = np.rint(millivolts * np.float32(MICROVOLTS_PER_MILLIVOLT))
             # A recorder saturates and does not wrap round.
             signal[record] = np.clip(microvolts, -32767, 32767).astype(np.int16).T

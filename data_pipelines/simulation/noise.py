@@ -26,6 +26,31 @@ _HIGHEST_HZ = 250.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseSources:
+    """Noise at a site beside that of a cohort without one.
+
+    Attributes:
+        muscle: Factor on muscle noise.
+        wander: Factor on slow wander and on what breathing moves.
+        mains: Factor on what a mains filter left.
+        mains_share: Share of recordings in which anything is left of the mains.
+        mains_hz: Frequency of the mains; None for 50 Hz at 60 % of patients and 60 Hz at the others.
+        moved_share: Probability of each of two electrode movements in a recording.
+    """
+
+    muscle: float = 1.0
+    wander: float = 1.0
+    mains: float = 1.0
+    mains_share: float = 0.35
+    mains_hz: float | None = None
+    moved_share: float = 0.08
+
+
+#: Noise of a cohort without a site.
+USUAL_NOISE = NoiseSources()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class NoiseLevels:
     """Levels of noise of `n` records.
 
@@ -52,26 +77,29 @@ class NoiseLevels:
     motion_length_s: np.ndarray
 
 
-def draw_noise_levels(draws: Draws, *, seconds: float) -> NoiseLevels:
+def draw_noise_levels(draws: Draws, *, seconds: float, sources: NoiseSources = USUAL_NOISE) -> NoiseLevels:
     """Draws the noise levels of recordings.
 
     Args:
         draws: Random numbers of the records.
         seconds: Length of a recording.
+        sources: Noise at the site.
     """
     electrodes, events = (NUM_ELECTRODES,), (2,)
     muscle = np.exp(0.55 * draws.normal("muscle")[:, None] + 0.35 * draws.normal("muscle of electrode", electrodes))
     drift = np.exp(0.5 * draws.normal("drift")[:, None] + 0.5 * draws.normal("drift of electrode", electrodes))
-    mains = np.where(draws.uniform("mains left") < 0.35, np.exp(0.8 * draws.normal("mains")), 0.0)
-    moved = draws.uniform("moved", events) < 0.08
+    mains = np.where(draws.uniform("mains left") < sources.mains_share, np.exp(0.8 * draws.normal("mains")), 0.0)
+    mains_hz = np.where(draws.lasting_uniform("mains") < 0.6, 50.0, 60.0)
+    moved = draws.uniform("moved", events) < sources.moved_share
     height = 0.15 * np.exp(0.6 * draws.normal("motion height", events))
     sign = np.where(draws.uniform("motion sign", events) < 0.5, -1.0, 1.0)
+    breath = 0.006 * np.exp(0.6 * draws.normal("breath")[:, None]) * draws.normal("breath sides", electrodes)
     return NoiseLevels(
-        muscle_mv=0.0035 * muscle,
-        drift_mv=_DRIFT_MV * drift,
-        breath_mv=0.006 * np.exp(0.6 * draws.normal("breath")[:, None]) * draws.normal("breath sides", electrodes),
-        mains_hz=np.where(draws.lasting_uniform("mains") < 0.6, 50.0, 60.0),
-        mains_mv=0.002 * mains[:, None, None] * draws.normal("mains phases", (NUM_ELECTRODES, 2)),
+        muscle_mv=sources.muscle * 0.0035 * muscle,
+        drift_mv=sources.wander * _DRIFT_MV * drift,
+        breath_mv=sources.wander * breath,
+        mains_hz=mains_hz if sources.mains_hz is None else np.full_like(mains_hz, sources.mains_hz),
+        mains_mv=sources.mains * 0.002 * mains[:, None, None] * draws.normal("mains phases", (NUM_ELECTRODES, 2)),
         motion_mv=np.where(moved, sign * height, 0.0),
         motion_electrode=(NUM_ELECTRODES * draws.uniform("motion electrode", events)).astype(np.int64),
         motion_s=seconds * draws.uniform("motion time", events),

@@ -17,15 +17,18 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class Draws:
     """Uniform and normal draws for `n` records; a draw is either the same at all visits of a patient or new at each."""
 
-    def __init__(self, *, seed: int, patient: np.ndarray, visit: np.ndarray):
+    def __init__(self, *, seed: int, patient: np.ndarray, visit: np.ndarray, site: str = ""):
         """Derives the keys of the draws.
 
         Args:
             seed: Seed of the cohort, 0 … 2⁶³ − 1.
             patient: Number of the patient of each record, `int64[n]`.
             visit: Number of the visit of each record, `int64[n]`, 0 for a patient's first.
+            site: Name of the site, by which patients of one seed and number are other people; empty for none.
         """
         origin = np.full(len(patient), seed, np.uint64)
+        if site:
+            origin = _mix(origin) ^ _hash(site)
         of_patient = _mix(_mix(origin) + patient.astype(np.uint64))
         self._keys = {"patient": of_patient, "visit": _mix(of_patient + visit.astype(np.uint64) + np.uint64(1))}
         self._claimed: set[tuple[str, str]] = set()
@@ -79,8 +82,12 @@ def _uniform(keys: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _words(keys: np.ndarray, name: str, count: int) -> np.ndarray:
     """Returns `uint64[n, count]` from SplitMix64 (Steele, Lea & Flood 2014), started at a hash of key and name."""
-    start = _mix(keys ^ np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), "<u8"))
+    start = _mix(keys ^ _hash(name))
     return _mix(start[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+
+
+def _hash(name: str) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), "<u8")
 
 
 def _mix(words: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ Distributions are literature-like judgement, not clinical truth.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -41,14 +42,60 @@ def _mixture_quantiles(
     return (probability - probability[0]) / (probability[-1] - probability[0]), value
 
 
-_LVEF_QUANTILES = _mixture_quantiles(8.0, 85.0, lambda x: 0.82 * norm.cdf(x, 62, 6) + 0.18 * norm.cdf(x, 34, 10))
-_POTASSIUM_QUANTILES = _mixture_quantiles(
-    2.2,
-    9.5,
-    lambda x: (
-        0.84 * norm.cdf(x, 4.25, 0.36) + 0.12 * gamma.cdf(x - 5, a=1.6, scale=0.55) + 0.04 * norm.cdf(x, 3.2, 0.25)
-    ),
-)
+@functools.cache
+def _lvef_quantiles(low: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (probability, value) of LVEF in percent, `f64[4096]` each.
+
+    Args:
+        low: Share of the component of low LVEF.
+    """
+    usual = _rest(low)
+    return _mixture_quantiles(8.0, 85.0, lambda x: usual * norm.cdf(x, 62, 6) + low * norm.cdf(x, 34, 10))
+
+
+@functools.cache
+def _potassium_quantiles(high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (probability, value) of serum potassium in mmol/L, `f64[4096]` each.
+
+    Args:
+        high: Share of the component above 5 mmol/L.
+    """
+    usual, low = _rest(high + 0.04), 0.04
+    return _mixture_quantiles(
+        2.2,
+        9.5,
+        lambda x: (
+            usual * norm.cdf(x, 4.25, 0.36) + high * gamma.cdf(x - 5, a=1.6, scale=0.55) + low * norm.cdf(x, 3.2, 0.25)
+        ),
+    )
+
+
+def _rest(share: float) -> float:
+    # Without rounding, 1 − .18 is not the number nearest to .82, and cohorts would not be what they were to the bit.
+    return round(1 - share, 12)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Population:
+    """Distribution of ages and of the three continuous targets among the patients of a site.
+
+    Attributes:
+        mean_age_years: Mean of the ages at the first visit, which are normal, cut off at 18 and 90 years.
+        sd_age_years: Standard deviation of the ages.
+        low_lvef: Share of the component N(34 %, 10 %) of LVEF; all others are of N(62 %, 6 %).
+        high_potassium: Share of the component of potassium above 5 mmol/L, 0 … 0.96.
+        median_wedge_mmhg: Median of the wedge pressure before what a low LVEF, atrial fibrillation and hypertrophy add.
+    """
+
+    mean_age_years: float = 62.0
+    sd_age_years: float = 16.0
+    low_lvef: float = 0.18
+    high_potassium: float = 0.12
+    median_wedge_mmhg: float = 12.0
+
+
+#: Population of a cohort without a site.
+USUAL_POPULATION = Population()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,21 +164,22 @@ def dysfunction(lvef: np.ndarray) -> np.ndarray:
     return np.maximum(55 - lvef, 0) / 20
 
 
-def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
+def draw_states(draws: Draws, *, visit: np.ndarray, population: Population = USUAL_POPULATION) -> States:
     """Draws the states of records.
 
     Args:
         draws: Random numbers of the records.
         visit: Number of the visit of each record, `int64[n]`, 0 for a patient's first.
+        population: Distribution of ages and targets.
     """
     sex = np.where(draws.lasting_uniform("sex") < 0.47, FEMALE, MALE).astype(np.int8)
-    first_age = np.clip(62 + 16 * draws.lasting_normal("age"), 18, 90)
+    first_age = np.clip(population.mean_age_years + population.sd_age_years * draws.lasting_normal("age"), 18, 90)
     age_years = first_age + visit * 3 * draws.lasting_uniform("years between visits")
 
-    lvef = np.interp(ndtr(draws.correlated_normal("lvef", correlation=_LVEF_CORRELATION)), *_LVEF_QUANTILES)
-    potassium = np.interp(
-        ndtr(draws.correlated_normal("potassium", correlation=_POTASSIUM_CORRELATION)), *_POTASSIUM_QUANTILES
-    )
+    lvef_score = draws.correlated_normal("lvef", correlation=_LVEF_CORRELATION)
+    lvef = np.interp(ndtr(lvef_score), *_lvef_quantiles(population.low_lvef))
+    potassium_score = draws.correlated_normal("potassium", correlation=_POTASSIUM_CORRELATION)
+    potassium = np.interp(ndtr(potassium_score), *_potassium_quantiles(population.high_potassium))
     h = dysfunction(lvef)
 
     af = draws.lasting_uniform("af") < 0.03 + 0.08 * h
@@ -144,7 +192,8 @@ def draw_states(draws: Draws, *, visit: np.ndarray) -> States:
     sign = np.where(draws.uniform("st sign") < 0.5, -1.0, 1.0)
     st_deviation_mv = np.where(ischaemia, sign * (0.03 + 0.15 * draws.uniform("st size")), 0.0)
 
-    base_pressure = 12 * np.exp(0.42 * draws.correlated_normal("wedge", correlation=_WEDGE_CORRELATION))
+    wedge_score = draws.correlated_normal("wedge", correlation=_WEDGE_CORRELATION)
+    base_pressure = population.median_wedge_mmhg * np.exp(0.42 * wedge_score)
     congestion = 5 * h * gammaincinv(2.0, draws.lasting_uniform("congestion")) * 0.5
     wedge_pressure = np.clip(base_pressure + congestion + 3 * af + 1.5 * lvh, 2, 50)
 

@@ -45,13 +45,48 @@ _SD_DIPOLE_MV = np.array([0.012, 0.012, 0.03, 0.05, 0.12, 0.09, 0.06, 0.02, 0.04
 _SD_T_CENTRE_MS, _SD_PR_MS = 16.0, 18.0
 #: Standard deviation of the angle of a rotation about an axis of any direction, by what is rotated.
 _SD_ROTATION_DEGREES = {"heart": 14.0, "T": 11.0, "P": 10.0}
-_SD_LEAD_GAIN, _SD_LEAD_ELEMENT = 0.10, 0.05
 _RESIDUAL_OF_NORM = np.array([0.05] * _LIMB_LEADS + [0.13] * (_NUM_LEADS - _LIMB_LEADS))
 _FEMALE_QRS_GAIN, _FEMALE_QRS_WIDTH = 0.89, 0.96
 #: Share of a late QRS's delay by which repolarisation ends later.
 _QT_PER_QRS = 0.5
 _NORMAL_QRS_END_MS = 55.0
 _LARGEST_T_GAIN, _SMALLEST_T_GAIN = 2.8, 0.25
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Placement of the electrodes at a site, as the matrix by which leads see the dipole: its mean and its spread.
+
+    Attributes:
+        chest_turn_degrees: Angle by which the mean vectors of V1 … V6 are turned about the body's axis; above 0, from
+            the front (−Z) to the left (X).
+        chest_drop: Number that is added to the share Y (to the feet) of the mean vectors of V1 … V6; below 0 for
+            electrodes that lie too high.
+        sd_gain: Standard deviation of every lead's gain over patients, as a share.
+        sd_element: Standard deviation of every element of the matrix over patients.
+    """
+
+    chest_turn_degrees: float = 0.0
+    chest_drop: float = 0.0
+    sd_gain: float = 0.10
+    sd_element: float = 0.05
+
+    def mean_matrix(self) -> np.ndarray:
+        """Returns the mean matrix before the leads' gains: rows are the stored leads, columns X Y Z, `f64[leads, 3]`.
+
+        It is that of Dower 1980 unless chest electrodes are turned or dropped.
+        """
+        matrix, chest = _DOWER.copy(), slice(_LIMB_LEADS, None)
+        angle = np.deg2rad(self.chest_turn_degrees)
+        x, z = _DOWER[chest, 0], _DOWER[chest, 2]
+        matrix[chest, 0] = np.cos(angle) * x - np.sin(angle) * z
+        matrix[chest, 1] += self.chest_drop
+        matrix[chest, 2] = np.cos(angle) * z + np.sin(angle) * x
+        return matrix
+
+
+#: Placement of the electrodes in a cohort without a site.
+USUAL_PLACEMENT = Placement()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +130,14 @@ def at_rr(centre_ms: np.ndarray, width_ms: np.ndarray, rr_s: np.ndarray) -> tupl
     return np.where(late, 80 + (centre_ms - 80) * stretch, centre_ms), np.where(late, width_ms * stretch, width_ms)
 
 
-def draw_templates(draws: Draws, states: States) -> Templates:
-    """Draws the beats of records from the states of their patients."""
+def draw_templates(draws: Draws, states: States, placement: Placement = USUAL_PLACEMENT) -> Templates:
+    """Draws the beats of records from the states of their patients.
+
+    Args:
+        draws: Random numbers of the records.
+        states: States of the patients.
+        placement: Placement of the electrodes.
+    """
     beat = _conduction(draws, states)
     _identity(draws, states, beat)
     _hypertrophy(states, beat)
@@ -109,7 +150,7 @@ def draw_templates(draws: Draws, states: States) -> Templates:
     beat.dipole[states.af, k.P_WAVE] = 0
 
     kinds = {NORMAL: beat, PAC: _premature_atrial(beat), PVC: _premature_ventricular(draws, beat)}
-    leads = _leads(draws)
+    leads = _leads(draws, placement)
     dipole = np.stack([kinds[kind].dipole for kind in sorted(kinds)], axis=1)
     return Templates(
         centre_ms=np.stack([kinds[kind].centre for kind in sorted(kinds)], axis=1),
@@ -268,11 +309,16 @@ def _rotated(draws: Draws, dipole: np.ndarray) -> np.ndarray:
     return turned
 
 
-def _leads(draws: Draws) -> np.ndarray:
-    """Returns a Dower matrix for each record, `f64[n, leads, 3]`, perturbed by patient and slightly by visit."""
-    gain = 1 + _SD_LEAD_GAIN * _identity_normal(draws, "lead gain", (_NUM_LEADS,))
-    elements = _SD_LEAD_ELEMENT * _identity_normal(draws, "lead elements", (_NUM_LEADS, 3))
-    return (_MEAN_LEAD_GAIN * gain)[:, :, None] * (_DOWER + elements)
+def _leads(draws: Draws, placement: Placement) -> np.ndarray:
+    """Returns a matrix for each record, `f64[n, leads, 3]`: the mean one, perturbed by patient and slightly by visit.
+
+    Args:
+        draws: Random numbers of the records.
+        placement: Placement of the electrodes.
+    """
+    gain = 1 + placement.sd_gain * _identity_normal(draws, "lead gain", (_NUM_LEADS,))
+    elements = placement.sd_element * _identity_normal(draws, "lead elements", (_NUM_LEADS, 3))
+    return (_MEAN_LEAD_GAIN * gain)[:, :, None] * (placement.mean_matrix() + elements)
 
 
 def _seen_from(leads: np.ndarray, dipole: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ class ArrayRecordStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """Stretches of records that cannot be read, as far as is known."""
+        """Stretches of records that cannot be read, as far as is known; a record's place is its number."""
         return self._bad.shards
 
     def read(

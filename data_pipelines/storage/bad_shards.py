@@ -1,4 +1,4 @@
-"""Keeps the numbers of records that cannot be read, for the stores."""
+"""Keeps the places of records that cannot be read, for the stores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from data_pipelines.errors import DataError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BadShard:
-    """Consecutive records of one shard that cannot be read: all of them, or those found damaged while reading.
+    """Neighbouring records of one shard that cannot be read: all of them, or those found damaged while reading.
+
+    They are told by place: the position of a record among all records of the store as they lie. It is the record's
+    number but in a shuffled packed copy; `store.in_stored_order(np.arange(store.num_records))[start:stop]` has the
+    numbers in every store.
 
     Attributes:
         path: Path of the shard.
-        start: First record number.
-        stop: Record number after the last.
+        start: Place of the first record.
+        stop: Place after the last.
         reason: Description of what is wrong; messages put the path and a colon before it.
     """
 
@@ -35,10 +39,10 @@ class BadShard:
 
 
 class BadRecords:
-    """Record numbers of a store that cannot be read; any number of threads may use it."""
+    """Places of a store whose records cannot be read; any number of threads may use it."""
 
     def __init__(self, shards: Iterable[BadShard] = ()):
-        """Starts with the stretches of records that were found on opening the store."""
+        """Starts with the stretches of places that were found on opening the store."""
         self._growing = threading.Lock()
         # The key has both ends, since a shard that the quarantine left empty starts where the next one does.
         self._by_span = {(shard.start, shard.stop): shard for shard in shards}
@@ -55,22 +59,22 @@ class BadRecords:
             self._by_span.setdefault((shard.start, shard.stop), shard)
             self._sorted = None
 
-    def among(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns which of the record numbers `int64[n]` cannot be read: `bool[n]`."""
+    def among(self, places: np.ndarray) -> np.ndarray:
+        """Returns at which of the places `int64[n]` the record cannot be read: `bool[n]`."""
         current = self._current()
         if not current.shards:
-            return np.zeros(len(numbers), bool)
-        stretch = np.searchsorted(current.starts, numbers, side="right") - 1
-        return (stretch >= 0) & (numbers < current.stops[stretch])
+            return np.zeros(len(places), bool)
+        stretch = np.searchsorted(current.starts, places, side="right") - 1
+        return (stretch >= 0) & (places < current.stops[stretch])
 
-    def check(self, numbers: np.ndarray) -> None:
-        """Raises `DataError` that names the shards of unreadable records, if any of the given records is unreadable.
+    def check(self, places: np.ndarray) -> None:
+        """Raises `DataError` that names the shards of unreadable records, if there is one at any of the places.
 
         Args:
-            numbers: Record numbers, `int64[n]`.
+            places: Places of records, `int64[n]`.
         """
-        if self.among(numbers).any():
-            named = [shard for shard in self.shards if ((numbers >= shard.start) & (numbers < shard.stop)).any()]
+        if self.among(places).any():
+            named = [shard for shard in self.shards if ((places >= shard.start) & (places < shard.stop)).any()]
             raise DataError("; ".join(map(str, named)))
 
     def _current(self) -> _Sorted:
@@ -84,7 +88,7 @@ class BadRecords:
 
 
 class _Sorted(NamedTuple):
-    """Disjoint stretches in stored order, with their first record numbers and those after the last, `int64[n]`."""
+    """Disjoint stretches in stored order, with their first places and those after the last, `int64[n]`."""
 
     shards: tuple[BadShard, ...]
     starts: np.ndarray

@@ -43,7 +43,7 @@ class JointStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """Stretches of records that cannot be read, as far as is known, by joint record number."""
+        """Stretches of places whose records cannot be read, as far as is known; places of each store follow on."""
         return tuple(
             dataclasses.replace(shard, start=start + shard.start, stop=start + shard.stop)
             for start, store in zip(self._starts, self._stores, strict=False)

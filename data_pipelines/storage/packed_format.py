@@ -3,10 +3,12 @@
 DIR/packed/
 packed.json         layout version, fingerprint of the data set, and of each shard its name, records, size and BLAKE2b
 00000.npy …         int16[records, time, 8] behind a header of one memory page
-SHA256SUMS          digest of packed.json
+record_numbers.npy  int32[records], the record number at every place (`stored_order.py`); only in a shuffled copy
+SHA256SUMS          digests of packed.json and record_numbers.npy
 
-All shards but the last fill whole memory pages, so that all can be mapped into one range of addresses
-(`joined_map.py`).
+The records lie behind each other by number, or, in a shuffled copy, with their patients in a random order
+(`packing/patient_order.py`). All shards but the last fill whole memory pages, so that all can be mapped into one range
+of addresses (`joined_map.py`).
 """
 
 from __future__ import annotations
@@ -17,21 +19,27 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import LAYOUT_VERSION, SignalFormat
 from data_pipelines.storage.bad_shards import BadShard
+from data_pipelines.storage.stored_order import ORDER_FILE
 from data_pipelines.system.digests import hex_digest
 from data_pipelines.system.plain_names import files_below, why_elsewhere
 
 #: Folder of the packed copy inside a data set, and its table of contents, which is written last.
 PACKED_DIR = "packed"
 PACKED_FILE = "packed.json"
+
+#: Layout version of a shuffled copy. It is none of a data set's, so that an ecgjax that knows no such copies, and would
+#: take each record for another one, refuses it.
+SHUFFLED_LAYOUT_VERSION = 3
 
 #: Upper bound of a shard's size, small enough for a shard to be moved and large enough for there to be few.
 SHARD_BYTES = 2**30
@@ -59,6 +67,37 @@ class PackedShard:
     blake2b: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatientShuffle:
+    """Entry of the order of a shuffled copy in the table of contents.
+
+    Attributes:
+        file: Name of the file with the record number at every place.
+        seed: Seed of the order of patients.
+    """
+
+    file: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Table of contents of a packed copy.
+
+    Attributes:
+        shards: Entries of the shards, in stored order.
+        shuffle: Entry of the order of patients; None where the records lie by number.
+    """
+
+    shards: tuple[PackedShard, ...]
+    shuffle: PatientShuffle | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the order of patients; None where the records lie by number."""
+        return None if self.shuffle is None else self.shuffle.seed
+
+
 def record_bytes(signal_format: SignalFormat) -> int:
     """Returns the size of a stored signal in bytes."""
     return math.prod(signal_format.shape) * np.dtype(np.int16).itemsize
@@ -70,7 +109,7 @@ def shard_name(number: int) -> str:
 
 
 def shard_spans(num_records: int, *, bytes_per_record: int, shard_bytes: int = SHARD_BYTES) -> list[range]:
-    """Returns the record numbers of every shard: as many per shard as fit, in whole memory pages.
+    """Returns the places of every shard's records: as many per shard as fit, in whole memory pages.
 
     Args:
         num_records: Number of records of the data set.
@@ -92,19 +131,44 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return header.getvalue()[:magic_bytes] + len(text).to_bytes(length_bytes, "little") + text
 
 
-def remedy(folder: Path) -> str:
-    """Returns advice on a bad packed copy, for messages."""
-    return f"remove {folder} and make it again with python -m data_pipelines.stage --dataset={folder.parent}"
+def stage_flags(seed: int | None) -> str:
+    """Returns the flags of `data_pipelines.stage` that ask for an order, with a space before them; "" for none.
+
+    Args:
+        seed: Seed of the order of patients; None for records that lie by number.
+    """
+    return "" if seed is None else f" --shuffle_patients --seed={seed}"
 
 
-def write_contents(folder: Path, *, fingerprint: str, shards: Iterable[PackedShard]) -> None:
-    """Writes the table of contents of a packed copy, which marks the copy as finished."""
-    entries = [dataclasses.asdict(shard) for shard in shards]
-    contents = {"layout_version": LAYOUT_VERSION, "fingerprint": fingerprint, "shards": entries}
+def remedy(folder: Path, *, seed: int | None = None) -> str:
+    """Returns advice on a bad packed copy, for messages.
+
+    Args:
+        folder: Folder of the copy.
+        seed: Seed of the order of its patients; None where its records lie by number, or nothing is known of it.
+    """
+    command = f"python -m data_pipelines.stage --dataset={folder.parent}{stage_flags(seed)}"
+    return f"remove {folder} and make it again with {command}"
+
+
+def write_contents(folder: Path, *, fingerprint: str, shards: Iterable[PackedShard], seed: int | None = None) -> None:
+    """Writes the table of contents of a packed copy, which marks the copy as finished.
+
+    Args:
+        folder: Folder of the copy.
+        fingerprint: Fingerprint of the data set.
+        shards: Entries of the shards, in stored order.
+        seed: Seed of the order of patients; None where the records lie by number.
+    """
+    contents: dict[str, Any] = {"layout_version": LAYOUT_VERSION, "fingerprint": fingerprint}
+    if seed is not None:
+        order = PatientShuffle(file=ORDER_FILE, seed=seed)
+        contents |= {"layout_version": SHUFFLED_LAYOUT_VERSION, "patients_shuffled": dataclasses.asdict(order)}
+    contents["shards"] = [dataclasses.asdict(shard) for shard in shards]
     (folder / PACKED_FILE).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
-def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[PackedShard]:
+def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> Contents:
     """Reads the table of contents of a packed copy.
 
     Args:
@@ -112,11 +176,8 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
         fingerprint: Fingerprint of the data set.
         num_records: Number of records of the data set.
 
-    Returns:
-        The entries of the shards, in stored order.
-
     Raises:
-        DataError: There is no table, it is damaged, or the copy was made of another data set.
+        DataError: There is no table, it is damaged, of another layout, or the copy was made of another data set.
     """
     path = folder / PACKED_FILE
     if not folder.exists():
@@ -126,22 +187,32 @@ def read_contents(folder: Path, *, fingerprint: str, num_records: int) -> list[P
         )
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-        shards = [PackedShard(**shard) for shard in contents["shards"]]
         version, found = contents["layout_version"], contents["fingerprint"]
+        shards = tuple(PackedShard(**shard) for shard in contents["shards"])
+        shuffle = PatientShuffle(**contents["patients_shuffled"]) if version == SHUFFLED_LAYOUT_VERSION else None
+        if version == LAYOUT_VERSION and "patients_shuffled" in contents:
+            raise ValueError(f"layout version {version} has no shuffled patients")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: missing or damaged ({error}); {remedy(folder)}") from error
-    if version != LAYOUT_VERSION or found != fingerprint:
+    if version not in (LAYOUT_VERSION, SHUFFLED_LAYOUT_VERSION):
+        raise DataError(
+            f"{folder}: this packed copy has layout version {version!r}, this ecgjax reads {LAYOUT_VERSION} and "
+            f"{SHUFFLED_LAYOUT_VERSION}; {remedy(folder)}"
+        )
+    if found != fingerprint:
         raise DataError(
             f"{folder}: this packed copy was made of another data set (fingerprint {found}, the data set here has "
             f"{fingerprint}); {remedy(folder)}"
         )
-    sizes = [(shard.num_records, shard.num_bytes) for shard in shards]
-    if not all(type(size) is int and size >= 0 for pair in sizes for size in pair):
-        raise DataError(f"{path}: damaged (sizes of shards that are none); {remedy(folder)}")
+    counts = [count for shard in shards for count in (shard.num_records, shard.num_bytes)]
+    # To isinstance, true and false would be whole numbers too.
+    if not all(type(count) is int and count >= 0 for count in (*counts, *([shuffle.seed] if shuffle else []))):
+        raise DataError(f"{path}: damaged (sizes of shards or a seed that are none); {remedy(folder)}")
     if (held := sum(shard.num_records for shard in shards)) != num_records:
         raise DataError(f"{folder}: holds {held} records, the data set {num_records}; {remedy(folder)}")
-    files_below(folder, [shard.name for shard in shards], source=path)
-    return shards
+    names = [*(shard.name for shard in shards), *([shuffle.file] if shuffle else [])]
+    files_below(folder, names, source=path)
+    return Contents(shards=shards, shuffle=shuffle)
 
 
 def new_digest() -> hashlib.blake2b:
@@ -154,7 +225,9 @@ def file_hash(path: Path, progress: Callable[[int], None] = lambda num_bytes: No
     return hex_digest(new_digest(), path, progress)
 
 
-def find_bad_shards(folder: Path, shards: list[PackedShard], *, shape: tuple[int, int], hashes: bool) -> list[BadShard]:
+def find_bad_shards(
+    folder: Path, shards: Sequence[PackedShard], *, shape: tuple[int, int], hashes: bool
+) -> list[BadShard]:
     """Returns the shards of a packed copy that are missing, have another size or shape, or are damaged.
 
     Args:

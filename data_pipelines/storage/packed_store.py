@@ -1,4 +1,7 @@
-"""Reads the signals of a data set from its packed copy: plain `.npy` shards, memory-mapped, at the speed of memory."""
+"""Reads the signals of a data set from its packed copy: plain `.npy` shards, memory-mapped, at the speed of memory.
+
+Records are asked for by number. In a shuffled copy their places are other ones, which one gather looks up for a batch.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from data_pipelines.records import content_hash
 from data_pipelines.storage import packed_format as packed
 from data_pipelines.storage.bad_shards import BadRecords, BadShard, refuse
 from data_pipelines.storage.read_arguments import checked_arguments
+from data_pipelines.storage.stored_order import StoredOrder, open_order
 from data_pipelines.system.joined_map import Piece, can_join, join_pieces
 from data_pipelines.system.record_files import RecordFiles
 
@@ -44,12 +48,19 @@ class PackedStore:
                 reported as not readable.
 
         Raises:
-            DataError: There is no packed copy, it was made of another data set, or shards are bad, all of them named.
+            DataError: There is no packed copy, it was made of another data set, the order of a shuffled one cannot be
+                read, or shards are bad, all of them named.
         """
         folder = dataset.directory / packed.PACKED_DIR
-        shards = packed.read_contents(folder, fingerprint=dataset.fingerprint, num_records=dataset.index.num_records)
         self.shape = dataset.format.shape
         self.num_records = dataset.index.num_records
+        contents = packed.read_contents(folder, fingerprint=dataset.fingerprint, num_records=self.num_records)
+        shards = contents.shards
+        self._remedy = packed.remedy(folder, seed=contents.seed)
+        self._order: StoredOrder | None = None
+        if contents.shuffle is not None:
+            path = folder / contents.shuffle.file
+            self._order = open_order(path, num_records=self.num_records, remedy=self._remedy)
         self._bounds = np.cumsum([0, *(shard.num_records for shard in shards)])
         hashes = verify or sum(shard.num_bytes for shard in shards) <= FULL_CHECK_BYTES
         bad = packed.find_bad_shards(folder, shards, shape=self.shape, hashes=hashes)
@@ -63,7 +74,6 @@ class PackedStore:
         ]
         self._arrays = _map_shards(pieces, self.shape)
         self._files = RecordFiles(paths, first_byte=first_byte, record_bytes=size)
-        self._remedy = packed.remedy(folder)
         self._bad = BadRecords(bad)
         if not hashes:
             bad += self._spot_check(dataset, [folder / shard.name for shard in shards])
@@ -73,7 +83,7 @@ class PackedStore:
 
     @property
     def bad_shards(self) -> Sequence[BadShard]:
-        """Stretches of records that cannot be read."""
+        """Stretches of places whose records cannot be read."""
         return self._bad.shards
 
     def read(
@@ -81,31 +91,36 @@ class PackedStore:
     ) -> np.ndarray:
         """Reads signals as `data_pipelines.storage.store.Store.read` describes."""
         numbers, signals = checked_arguments(record_numbers, out, valid=valid, stored=(self.num_records, *self.shape))
+        places = self._places(numbers)
         if valid is None:
-            self._bad.check(numbers)
-        if len(numbers):
-            self._gather(numbers, signals)
+            self._bad.check(places)
+        if len(places):
+            self._gather(places, signals)
         if valid is not None:
-            np.logical_not(self._bad.among(numbers), out=valid)
+            np.logical_not(self._bad.among(places), out=valid)
             if not valid.all():
                 signals[~valid] = 0
         return signals
 
     def in_stored_order(self, record_numbers: np.ndarray) -> np.ndarray:
-        """Returns record numbers, `int64[n]`, in ascending order, which is that of the shards."""
-        return np.sort(record_numbers)
+        """Returns record numbers, `int64[n]`, by their places in the shards."""
+        return np.sort(record_numbers) if self._order is None else self._order.sorted(record_numbers)
 
     def announce(self, record_numbers: np.ndarray) -> None:
         """Announces records as `data_pipelines.storage.store.Store.announce` describes."""
-        self._files.announce(*self._places(record_numbers))
+        self._files.announce(*self._in_shards(self._places(record_numbers)))
 
-    def _places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the shard of each record and its position there, `int64[n]` each."""
-        shard_of = np.searchsorted(self._bounds, numbers, side="right") - 1
-        return shard_of, numbers - self._bounds[shard_of]
+    def _places(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the places of records, `int64[n]`: their positions among all records, shard behind shard."""
+        return numbers if self._order is None else self._order.places(numbers)
 
-    def _gather(self, numbers: np.ndarray, signals: np.ndarray) -> None:
-        shard_of, positions = self._places(numbers)
+    def _in_shards(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the shard of each place and its position there, `int64[n]` each."""
+        shard_of = np.searchsorted(self._bounds, places, side="right") - 1
+        return shard_of, places - self._bounds[shard_of]
+
+    def _gather(self, places: np.ndarray, signals: np.ndarray) -> None:
+        shard_of, positions = self._in_shards(places)
         if not self._files.in_memory(shard_of, positions):
             try:
                 self._files.read(shard_of, positions, signals)
@@ -116,7 +131,7 @@ class PackedStore:
         elif len(self._arrays) == 1:
             # One call gathers all and lets other threads run. Clipping makes NumPy write straight into `signals`; the
             # numbers have been checked.
-            np.take(self._arrays[0], numbers, axis=0, out=signals, mode="clip")
+            np.take(self._arrays[0], places, axis=0, out=signals, mode="clip")
         else:
             rows = [self._arrays[shard][row] for shard, row in zip(shard_of.tolist(), positions.tolist(), strict=True)]
             np.concatenate(rows, out=signals.reshape(-1, self.shape[1]))
@@ -128,15 +143,16 @@ class PackedStore:
             dataset: Data set of the copy.
             paths: Paths of all shards.
         """
-        numbers = np.unique(np.linspace(0, self.num_records - 1, _NUM_SPOT_CHECKS).astype(np.int64))
+        places = np.unique(np.linspace(0, self.num_records - 1, _NUM_SPOT_CHECKS).astype(np.int64))
+        numbers = places if self._order is None else self._order.record_numbers(places)
         valid = np.empty(len(numbers), bool)
         signals = self.read(numbers, valid=valid)
         found: dict[int, BadShard] = {}
-        for number, signal in zip(numbers[valid].tolist(), signals[valid], strict=True):
+        for place, number, signal in zip(places[valid].tolist(), numbers[valid].tolist(), signals[valid], strict=True):
             if content_hash(signal) != dataset.index.content_hash[number].tobytes():
-                shard = int(np.searchsorted(self._bounds, number, side="right")) - 1
+                shard = int(np.searchsorted(self._bounds, place, side="right")) - 1
                 start, stop = self._bounds[shard : shard + 2].tolist()
-                reason = f"its record {number - start} (record {number} of the data set) differs from the data set's"
+                reason = f"its record {place - start} (record {number} of the data set) differs from the data set's"
                 found.setdefault(shard, BadShard(path=paths[shard], start=start, stop=stop, reason=reason))
         return list(found.values())
 

@@ -1,11 +1,13 @@
 """Stores, which read signals by record number: `open_store(directory).read(record_numbers)`.
 
-Two stores hold the same records in the same order: the ArrayRecord shards of the data set itself
-(`array_record_store.py`) and a packed copy of them for fast local reading (`packed_store.py`).
+Two stores hold the same records under the same numbers: the ArrayRecord shards of the data set itself
+(`array_record_store.py`), where they lie by number, and a packed copy for fast local reading (`packed_store.py`), where
+they lie by number or with patients shuffled.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.prepared.dataset import open_dataset
+from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.storage.array_record_store import ArrayRecordStore
 from data_pipelines.storage.bad_shards import BadShard
 from data_pipelines.storage.packed_format import PACKED_DIR
@@ -31,7 +33,7 @@ class Store(Protocol):
         num_records: Number of records; record numbers lie in 0 … num_records − 1.
         shape: Shape `(time, lead)` of a record.
         num_threads: Number of threads with which reading is fastest.
-        bad_shards: Records that cannot be read; the list grows where damage is met while reading.
+        bad_shards: Places of records that cannot be read; the list grows where damage is met while reading.
     """
 
     kind: str
@@ -96,3 +98,17 @@ def open_store(
     if kind == "packed" or (kind == "auto" and (dataset.directory / PACKED_DIR).exists()):
         return PackedStore(dataset, verify=verify, allow_bad_shards=allow_bad_shards)
     return ArrayRecordStore(dataset, allow_bad_shards=allow_bad_shards)
+
+
+@functools.lru_cache(maxsize=1)
+def opened_once(directory: Path, fingerprint: str) -> tuple[Dataset, Store]:
+    """Opens a data set and its store once in a worker process, for all of its tasks.
+
+    Args:
+        directory: Directory of the data set.
+        fingerprint: Fingerprint of the data set; another one opens them again.
+
+    Raises:
+        DataError: The data set or its packed copy is missing, unfinished or stale; or shards are bad, each named.
+    """
+    return open_dataset(directory), open_store(directory)

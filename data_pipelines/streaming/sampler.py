@@ -35,8 +35,9 @@ class Sampler:
             raise DataError(f"batch_size={batch_size}; it must be at least 1")
         if batch_size % order.unit_size:
             raise DataError(
-                f"batch_size={batch_size} is not a multiple of records_per_patient={order.unit_size}, so a "
-                "patient's records would be torn apart; change one of them"
+                f"batch_size={batch_size} is not a multiple of {order.unit_size}, the number of records that are drawn "
+                "together (records_per_patient, or a record and its neighbour), so they would be torn apart; change "
+                "one of them"
             )
         self._order = order
         self.batch_size = batch_size

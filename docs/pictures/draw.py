@@ -49,7 +49,7 @@ _STATIONS = (
     ("J", "Embedding rows", "who, when, which lead: what relations look at", "ecgjax/training/embedding_rows.py"),
     ("K", "The objective", "relation → fold over tiles of pairs → miner, loss", "ecgjax/objectives/objective.py"),
     ("L", "The update", "gradient over all devices, Optax", "ecgjax/training/steps.py"),
-    ("M", "A checkpoint", "parameters, statistics, and the records trained on", "ecgjax/training/checkpoint.py"),
+    ("M", "A checkpoint", "parameters, statistics, and the records trained on", "ecgjax/training/checkpoints/"),
     ("N", "Features of records", "f32[records, dim], firewall passed", "ecgjax/evaluation/features/"),
     ("O", "A study and its report", "beside random, labels only, plain measurements", "ecgjax/studies/"),
 )

@@ -16,7 +16,8 @@ from ecgjax.placement.layout_table import state_bytes
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import Assembly, assemble
 from ecgjax.training.compilation.compiled_step import trace_step
-from ecgjax.training.run import abstract_batch, num_steps
+from ecgjax.training.run import num_steps
+from ecgjax.training.run_batches import abstract_batch
 from ecgjax.training.settings import PretrainingSettings
 from ecgjax.training.step_program import step_program
 

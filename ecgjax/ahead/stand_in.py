@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.records import SignalFormat
+from ecgjax.data.measured_waves import chosen_measurements
 from ecgjax.data.recordings import open_recordings
-from ecgjax.data.row_metadata import Columns, needed_columns, row_columns
-from ecgjax.data.samplers import SampledSide
+from ecgjax.data.row_metadata import CLASSES, Columns, needed_columns, row_columns
 from ecgjax.data.settings import ColumnUse
 from ecgjax.errors import ConfigError
+from ecgjax.training.run_batches import sampled_side
 from ecgjax.training.settings import PretrainingSettings
 
 #: Recordings of an epoch where no data are named. A schedule's length is a constant of the program, and nothing else.
@@ -57,7 +58,7 @@ def shapes_of_data(settings: PretrainingSettings, *, simulated_format: SignalFor
             stand_in=True,
         )
     recordings = open_recordings(settings.data)
-    side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
+    side = sampled_side(settings, recordings, recordings.split.train)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
     return DataShapes(
         signal_format=recordings.format,
@@ -82,6 +83,10 @@ def _columns(use: ColumnUse) -> Columns:
         "sex": lambda: np.zeros(2, np.int32),
         "age": lambda: np.zeros(2, np.float32),
         "label": lambda: np.arange(2, dtype=np.float32),
+        # Five is what the search finds unless it is told otherwise.
+        "neighbours": lambda: np.full((2, use.settings.neighbours or 5), -1, np.int32),
+        CLASSES: lambda: np.arange(2, dtype=np.float32),
+        "measured": lambda: np.eye(2, 1, dtype=np.float32).repeat(len(chosen_measurements(use.settings)), axis=1),
     }
     return {name: makers[name]() for name in sorted(needed)}
 

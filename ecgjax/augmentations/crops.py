@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,13 @@ from jax import Array
 
 from ecgjax.augmentations.resampling import resample
 from ecgjax.errors import ConfigError
-from ecgjax.settings.bounds import Share
+from ecgjax.settings.bounds import Share, between
 
 #: Places between two samples at which a resized part may begin.
 _STEPS = 2**14
+
+#: Relative change of the speed of time.
+Change = Annotated[float, between(0, 1)]
 
 
 class Recorded(NamedTuple):
@@ -86,9 +89,7 @@ def resized_crop(
         )
     key_ratio, key_start = jax.random.split(key)
     time = len(ecg)
-    # JAX counts in 32 bits unless it is told otherwise.
-    if time * _STEPS >= 2**31:
-        raise ConfigError(f"config.augment.resized_crop takes fewer than {2**31 // _STEPS} samples, not {time}")
+    _check_countable(time, "resized_crop")
     # Lengths and places are integers: a compiler may round products of floating point in one batch size and not in
     # another.
     shortest, longest = (round(ratio * time * _STEPS) for ratio in (min_ratio, max_ratio))
@@ -98,6 +99,60 @@ def resized_crop(
     # Positions run from the part's first sample to its last, so that a part of the whole length is the whole.
     position = start + jnp.arange(time) * ((length - _STEPS) // (time - 1))
     return resample(ecg, position.astype(jnp.float32) / _STEPS, method=method)
+
+
+def stretched_crop(
+    key: Array,
+    ecg: Array,
+    *,
+    recorded: Recorded | None = None,
+    ratio: Share = 0.5,
+    max_change: Change = 0.1,
+    method: str = "linear",
+) -> Array:
+    """Cuts out a part at a random place and plays it faster or slower, all leads together.
+
+    The speed is U(1 / (1 + max_change), 1 + max_change): two views of a recording differ in heart rate and in every RR
+    interval by up to (1 + max_change)², so that neither tells them to be of one recording. The result has a fixed
+    length, as that of `random_crop`, and the part lies where that of `random_crop` may lie.
+
+    Args:
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, of at least two samples.
+        recorded: Samples of this row that are no padding; None where all of it was recorded.
+        ratio: Share of the time that the result has, rounded to whole samples, at least two.
+        max_change: Greatest relative change of the speed.
+        method: Method of interpolation, `"linear"` or `"cubic"`.
+
+    Returns:
+        The part at its new speed, `f32[round(ratio · time), lead]`.
+
+    Raises:
+        ConfigError: At its greatest speed the part is longer than the recording, the method is unknown, or there are
+            131,072 samples or more.
+    """
+    time = len(ecg)
+    _check_countable(time, "stretched_crop")
+    length = min(time, max(2, round(ratio * time)))
+    slowest, fastest = round(_STEPS / (1 + max_change)), round(_STEPS * (1 + max_change))
+    if (length - 1) * fastest > (time - 1) * _STEPS:
+        raise ConfigError(
+            f"config.augment.stretched_crop.ratio={ratio!r} leaves no room for max_change={max_change!r}: together "
+            f"they must fit the recording, a ratio of at most 1 / {1 + max_change:g}"
+        )
+    key_speed, key_start = jax.random.split(key)
+    # Speeds and places are integers for the reason that `resized_crop` gives.
+    speed = jax.random.randint(key_speed, (), slowest, fastest + 1)
+    span = (length - 1) * speed + _STEPS
+    low, high = _places(time * _STEPS, span, None if recorded is None else Recorded(*(x * _STEPS for x in recorded)))
+    position = jax.random.randint(key_start, (), low, high + 1) + jnp.arange(length) * speed
+    return resample(ecg, position.astype(jnp.float32) / _STEPS, method=method)
+
+
+def _check_countable(time: int, name: str) -> None:
+    """Raises an error where JAX, which counts in 32 bits unless it is told otherwise, could not count the places."""
+    if time * _STEPS >= 2**31:
+        raise ConfigError(f"config.augment.{name} takes fewer than {2**31 // _STEPS} samples, not {time}")
 
 
 def segments_of(ecg: Array, recorded: Recorded | None, *, segments: int) -> tuple[Array, Recorded | None]:

@@ -11,7 +11,7 @@ from jax import Array
 
 from ecgjax import leads
 from ecgjax.errors import chosen
-from ecgjax.settings.bounds import ONE_OR_MORE, between
+from ecgjax.settings.bounds import AtLeastOne, between
 
 
 def rotation(angles: Array) -> Array:
@@ -37,7 +37,7 @@ def vcg(
     ecg: Array,
     *,
     max_angle_deg: Annotated[float, between(0, 180)] = 45.0,
-    max_scale: Annotated[float, ONE_OR_MORE] = 1.5,
+    max_scale: AtLeastOne = 1.5,
     invert: bool = True,
     matrix: str = "dower",
 ) -> Array:

@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ecgjax.keys import hash_bits
@@ -71,6 +72,33 @@ def between(key: Array, low: float, high: float) -> Array:
     distance = math.ldexp(round(mantissa * 2**13), exponent - 13)
     number = jax.random.randint(key, (), 0, 2048, jnp.int32).astype(jnp.float32)
     return jnp.float32(low) + number * jnp.float32(distance / 2048)
+
+
+#: Number of values that `log_between` draws from.
+_LEVELS = 1024
+
+
+def levels_between(low: float, high: float) -> np.ndarray:
+    """Returns the values that `log_between` draws from: each is the one before times the same factor, `f64[1024]`."""
+    return low * (high / low) ** ((np.arange(_LEVELS) + 0.5) / _LEVELS)
+
+
+def log_between(key: Array, low: float, high: float, shape: tuple[int, ...] = ()) -> Array:
+    """Draws numbers whose logarithms lie evenly between those of two others: small ones come as often as large ones.
+
+    They are taken from a table of 1,024, because an exponential that is computed on the device may have another last
+    bit in a batch of another shape.
+
+    Args:
+        key: Random key of this draw.
+        low: Lower end of the interval, above 0.
+        high: Upper end of the interval, at least `low`.
+        shape: Shape of the result.
+
+    Returns:
+        The numbers, `f32[shape]`.
+    """
+    return jnp.asarray(levels_between(low, high), jnp.float32)[jax.random.randint(key, shape, 0, _LEVELS, jnp.int32)]
 
 
 def sometimes(key: Array, changed: Array, ecg: Array, *, p: float) -> Array:

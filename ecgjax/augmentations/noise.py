@@ -1,7 +1,7 @@
 """Noise of electrodes, muscles, mains and breathing, added to the leads that an encoder sees.
 
-Defaults of all but white noise are those of fairseq-signals (Oh et al., CHIL 2022), the code of the lead-agnostic
-self-supervised method, in mV.
+Defaults of all but white noise (`gaussian_noise`, `noise_floor`) are those of fairseq-signals (Oh et al., CHIL 2022),
+the code of the lead-agnostic self-supervised method, in mV.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.augmentations.draws import between, normals, sometimes
+from ecgjax.augmentations.draws import between, log_between, normals, sometimes
 from ecgjax.errors import ConfigError
-from ecgjax.settings.bounds import Count, Positive, Probability, Share, ZeroOrMore
+from ecgjax.settings.bounds import AtLeastOne, Count, Positive, Probability, Share, ZeroOrMore
 
 
 def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: ZeroOrMore = 0.01, max_sigma_mv: ZeroOrMore = 0.1) -> Array:
@@ -30,6 +30,45 @@ def gaussian_noise(key: Array, ecg: Array, *, min_sigma_mv: ZeroOrMore = 0.01, m
     key_sigma, key_noise = jax.random.split(key)
     sigma = between(key_sigma, min_sigma_mv, max_sigma_mv)
     return ecg + sigma * normals(key_noise, ecg.shape)
+
+
+def noise_floor(
+    key: Array,
+    ecg: Array,
+    *,
+    min_sigma_mv: Positive = 0.005,
+    max_sigma_mv: Positive = 0.1,
+    max_lead_ratio: AtLeastOne = 2.0,
+    p: Probability = 1.0,
+) -> Array:
+    """Adds white noise whose level is log-uniform, so that a recording has another noise floor in every view.
+
+    Evenly drawn levels are mostly far above a recorder's own. Of these, each doubling comes as often as the next, from
+    the least that electrodes, skin and amplifiers leave (5 to 50 µV) to twice the most.
+
+    Args:
+        key: Random key of this row and view.
+        ecg: Recording, `f32[time, lead]`, in mV.
+        min_sigma_mv: Lowest standard deviation of the row's noise, in mV.
+        max_sigma_mv: Greatest standard deviation of the row's noise, in mV.
+        max_lead_ratio: Greatest factor by which a lead's deviation is above or below the row's; the factor is
+            log-uniform, drawn for each lead.
+        p: Probability that the augmentation acts.
+
+    Returns:
+        The noisy recording, `f32[time, lead]`.
+
+    Raises:
+        ConfigError: `min_sigma_mv` exceeds `max_sigma_mv`.
+    """
+    if min_sigma_mv > max_sigma_mv:
+        raise ConfigError(
+            f"config.augment.noise_floor.min_sigma_mv={min_sigma_mv!r} exceeds max_sigma_mv={max_sigma_mv!r}; swap them"
+        )
+    key_row, key_leads, key_noise, key_p = jax.random.split(key, 4)
+    ratio = log_between(key_leads, 1 / max_lead_ratio, max_lead_ratio, (1, ecg.shape[1]))
+    sigma = log_between(key_row, min_sigma_mv, max_sigma_mv) * ratio
+    return sometimes(key_p, ecg + sigma * normals(key_noise, ecg.shape), ecg, p=p)
 
 
 def emg(key: Array, ecg: Array, *, max_amplitude_mv: ZeroOrMore = 0.5, p: Probability = 1.0) -> Array:

@@ -21,11 +21,19 @@ from jax import Array
 from ecgjax import leads
 from ecgjax.augmentations import partners
 from ecgjax.augmentations.beats import heartbeat_shuffle
-from ecgjax.augmentations.crops import Recorded, random_crop, resized_crop, segments_of
+from ecgjax.augmentations.crops import Recorded, random_crop, resized_crop, segments_of, stretched_crop
 from ecgjax.augmentations.dipole import vcg
+from ecgjax.augmentations.filters import lowpass
 from ecgjax.augmentations.geodesic import geodesic
 from ecgjax.augmentations.masks import lead_mask, time_mask
-from ecgjax.augmentations.noise import baseline_shift, baseline_wander, emg, gaussian_noise, powerline
+from ecgjax.augmentations.noise import (
+    baseline_shift,
+    baseline_wander,
+    emg,
+    gaussian_noise,
+    noise_floor,
+    powerline,
+)
 from ecgjax.augmentations.warps import amplitude_scale, polarity, time_reversal, time_warp
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
@@ -39,7 +47,13 @@ Augmentation = Callable[..., Array]
 #: Augmentations between two recordings.
 BETWEEN: Mapping[str, Augmentation] = {"geodesic": geodesic}
 #: Augmentations that cut a part out.
-CROPS: Mapping[str, Augmentation] = {"random_crop": random_crop, "resized_crop": resized_crop}
+CROPS: Mapping[str, Augmentation] = {
+    "random_crop": random_crop,
+    "resized_crop": resized_crop,
+    "stretched_crop": stretched_crop,
+}
+#: Crops after which a view is shorter than the recording.
+_SHORTENING = ("random_crop", "stretched_crop")
 #: Augmentations of the eight stored leads.
 ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "heartbeat_shuffle": heartbeat_shuffle,
@@ -49,13 +63,15 @@ ON_STORED_LEADS: Mapping[str, Augmentation] = {
     "amplitude_scale": amplitude_scale,
     "polarity": polarity,
 }
-#: Augmentations that add to all leads.
+#: Augmentations that add to all leads, and the recorder's filter, which noise passes as well.
 NOISE: Mapping[str, Augmentation] = {
     "gaussian_noise": gaussian_noise,
+    "noise_floor": noise_floor,
     "emg": emg,
     "powerline": powerline,
     "baseline_wander": baseline_wander,
     "baseline_shift": baseline_shift,
+    "lowpass": lowpass,
 }
 #: Augmentations that set parts to zero.
 MASKS: Mapping[str, Augmentation] = {"time_mask": time_mask, "lead_mask": lead_mask}
@@ -77,10 +93,12 @@ _IDLE_AT_ZERO = {
     "amplitude_scale": ("sigma",),
     "polarity": ("p",),
     "gaussian_noise": ("max_sigma_mv",),
+    "noise_floor": ("p",),
     "emg": ("max_amplitude_mv", "p"),
     "powerline": ("max_amplitude_mv", "p"),
     "baseline_wander": ("max_amplitude_mv", "p"),
     "baseline_shift": ("max_shift_mv", "p"),
+    "lowpass": ("p",),
     "time_mask": ("ratio",),
     "lead_mask": ("drop_rate",),
 }
@@ -88,6 +106,7 @@ _IDLE_AT_ZERO = {
 _IDLE_AT = {
     "random_crop": {"ratio": 1},
     "resized_crop": {"min_ratio": 1, "max_ratio": 1},
+    "stretched_crop": {"ratio": 1, "max_change": 0},
     "vcg": {"max_angle_deg": 0, "max_scale": 1},
 }
 # These augmentations draw only whether they act.
@@ -133,7 +152,7 @@ class Views:
 
     Raises:
         ConfigError: An augmentation or setting is unknown, a view does not exist, augmentations exclude each other (the
-            two crops), or `restore_limb_algebra` is enabled with a number of leads other than 12.
+            crops), or `restore_limb_algebra` is enabled with a number of leads other than 12.
     """
 
     def __init__(
@@ -150,8 +169,10 @@ class Views:
         self.restores = RESTORE in enabled
         if self.restores and num_leads != 12:
             raise ConfigError(f"config.augment.{RESTORE} is for 12 leads; config.encoder.num_leads={num_leads}")
-        if CROPS.keys() <= enabled.keys():
-            raise ConfigError(f"config.augment enables {' and '.join(CROPS)}, which are two ways to crop; disable one")
+        if len(crops := [name for name in CROPS if name in enabled]) > 1:
+            raise ConfigError(
+                f"config.augment enables {' and '.join(crops)}, which are {len(crops)} ways to crop; leave one enabled"
+            )
         self._functions = {
             name: _bound(name, enabled[name], rate_hz=rate_hz) for name in AUGMENTATIONS if name in enabled
         }
@@ -307,10 +328,11 @@ def _check_views(enabled: Mapping[str, Arguments], acting: Sequence[tuple[str, .
                 f"config.augment.{name}.views={views} names views that there are not; each recording has "
                 f"{len(acting)}, from 0"
             )
-    if len({"random_crop" in names for names in acting}) > 1:
-        raise ConfigError(
-            "config.augment.random_crop.views must be empty: all views of a recording have the same length"
-        )
+    for name in _SHORTENING:
+        if len({name in names for names in acting}) > 1:
+            raise ConfigError(
+                f"config.augment.{name}.views must be empty: all views of a recording have the same length"
+            )
 
 
 def _numbers(settings: Arguments) -> tuple[object, ...]:

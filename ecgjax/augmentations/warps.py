@@ -8,8 +8,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # Its parts are imported where they are first asked for: that of signals takes a second.
 from jax import Array
-from scipy.interpolate import CubicSpline
 
 from ecgjax.augmentations.draws import sometimes
 from ecgjax.augmentations.resampling import resample
@@ -66,7 +66,7 @@ def _travelled(num_samples: int, num_knots: int) -> np.ndarray:
     """
     time = np.arange(num_samples)
     knots = np.linspace(0, num_samples - 1, num_knots + 2)
-    travelled = CubicSpline(knots, np.eye(num_knots + 2), bc_type="natural").antiderivative()(time)
+    travelled = scipy.interpolate.CubicSpline(knots, np.eye(num_knots + 2), bc_type="natural").antiderivative()(time)
     ahead = travelled - travelled[-1] * time[:, None] / (num_samples - 1)
     unit = 2.0 ** (np.ceil(np.log2(np.abs(ahead).max())) - 15)
     return np.round(ahead / unit) * unit

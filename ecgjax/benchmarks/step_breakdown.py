@@ -22,8 +22,9 @@ from jax.extend import core
 from data_pipelines.benchmarks import harness
 from ecgjax import encoders
 from ecgjax.benchmarks.step_ceilings import Timed
-from ecgjax.encoders import cost, layers
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders import cost
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.pooling import max_pool
 from ecgjax.keys import row_keys
 
 #: Share of all FLOP below which products are not timed; `products_left_out_of_flops` is the sum of their shares.

@@ -15,7 +15,7 @@ from data_pipelines.records import SignalFormat
 from ecgjax import encoders, optim
 from ecgjax.benchmarks.memory_traffic import Traffic, traffic_of_trace
 from ecgjax.encoders import cost
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.errors import chosen
 from ecgjax.keys import row_keys
 from ecgjax.optim.settings import OptimizerSettings
@@ -52,7 +52,8 @@ class Workload:
 _SIMCLR = Workload(recipe="simclr", batch=64, settings={"embedding_dim": 128})
 _DADE = Workload(recipe="dade_1m", batch=512, num_leads=8, settings={"embedding_dim": 128})
 
-#: Encoder → what it is trained on. No recipe trains ViT and xresnet, which take SimCLR's place of ResNet-18.
+#: Encoder → what it is trained on. No recipe trains LeadResNet, ViT and xresnet, which take SimCLR's place of
+#: ResNet-18.
 WORKLOADS: Mapping[str, Workload] = {
     "resnet18": _SIMCLR,
     "temporal_net": _DADE,
@@ -62,6 +63,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "physio_transformer": Workload(
         recipe="physioclr", batch=1024, signals=4, settings={"embedding_dim": 128, "decoder": True}, decodes=True
     ),
+    "lead_resnet": _SIMCLR,
     "vit_s": _SIMCLR,
     "vit_b": _SIMCLR,
     "xresnet1d50": _SIMCLR,

@@ -91,7 +91,7 @@ def with_data(data: DataSettings, use: ColumnUse | None, simulated_format: Signa
         simulated_dataset(
             directory, num_records=NUM_SIMULATED, seed=0, num_workers=workers, signal_format=simulated_format
         )
-        if needed & {"physiology", "cluster"}:
+        if needed & {"physiology", "cluster", "measured"}:
             measure_dataset(directory, num_workers=workers)
         yield dataclasses.replace(data, dir=str(directory))
 

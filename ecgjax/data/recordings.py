@@ -20,6 +20,7 @@ from data_pipelines.records import SignalFormat
 from data_pipelines.storage.joint_store import JointStore
 from data_pipelines.storage.store import Store, open_store
 from ecgjax.data.settings import DataSettings
+from ecgjax.data.tasks import MultiLabelTask, Task
 from ecgjax.errors import ConfigError
 
 
@@ -135,6 +136,11 @@ def _one(dataset: Dataset, links: Links | None, data: DataSettings) -> tuple[Ind
 def _several(datasets: list[Dataset], links: Links | None, data: DataSettings) -> tuple[JointIndex, Split]:
     joint = join(datasets, links=links)
     return joint.index, joint.split(train_folds=data.train_folds, val_folds=data.val_folds, test_folds=data.test_folds)
+
+
+def unit_asked(task: Task, recordings: Recordings) -> str:
+    """Returns the unit of the label that a question is about; empty for classes, and where the cards give none."""
+    return "" if isinstance(task, MultiLabelTask) else unit_of(task.label, recordings)
 
 
 def unit_of(label: str, recordings: Recordings) -> str:

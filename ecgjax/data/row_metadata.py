@@ -7,7 +7,10 @@ A column is read, fitted or streamed only if a chosen method needs it, and fitte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +18,16 @@ from data_pipelines.buckets.addresses import local_path
 from data_pipelines.physiology.paired_embeddings import PairedEmbeddings, open_paired
 from data_pipelines.physiology.standardise import Pca, Standardizer
 from ecgjax.augmentations import partners
+from ecgjax.data.labels import draw_patients
+from ecgjax.data.measured_waves import chosen_measurements
+from ecgjax.data.neighbours import neighbour_column
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.settings import ColumnSettings, ColumnUse, folders_of
+from ecgjax.data.settings import TASK_COLUMNS, ColumnSettings, ColumnUse, folders_of
 from ecgjax.data.tasks import Task, parse_task
 from ecgjax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from data_pipelines.physiology.store import Physiology
 
 #: Columns that relations, miners and losses need and that are not always streamed, by the method's name: columns of
 #: `objectives.pairs.relations.Rows`, and `paired`.
@@ -28,8 +37,12 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "same_demographics": ("sex", "age"),
     "same_label": ("label",),
     "label_distance": ("label",),
+    "nearest_in_dataset": ("neighbours",),
     "clip": ("paired", "pair_group"),
 }
+
+#: Column of the classes that a quantity's labels are for relations and miners.
+CLASSES = "label_class"
 
 #: Values over all recordings by column; partners of another modality are read row by row.
 Columns = dict[str, np.ndarray | PairedEmbeddings]
@@ -56,7 +69,9 @@ CLUSTERED = (
 def needed_columns(use: ColumnUse) -> set[str]:
     """Returns the names of the columns that relation, miner, loss, task and augmentations need."""
     needed = {column for name in use.methods if name is not None for column in NEEDS.get(name, ())}
-    return needed | set(partners.needs(use.augment)) | ({"label"} if use.has_task else set())
+    if use.settings.class_width is not None and "label" in needed:
+        needed.add(CLASSES)
+    return needed | set(partners.needs(use.augment)) | ({TASK_COLUMNS[use.task]} if use.task else set())
 
 
 def labels_looked_at(use: ColumnUse) -> tuple[str, ...]:
@@ -74,23 +89,27 @@ def row_columns(use: ColumnUse, recordings: Recordings, *, seed: int) -> Columns
     Args:
         use: Settings of the columns, and what uses them.
         recordings: Recordings of the run.
-        seed: Seed of the clusters.
+        seed: Seed of the clusters, and of the patients whose labels are used.
 
     Returns:
         Columns by name, `[n, …]` over all recordings, of the types of `Rows`; `paired`, `f32[n, dim]`, is read row by
-        row.
+        row, and `measured`, `f32[n, measurements]`, has what `measured_waves.chosen_measurements` names, in its unit.
 
     Raises:
         ConfigError: A setting of `config.columns` that is needed is missing or does not fit the recordings.
         DataError: A data set has no such label, or its physiology was never measured.
     """
     needed, settings = needed_columns(use), use.settings
+    labels = functools.cache(lambda: _drawn_labels(settings, recordings, seed=seed))
     makers = {
         "physiology": lambda: _physiology(settings, recordings),
         "cluster": lambda: _cluster(settings, recordings, seed=seed),
         "sex": lambda: _sex(recordings),
         "age": lambda: recordings.index.label("age_years"),
-        "label": lambda: label_column(settings.task, recordings),
+        "label": lambda: labels(),
+        CLASSES: lambda: classes_of(labels(), settings.class_width or math.inf),
+        "measured": lambda: _columns_named(chosen_measurements(settings), settings.measured_on, recordings),
+        "neighbours": lambda: neighbour_column(settings, recordings),
     }
     columns: Columns = {name: make() for name, make in makers.items() if name in needed}
     if partners.needs(use.augment):
@@ -131,6 +150,32 @@ def label_column(question: str, recordings: Recordings) -> np.ndarray:
     return _question(question).targets(recordings.index).astype(np.float32)
 
 
+def _drawn_labels(settings: ColumnSettings, recordings: Recordings, *, seed: int) -> np.ndarray:
+    """Returns labels, `f32[n]`, without those of training patients that were not drawn."""
+    labels = label_column(settings.task, recordings)
+    if settings.label_fraction < 1:
+        train = recordings.split.train
+        known = train[~np.isnan(labels[train])]
+        drawn = draw_patients(
+            np.asarray(recordings.index.group[known]),
+            patient_ids=np.asarray(recordings.index.patient_id[known]),
+            fraction=settings.label_fraction,
+            seed=seed,
+        )
+        labels[known[~drawn]] = np.nan
+    return labels
+
+
+def classes_of(values: np.ndarray, width: float) -> np.ndarray:
+    """Returns numbers of classes of a width, `f32[n]`: 0 for values from 0 up to it, and so on; NaN where unknown.
+
+    Args:
+        values: Values, `f32[n]`, NaN where unknown.
+        width: Width of a class.
+    """
+    return np.floor(values.astype(np.float64) / width).astype(np.float32)
+
+
 def _question(question: str) -> Task:
     if not question:
         raise ConfigError(
@@ -158,11 +203,23 @@ def _check_two_labels(task: Task, labels: np.ndarray) -> None:
 
 def _measured(recordings: Recordings) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the physiology vectors of all recordings, `f32[n, measurements]`, and the measurements' names."""
+    opened = _opened(recordings, "beats")
+    return np.concatenate([physiology.values for physiology in opened]), opened[0].names
+
+
+def _columns_named(names: Sequence[str], on: str, recordings: Recordings) -> np.ndarray:
+    """Returns some measurements of all recordings, `f32[n, len(names)]`, in their units; NaN where missing."""
+    # They are chosen before the data sets are joined, because most of the columns are of single beats.
+    opened = _opened(recordings, on)
+    return np.concatenate([each.values[:, [each.names.index(name) for name in names]] for each in opened])
+
+
+def _opened(recordings: Recordings, on: str) -> list[Physiology]:
     # This is imported here because it loads signal processing for a second, which runs without it should not wait for.
+    from data_pipelines.physiology.definitions import DEFINITIONS
     from data_pipelines.physiology.store import open_physiology
 
-    opened = [open_physiology(dataset) for dataset in recordings.datasets]
-    return np.concatenate([physiology.values for physiology in opened]), opened[0].names
+    return [open_physiology(dataset, DEFINITIONS[on]) for dataset in recordings.datasets]
 
 
 def _physiology(settings: ColumnSettings, recordings: Recordings) -> np.ndarray:

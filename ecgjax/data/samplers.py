@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.streaming.block_order import BlockOrder
+from data_pipelines.streaming.neighbour_order import NeighbourOrder
 from data_pipelines.streaming.orders import (
     MixtureOrder,
     Order,
@@ -22,8 +23,9 @@ from data_pipelines.streaming.orders import (
     smallest_block,
 )
 from data_pipelines.streaming.sampler import Sampler
+from ecgjax.data.neighbours import neighbour_column
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.settings import SamplingSettings
+from ecgjax.data.settings import ColumnSettings, SamplingSettings
 from ecgjax.data.tasks import parse_task
 from ecgjax.errors import ConfigError
 
@@ -56,6 +58,8 @@ class SampledSide:
         recordings: Recordings that records are drawn from.
         records: Record numbers of the side, `int64[m]`, ascending.
         weights: Shares of the data sets in every batch; empty where every record is drawn equally often.
+        columns: Settings of the columns, which name the space of the neighbours that are drawn together; None for
+            those at their defaults.
 
     Raises:
         ConfigError: The settings contradict each other.
@@ -69,10 +73,17 @@ class SampledSide:
         records: np.ndarray,
         *,
         weights: tuple[float, ...] = (),
+        columns: ColumnSettings | None = None,
     ):
         if weights and settings.balance:
             raise ConfigError(f"config.data.weights and {BALANCE} both say how often a recording is drawn; give one")
         _check_shuffle(settings, mixed=bool(weights) or bool(settings.balance))
+        if settings.balance and settings.name == "neighbours":
+            raise ConfigError(
+                f"config.sampling.name='neighbours' draws a recording with its neighbour, whatever its answer, and "
+                f"{BALANCE} as many of each answer: leave one of them out"
+            )
+        self._columns = ColumnSettings() if columns is None else columns
         self._settings, self._recordings, self._side = settings, recordings, records
         self._mixture: _Mixture | None = None
         if weights:
@@ -98,6 +109,19 @@ class SampledSide:
         counts = [np.unique(self._recordings.index.group[own], return_counts=True)[1] for own in apart]
         return sum(int(np.count_nonzero(count > 1)) for count in counts), sum(len(count) for count in counts)
 
+    @property
+    def with_neighbours(self) -> int:
+        """Number of the records that have a neighbour, drawn together or not.
+
+        Raises:
+            DataError: Neighbours were not searched.
+        """
+        return int(np.count_nonzero((self._neighbours[self.records] >= 0).any(axis=1)))
+
+    @functools.cached_property
+    def _neighbours(self) -> np.ndarray:
+        return neighbour_column(self._columns, self._recordings)
+
     def sampler(self, *, batch_size: int, seed: int) -> Sampler:
         """Returns a sampler of this side.
 
@@ -107,7 +131,8 @@ class SampledSide:
 
         Raises:
             ConfigError: The way of sampling is unknown.
-            DataError: The batch size would divide a unit, or the components cannot be mixed.
+            DataError: The batch size would divide a unit, the components cannot be mixed, or neighbours that are drawn
+                together were not searched.
         """
         if self._mixture is None:
             return Sampler(self._order(self._side, seed=seed), batch_size=batch_size)
@@ -148,7 +173,9 @@ class SampledSide:
                 records_per_patient=self._settings.records_per_patient,
                 seed=seed,
             )
-        raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients")
+        if name == "neighbours":
+            return NeighbourOrder(records, neighbours=self._neighbours[records], seed=seed)
+        raise ConfigError(f"config.sampling.name={name!r} is unknown; there are: records, patients, neighbours")
 
 
 def _check_shuffle(settings: SamplingSettings, *, mixed: bool) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, ZERO_OR_MORE
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, SHARE, ZERO_OR_MORE
 from ecgjax.settings.leaf import Arguments, leaf
+
+#: Column that holds the targets of each task, by the task's name.
+TASK_COLUMNS: Mapping[str, str] = {"binary": "label", "regression": "label", "measurements": "measured"}
 
 
 def folders_of(text: str) -> tuple[str, ...]:
@@ -44,7 +47,9 @@ class SamplingSettings:
     """`config.sampling`: how recordings are drawn."""
 
     name: str = leaf(
-        "records", 'Unit that is drawn; "patients" with several recordings of each.', choices=("records", "patients")
+        "records",
+        'Unit that is drawn; "patients" with several recordings of each, "neighbours" two that are near each other.',
+        choices=("records", "patients", "neighbours"),
     )
     records_per_patient: int = leaf(2, 'Recordings of each patient by "patients".', bound=ONE_OR_MORE)
     balance: str = leaf(
@@ -71,12 +76,36 @@ class ColumnSettings:
         "Question whose answers are the labels: 'lvef<40', 'superdiagnostic:NORM', or a quantity or whole-numbered "
         "classes by the label's name, such as 'wedge_pressure'.",
     )
+    label_fraction: float = leaf(1.0, "Share of the labelled training patients whose labels are used.", bound=SHARE)
+    class_width: float | None = leaf(
+        None,
+        "Width of the classes that relations and miners see a quantity as, in its unit; None for its values.",
+        bound=POSITIVE,
+    )
+    measured_on: str = leaf(
+        "beats",
+        'What config.task.name=measurements was measured on: every beat of lead II ("beats"), or the median beat, with '
+        'amplitudes in every lead ("median_beat").',
+        choices=("beats", "median_beat"),
+    )
+    measurements: tuple[str, ...] = leaf(
+        (),
+        'Measurements that config.task.name=measurements predicts, or groups of them, as ("intervals","rate"); empty '
+        "for all.",
+    )
+    without_measurements: tuple[str, ...] = leaf((), "Measurements, or groups of them, that are left out of these.")
     components: int = leaf(50, "Principal components of physiology; 0 for all measurements.", bound=ZERO_OR_MORE)
     clusters: int = leaf(40, "Clusters of wave attributes.", bound=ONE_OR_MORE)
     signal_distance: str = leaf("l1", "Distance in signal space.", choices=("l1", "l2", "dtw"))
     signal_downsample: int = leaf(10, "Samples averaged into one before signals are compared.", bound=ONE_OR_MORE)
     signal_radius: int | None = leaf(None, 'Half width of the band of "dtw", in averaged samples.', bound=ZERO_OR_MORE)
     signal_farthest: int = leaf(2, "Number of farthest signals that a negative is drawn from.", bound=ONE_OR_MORE)
+    neighbour_space: str = leaf(
+        "signal",
+        "Space in which python -m data_pipelines.neighbours has found the nearest recordings.",
+        choices=("signal", "median_beat"),
+    )
+    neighbours: int | None = leaf(None, "Nearest of the stored neighbours that count; None for all.", bound=ONE_OR_MORE)
     paired: str = leaf(
         "", "Folder of another modality's embeddings for each data set (data_pipelines.physiology.paired_embeddings)."
     )
@@ -90,12 +119,12 @@ class ColumnUse:
         settings: Settings of the columns.
         methods: Names of the relation, the miner and the loss; None where there is none.
         augment: Settings of the augmentations by name.
-        has_task: Whether a label is predicted beside the objective.
+        task: Name of the task that is predicted beside the objective; empty for none.
         balance: Question of balanced batches; empty for none.
     """
 
     settings: ColumnSettings
     methods: tuple[str | None, ...]
     augment: Mapping[str, Arguments]
-    has_task: bool = False
+    task: str = ""
     balance: str = ""

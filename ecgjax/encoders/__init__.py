@@ -4,6 +4,7 @@ from ecgjax.encoders.clocs_cnn import ClocsCNN
 from ecgjax.encoders.encoder import Encoder
 from ecgjax.encoders.from_config import create_split
 from ecgjax.encoders.grid import FeatureMap, Grid
+from ecgjax.encoders.lead_resnet import LeadResNet
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pclr_resnet import PCLRResNet
 from ecgjax.encoders.physio_transformer import PhysioTransformer
@@ -14,6 +15,7 @@ from ecgjax.encoders.registry import (
     Split,
     abstract,
     apply,
+    apply_with_features,
     create,
     merge,
     reconstruct,
@@ -37,6 +39,7 @@ __all__ = [
     "EncoderSettings",
     "FeatureMap",
     "Grid",
+    "LeadResNet",
     "LeadWise",
     "PCLRResNet",
     "PhysioTransformer",
@@ -48,6 +51,7 @@ __all__ = [
     "XResNet1d",
     "abstract",
     "apply",
+    "apply_with_features",
     "create",
     "create_split",
     "merge",

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.grid import Grid, resampled
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.pooling import max_pool
 from ecgjax.encoders.token_pool import Pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows

@@ -13,7 +13,7 @@ from jax.extend import core
 from jax.sharding import PartitionSpec
 
 from ecgjax.encoders import Encoder, Split, apply
-from ecgjax.encoders.time_blocks import useful
+from ecgjax.encoders.operations.time_blocks import useful
 from ecgjax.objectives.pairs.ring import RECOMPUTED
 
 #: Number of products of the size of the scores in cuDNN's attention, by primitive. Forwards these are the scores and

@@ -7,16 +7,16 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders import layers
 from ecgjax.encoders.grid import FeatureMap, Grid
+from ecgjax.encoders.operations import layers
 from ecgjax.encoders.token_pool import Pool
 
 
 class Encoder(nnx.Module):
     """An encoder of `f32[batch, time, lead]` in mV.
 
-    A subclass defines `maps`, `grids` and `head`, and a `project` of its own where the head is more than one layer.
-    With a decoder it also defines `reconstruct`.
+    A subclass defines `maps`, `grids` and `head`, and a `project` of its own where the head is more than one layer, or
+    `with_features` where embeddings take more than the features. With a decoder it also defines `reconstruct`.
 
     Attributes:
         embedding_dim: Dimension of an embedding.
@@ -122,12 +122,21 @@ class Encoder(nnx.Module):
         """
         raise NotImplementedError(type(self).__name__)
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns embeddings, `f32[batch, embedding_dim]`; arguments are those of `features`.
+    def with_features(
+        self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Returns the embeddings and the features that they are made of; arguments are those of `features`.
 
-        With several groups of leads the embeddings are `f32[batch, lead_groups, embedding_dim]`.
+        Returns:
+            Embeddings, `f32[batch, embedding_dim]` or, with several groups of leads, `f32[batch, lead_groups,
+            embedding_dim]`, and features, `f32[batch, feature_dim]`.
         """
-        return self.project(self.features(ecg, train=train, keys=keys, valid=valid))
+        features = self.features(ecg, train=train, keys=keys, valid=valid)
+        return self.project(features), features
+
+    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
+        """Returns the embeddings of `with_features`, whose arguments it takes."""
+        return self.with_features(ecg, train=train, keys=keys, valid=valid)[0]
 
 
 def linear_head(dim: int, embedding_dim: int, *, rngs: nnx.Rngs) -> nnx.Linear:

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from ecgjax import encoders
-from ecgjax.encoders.layers import BatchNorm
+from ecgjax.encoders.operations.layers import BatchNorm
 
 
 def freeze(encoder: encoders.Split[encoders.Encoder], frozen: Collection[str]) -> encoders.Split[encoders.Encoder]:

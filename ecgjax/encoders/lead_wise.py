@@ -47,7 +47,7 @@ class LeadWise(Encoder):
 
         Arguments are those of `Encoder.maps`.
         """
-        rows = _leads_as_rows(ecg, keys, valid)
+        rows = leads_as_rows(ecg, keys, valid)
         maps = self.encoder.maps(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
         return [x.reshape(ecg.shape[0], ecg.shape[2] * x.shape[1], x.shape[2]) for x in maps]
 
@@ -61,18 +61,31 @@ class LeadWise(Encoder):
 
         Arguments are those of `Encoder.features`. Each lead's tokens are pooled by themselves.
         """
-        rows = _leads_as_rows(ecg, keys, valid)
+        rows = leads_as_rows(ecg, keys, valid)
         out = self.encoder.features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
         return self.pool.over_leads(out)
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns embeddings of every lead, `f32[batch, lead, embedding_dim]`; arguments are those of `features`."""
-        rows = _leads_as_rows(ecg, keys, valid)
-        out = self.encoder(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
-        return out.reshape(ecg.shape[0], self.lead_groups, self.embedding_dim)
+    def with_features(
+        self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Returns embeddings of every lead, `f32[batch, lead, embedding_dim]`, and the features; see `Encoder`."""
+        rows = leads_as_rows(ecg, keys, valid)
+        out, features = self.encoder.with_features(rows.ecg, train=train, keys=rows.keys, valid=rows.valid)
+        return out.reshape(ecg.shape[0], self.lead_groups, self.embedding_dim), self.pool.over_leads(features)
 
 
-class _Leads(NamedTuple):
+def of_recordings(embeddings: Array) -> Array:
+    """Returns one embedding of each recording: the mean over leads or groups of leads where each has its own.
+
+    Features are averaged over leads in the same way (`LeadWise.features`).
+
+    Args:
+        embeddings: Embeddings, `f32[batch, dim]` or `f32[batch, lead_groups, dim]`.
+    """
+    return embeddings if embeddings.ndim == 2 else jnp.mean(embeddings, axis=1)
+
+
+class Leads(NamedTuple):
     """Leads as rows of a batch, `[batch · lead, time, 1]`, with a key and a validity for each."""
 
     ecg: Array
@@ -80,10 +93,10 @@ class _Leads(NamedTuple):
     valid: Array | None
 
 
-def _leads_as_rows(ecg: Array, keys: Array | None, valid: Array | None) -> _Leads:
+def leads_as_rows(ecg: Array, keys: Array | None, valid: Array | None) -> Leads:
     """Turns the leads of each record into rows of the batch that stand next to each other."""
     num_leads = ecg.shape[2]
-    return _Leads(
+    return Leads(
         ecg=ecg.swapaxes(1, 2).reshape(-1, ecg.shape[1], 1),
         keys=None if keys is None else split_rows(keys, num_leads).reshape(-1),
         valid=None if valid is None else jnp.repeat(valid, num_leads),

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders import layers
-from ecgjax.encoders.convolutions import DoublingConv, grouped_conv
 from ecgjax.encoders.encoder import Encoder, linear_head
-from ecgjax.encoders.gradient_sums import Linear, spread
 from ecgjax.encoders.grid import Grid, patches
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.convolutions import DoublingConv, grouped_conv
+from ecgjax.encoders.operations.gradient_sums import Linear, spread
 from ecgjax.encoders.transformer import INIT_STD, KERNEL_INIT, Blocks, LayerNorm, pad_to_multiple
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows

@@ -19,6 +19,7 @@ from jax import Array
 
 from ecgjax.encoders.clocs_cnn import ClocsCNN
 from ecgjax.encoders.encoder import Encoder
+from ecgjax.encoders.lead_resnet import LeadResNet
 from ecgjax.encoders.lead_wise import LeadWise
 from ecgjax.encoders.pclr_resnet import PCLRResNet
 from ecgjax.encoders.physio_transformer import PhysioTransformer
@@ -64,6 +65,8 @@ ENCODERS: Mapping[str, tuple[type[Encoder], Arguments]] = {
     "vit_s:small": (ViT1D, {"dim": 128, "depth": 4, "num_heads": 2}),
     "vit_b": (ViT1D, {"dim": 768, "depth": 12, "num_heads": 12}),
     "vit_b:small": (ViT1D, {"dim": 144, "depth": 3, "num_heads": 3}),
+    "lead_resnet": (LeadResNet, {}),
+    "lead_resnet:small": (LeadResNet, {"widths": (32,), "num_blocks": (1,), "dropout": 0.1}),
     "xresnet1d50": (XResNet1d, {"num_blocks": (3, 4, 6, 3)}),
     "xresnet1d50:small": (XResNet1d, {"num_blocks": (1, 1, 2, 1), "width": 32, "stem_widths": (16, 16, 32)}),
     "xresnet1d101": (XResNet1d, {"num_blocks": (3, 4, 23, 3)}),
@@ -184,6 +187,19 @@ def apply(
     """
     module = merge(encoder)
     out = (module.features if features else module)(ecg, train=train, keys=keys, valid=valid)
+    return out, stats_of(module)
+
+
+def apply_with_features(
+    encoder: Split[Encoder], ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+) -> tuple[tuple[Array, Array], Arrays]:
+    """Runs the encoder once for both embeddings and features; arguments are those of `apply`.
+
+    Returns:
+        What `apply` returns without and with `features`, and the statistics after the call.
+    """
+    module = merge(encoder)
+    out = module.with_features(ecg, train=train, keys=keys, valid=valid)
     return out, stats_of(module)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import jax
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.grid import Grid, halvings
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.pooling import max_pool
 from ecgjax.keys import split_rows
 from ecgjax.settings.bounds import BelowOne, Count, Counts
 
@@ -35,12 +36,62 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
         """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`; see `Encoder.features`."""
-        y = jax.nn.relu(self.norm1(self.conv1(x), train=train, valid=valid))
+        y = self.norm1.rectified(self.conv1(x), train=train, valid=valid)
         y = layers.row_dropout(y, keys, self.dropout)
-        y = self.norm2(self.conv2(y), train=train, valid=valid)
         if self.projects:
             x = self.skip_norm(self.skip_conv(x), train=train, valid=valid)
-        return jax.nn.relu(x + y)
+        return self.norm2.rectified(self.conv2(y), train=train, valid=valid, skip=x)
+
+
+def residual_stages(
+    widths: Sequence[int],
+    num_blocks: Sequence[int],
+    *,
+    kernel: int,
+    dropout: float,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.List[BasicBlock]:
+    """Returns the blocks of all stages, of which each but the first halves the time.
+
+    Args:
+        widths: Number of channels of each stage; the first stage also takes as many.
+        num_blocks: Number of blocks of each stage.
+        kernel: Length of the convolutions' kernels, in samples.
+        dropout: Share of the activations that dropout takes.
+        dtype: Type that is computed in.
+        rngs: Random numbers of the initialisation.
+    """
+    blocks, width_in = [], widths[0]
+    for stage, (width, number) in enumerate(zip(widths, num_blocks, strict=True)):
+        for block in range(number):
+            stride = 2 if stage > 0 and block == 0 else 1
+            blocks.append(
+                BasicBlock(width_in, width, kernel=kernel, stride=stride, dropout=dropout, dtype=dtype, rngs=rngs)
+            )
+            width_in = width
+    return nnx.List(blocks)
+
+
+def stage_maps(
+    blocks: nnx.List[BasicBlock], x: Array, *, train: bool, keys: Array | None, valid: Array | None
+) -> list[Array]:
+    """Returns the activations after every stage of `residual_stages`, each `[batch, time, channel]`.
+
+    Args:
+        blocks: Blocks of all stages.
+        x: Activations that the first stage takes, `[batch, time, channel]`.
+        train: Whether batch norm takes the batch's statistics.
+        keys: Random key of each row for dropout; None switches dropout off.
+        valid: Mask of the rows that make up the statistics; None for all.
+    """
+    maps = []
+    block_keys = None if keys is None else split_rows(keys, len(blocks))
+    for i, block in enumerate(blocks):
+        if block.stride > 1:
+            maps.append(x)
+        x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i], valid=valid)
+    return [*maps, x]
 
 
 class ResNet18(Encoder):
@@ -78,32 +129,20 @@ class ResNet18(Encoder):
     ):
         self.stem_conv = layers.conv(num_leads, widths[0], kernel=15, stride=2, dtype=dtype, rngs=rngs)
         self.stem_norm = layers.BatchNorm(widths[0], dtype=dtype)
-        blocks, width_in = [], widths[0]
-        for stage, width in enumerate(widths):
-            for block in range(_BLOCKS_A_STAGE):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(
-                    BasicBlock(width_in, width, kernel=kernel, stride=stride, dropout=dropout, dtype=dtype, rngs=rngs)
-                )
-                width_in = width
-        self.blocks = nnx.List(blocks)
-        self.head = linear_head(width_in, embedding_dim, rngs=rngs)
+        self.blocks = residual_stages(
+            widths, [_BLOCKS_A_STAGE] * len(widths), kernel=kernel, dropout=dropout, dtype=dtype, rngs=rngs
+        )
+        self.head = linear_head(widths[-1], embedding_dim, rngs=rngs)
         self.dtype = dtype
-        self.feature_dim = width_in
+        self.feature_dim = widths[-1]
         self.embedding_dim = embedding_dim
 
     def maps(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> list[Array]:
         """Returns the activations after the stem and every stage; arguments are those of `Encoder.maps`."""
         x = self.stem_conv(layers.cast_ecg(ecg, self.dtype))
-        x = jax.nn.relu(self.stem_norm(x, train=train, valid=valid))
-        maps = [x]
-        x = max_pool(x, window=3, stride=2, padding=(1, 1))
-        block_keys = None if keys is None else split_rows(keys, len(self.blocks))
-        for i, block in enumerate(self.blocks):
-            if block.stride > 1:
-                maps.append(x)
-            x = block(x, train=train, keys=None if block_keys is None else block_keys[:, i], valid=valid)
-        return [*maps, x]
+        stem = self.stem_norm.rectified(x, train=train, valid=valid)
+        x = max_pool(stem, window=3, stride=2, padding=(1, 1))
+        return [stem, *stage_maps(self.blocks, x, train=train, keys=keys, valid=valid)]
 
     def grids(self, num_samples: int) -> list[Grid]:
         """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""

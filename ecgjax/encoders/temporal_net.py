@@ -12,11 +12,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.grid import Grid
 from ecgjax.encoders.lead_wise import LeadWise
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.pooling import max_pool
 from ecgjax.errors import ConfigError
 from ecgjax.keys import split_rows
 from ecgjax.settings.bounds import BelowOne, Count, Counts
@@ -217,10 +217,13 @@ class DualTemporalNet(Encoder):
         """Returns the mean of both streams' features, `f32[batch, feature_dim]`; arguments as in `Encoder.features`."""
         return jnp.mean(self._streams(ecg, train=train, keys=keys, valid=valid), axis=1)
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns embeddings of both streams, `f32[batch, 2, embedding_dim]`; arguments are those of `TemporalNet`."""
+    def with_features(
+        self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Returns embeddings of both streams, `f32[batch, 2, embedding_dim]`, and the features; see `Encoder`."""
         features = self._streams(ecg, train=train, keys=keys, valid=valid)
-        return jnp.stack([stream.encoder.project(features[:, i]) for i, stream in enumerate(self.streams)], axis=1)
+        out = jnp.stack([stream.encoder.project(features[:, i]) for i, stream in enumerate(self.streams)], axis=1)
+        return out, jnp.mean(features, axis=1)
 
     def _streams(self, ecg: Array, *, train: bool, keys: Array | None, valid: Array | None) -> Array:
         """Returns each stream's activations, the mean of its leads, `f32[batch, 2, feature_dim]`."""

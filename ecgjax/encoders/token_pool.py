@@ -24,6 +24,18 @@ def _max_and_mean(tokens: Array, token_mask: Array | None) -> Array:
     return jnp.concatenate([largest, _mean(tokens, token_mask)], axis=-1)
 
 
+def _mean_and_deviation(tokens: Array, token_mask: Array | None) -> Array:
+    mean = _mean(tokens, token_mask)
+    # The mean is subtracted first: in float32 a difference of squares would lose small deviations.
+    apart = tokens if token_mask is None else jnp.where(token_mask[:, :, None], tokens, mean[:, None])
+    apart = apart - mean[:, None]
+    variance = _mean(apart * apart, token_mask)
+    # At 0, where a channel is silent, a square root has an infinite slope, which times 0 is no number.
+    varies = variance > 0
+    deviation = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
+    return jnp.concatenate([mean, deviation], axis=-1)
+
+
 def _flatten(tokens: Array, token_mask: Array | None) -> Array:
     tokens = tokens if token_mask is None else _silenced(tokens, token_mask)
     return tokens.reshape(tokens.shape[0], tokens.shape[1] * tokens.shape[2])
@@ -36,6 +48,7 @@ def _silenced(tokens: Array, token_mask: Array) -> Array:
 _POOLS: Mapping[str, Callable[[Array, Array | None], Array]] = {
     "mean": _mean,
     "max and mean": _max_and_mean,
+    "mean and deviation": _mean_and_deviation,
     "flatten": _flatten,
 }
 
@@ -45,7 +58,8 @@ class Pool:
     """Pooling of tokens over time and leads; `str(pool)` describes it in words.
 
     Attributes:
-        name: Name of the pool over time: `mean`; `max and mean`, side by side; or `flatten`, all tokens side by side.
+        name: Name of the pool over time: `mean`; `max and mean` or `mean and deviation`, side by side; or
+            `flatten`, all tokens side by side.
         leads: Number of leads whose tokens follow each other, which are pooled one by one and then averaged; 1 where
             tokens see all leads.
     """

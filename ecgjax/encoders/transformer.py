@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import operator
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders.attention import SelfAttention
-from ecgjax.encoders.gradient_sums import Linear
-from ecgjax.encoders.layers import PARAM_DTYPE, gelu, row_dropout
-from ecgjax.encoders.portability import is_portable
+from ecgjax.encoders.operations.attention import SelfAttention
+from ecgjax.encoders.operations.gradient_sums import Linear
+from ecgjax.encoders.operations.layers import PARAM_DTYPE, gelu, row_dropout
+from ecgjax.encoders.operations.portability import is_portable
 from ecgjax.keys import split_rows
 from ecgjax.placement.target import for_cpu
 
@@ -21,8 +20,9 @@ from ecgjax.placement.target import for_cpu
 INIT_STD = 0.02
 KERNEL_INIT = nnx.initializers.normal(INIT_STD)
 
-#: Depth up to which a program for CPUs has every layer by itself.
-_MOST_ONE_BY_ONE = 4
+#: Depth up to which a program for CPUs has every layer by itself. Eight layers took twice as long to compile as a loop,
+#: and 4 to 18 % less for every step (docs/speed.md).
+_MOST_ONE_BY_ONE = 8
 
 
 class LayerNorm(nnx.Module):
@@ -175,8 +175,10 @@ class Blocks(nnx.Module):
         if self._one_by_one():
             if self.remat:
                 layer = jax.checkpoint(layer)
-            for i in range(self.depth):
-                x, _ = layer(x, jax.tree.map(operator.itemgetter(i), of_layers))
+            leaves, tree = jax.tree.flatten(of_layers)
+            # The gradients of what is unstacked are put side by side; those of single places would be padded and added.
+            for of_layer in zip(*map(jnp.unstack, leaves), strict=True):
+                x, _ = layer(x, jax.tree.unflatten(tree, of_layer))
             return x
         if self.remat:
             # Inside a scan XLA cannot merge the forward with the backward pass anyway, so `prevent_cse` is not needed.

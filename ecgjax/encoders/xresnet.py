@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ecgjax.encoders import layers
 from ecgjax.encoders.encoder import Encoder, linear_head
 from ecgjax.encoders.grid import Grid, halvings
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.pooling import max_pool
 from ecgjax.encoders.token_pool import Pool
 from ecgjax.settings.bounds import BelowOne, Count, Counts
 
@@ -35,10 +34,15 @@ class ConvNorm(nnx.Module):
         self.norm = layers.BatchNorm(width, dtype=dtype)
         self.relu = relu
 
-    def __call__(self, x: Array, *, train: bool, valid: Array | None) -> Array:
-        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`; see `Encoder.features`."""
-        x = self.norm(self.conv(x), train=train, valid=valid)
-        return jax.nn.relu(x) if self.relu else x
+    def __call__(self, x: Array, *, train: bool, valid: Array | None, skip: Array | None = None) -> Array:
+        """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), width]`; see `Encoder.features`.
+
+        `skip` is added before the ReLU.
+        """
+        x = self.conv(x)
+        if not self.relu:
+            return self.norm(x, train=train, valid=valid)
+        return self.norm.rectified(x, train=train, valid=valid, skip=skip)
 
 
 class Bottleneck(nnx.Module):
@@ -56,7 +60,7 @@ class Bottleneck(nnx.Module):
         out = _EXPANSION * width
         self.reduce = ConvNorm(width_in, width, kernel=1, dtype=dtype, rngs=rngs)
         self.wide = ConvNorm(width, width, kernel=kernel, stride=stride, dtype=dtype, rngs=rngs)
-        self.expand = ConvNorm(width, out, kernel=1, relu=False, dtype=dtype, rngs=rngs)
+        self.expand = ConvNorm(width, out, kernel=1, dtype=dtype, rngs=rngs)
         self.expand.norm.scale[...] = jnp.zeros_like(self.expand.norm.scale[...])
         self.stride, self.projects = stride, width_in != out
         if self.projects:
@@ -66,12 +70,11 @@ class Bottleneck(nnx.Module):
         """Maps `[batch, time, width_in]` to `[batch, ceil(time / stride), 4 · width]`; see `Encoder.features`."""
         y = self.reduce(x, train=train, valid=valid)
         y = self.wide(y, train=train, valid=valid)
-        y = self.expand(y, train=train, valid=valid)
         if self.stride == 2:
             x = _average_pairs(x)
         if self.projects:
             x = self.skip(x, train=train, valid=valid)
-        return jax.nn.relu(x + y)
+        return self.expand(y, train=train, valid=valid, skip=x)
 
 
 def _average_pairs(x: Array) -> Array:
@@ -157,8 +160,10 @@ class XResNet1d(Encoder):
         """Returns the positions in time (and leads) of each of `maps`; `num_samples` is that of the recordings."""
         return halvings(num_samples, 1 + self.num_stages)
 
-    def __call__(self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None) -> Array:
-        """Returns embeddings, `f32[batch, embedding_dim]`; arguments are those of `features`, `keys` for dropout."""
-        x = self.features(ecg, train=train, keys=keys, valid=valid)
-        x = self.head_norm(x[:, None, :], train=train, valid=valid)[:, 0]
-        return self.head(layers.row_dropout(x, keys, self.dropout))
+    def with_features(
+        self, ecg: Array, *, train: bool, keys: Array | None = None, valid: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Returns embeddings and features; arguments are those of `features`, `keys` for the dropout of the head."""
+        features = self.features(ecg, train=train, keys=keys, valid=valid)
+        x = self.head_norm(features[:, None, :], train=train, valid=valid)[:, 0]
+        return self.head(layers.row_dropout(x, keys, self.dropout)), features

@@ -20,6 +20,7 @@ from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics.bootstrap import Bootstrap, Interval, bootstrap_metrics
 from ecgjax.evaluation.metrics.weighting import Metric
 from ecgjax.pages.json_values import plain
+from ecgjax.pages.traces import anonymous_values
 from ecgjax.system.files import write_atomically
 
 #: Name of the file of a study's results, and of the folder of reports inside a run's.
@@ -236,19 +237,23 @@ def seeds_interval(values: Mapping[int, float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def write_results(folder: Path, results: Results, **about: Any) -> None:
+def write_results(folder: Path, results: Results, *, anonymous: bool = False, **about: Any) -> None:
     """Writes `results.json`: a description of the study, and the rows; undefined numbers become null.
 
     Args:
         folder: Folder of the study.
         results: Rows of the table.
+        anonymous: Whether traces of machine, user and time are taken out of all texts (`pages/traces.py`).
         **about: Description of the study, as values that JSON can hold.
     """
     rows = [
         {**key._asdict(), **{name: getattr(value, name) for name in ("estimate", "low", "high", "resamples", "reason")}}
         for key, value in results.items()
     ]
-    text = json.dumps(plain({**about, "results": rows}), indent=1, ensure_ascii=False, allow_nan=False)
+    content = plain({**about, "results": rows})
+    text = json.dumps(
+        anonymous_values(content) if anonymous else content, indent=1, ensure_ascii=False, allow_nan=False
+    )
     write_atomically(folder / RESULTS_FILE, text + "\n")
 
 

@@ -11,7 +11,7 @@ import jax
 
 from data_pipelines.system.digests import file_digest
 from ecgjax import encoders
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.export.file_names import FORMAT, format_version
 from ecgjax.export.head_section import head_object
 from ecgjax.export.inference import Inference
@@ -22,6 +22,7 @@ from ecgjax.export.torch_layout import torch_layouts
 from ecgjax.export.trained_run import TrainedRun
 from ecgjax.settings.sections import Tree, flat, tree_of
 from ecgjax.training.about import exposures, versions
+from ecgjax.training.settings import MethodSettings
 
 #: Settings that are paths on the machine of the training.
 PATHS = ("data.dir", "data.links", "columns.paired", "init.source")
@@ -69,14 +70,16 @@ def _training(run: TrainedRun) -> dict[str, Any]:
     return {
         **exposures(run.about, run.encoder.step),
         **{name: run.about[name] for name in ("begun_from", "extensions") if name in run.about},
-        "objective": {
-            "loss": tree_of(settings.objective),
-            "relation": tree_of(settings.relation),
-            "miner": tree_of(settings.miner),
-        },
+        "objective": _objective(settings.method),
+        **({} if settings.second.objective.name is None else {"second_objective": _objective(settings.second)}),
         "settings": without_paths(tree_of(settings)),
         **run.about["code"],
     }
+
+
+def _objective(method: MethodSettings) -> dict[str, Any]:
+    parts = {"loss": method.objective, "relation": method.relation, "miner": method.miner}
+    return {name: tree_of(part) for name, part in parts.items()}
 
 
 def without_paths(tree: Tree) -> dict[str, Any]:

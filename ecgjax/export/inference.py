@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, export
 
 from ecgjax import encoders
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.errors import ConfigError
 from ecgjax.export.tensors import arrays_of
 from ecgjax.finetuning.answering_head import TrainedHead

@@ -137,16 +137,21 @@ def _encoder(description: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
 
 def _training(description: Mapping[str, Any]) -> list[str]:
     training = description["training"]
-    objective = training["objective"]
-    names = {name: objective[name].get("name") for name in ("loss", "relation", "miner")}
+    second = training.get("second_objective")
     dirty = {True: ", with changes that are in no commit", False: "", None: ""}[training["git_dirty"]]
     return [
         *_begun_from(training.get("begun_from")),
-        f"- Objective: {', '.join(f'{part} {name}' for part, name in names.items() if name)}.",
+        f"- Objective: {_named(training['objective'])}.",
+        *([] if second is None else [f"- Second objective: {_named(second)}; its head is no part of the model."]),
         f"- Records seen: {training['exposures']:,} ({training['steps']:,} steps of {training['batch_size']:,}), "
         f"{training['epochs']:.4g} epochs.",
         f"- Revision of the code: {training['git_revision']}{dirty}. Every setting stands in `{CONFIG_FILE}`.",
     ]
+
+
+def _named(objective: Mapping[str, Mapping[str, Any]]) -> str:
+    names = {part: objective[part].get("name") for part in ("loss", "relation", "miner")}
+    return ", ".join(f"{part} {name}" for part, name in names.items() if name)
 
 
 def _begun_from(said: Mapping[str, Any] | None) -> list[str]:

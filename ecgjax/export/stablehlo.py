@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax import Array, export
 
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.export.inference import Inference
 from ecgjax.system.files import replacing

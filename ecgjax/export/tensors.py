@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -88,7 +87,8 @@ def with_tensors(
                 f"{source}: {name!r} is {tensors[name].dtype}{list(tensors[name].shape)}, and the {of}'s is "
                 f"{leaf.dtype}{list(leaf.shape)}; {remedy}"
             )
-    arrays = [jnp.asarray(tensors[name]) for name in leaves]
+    # Copies, as the device may share the memory of what it is given; `jnp.asarray` compiles a program for every shape.
+    arrays = [jax.device_put(np.array(tensors[name])) for name in leaves]
     filled = jax.tree.unflatten(jax.tree.structure(arrays_of(module)), arrays)
     return module._replace(params=filled["params"], stats=filled["stats"])
 

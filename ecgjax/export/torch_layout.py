@@ -14,13 +14,13 @@ import numpy as np
 from flax import nnx
 
 from ecgjax import encoders
-from ecgjax.encoders.convolutions import DoublingConv
-from ecgjax.encoders.gradient_sums import Conv, Linear
-from ecgjax.encoders.layers import BatchNorm
+from ecgjax.encoders.operations.convolutions import DoublingConv
+from ecgjax.encoders.operations.gradient_sums import Conv, Linear
+from ecgjax.encoders.operations.layers import BatchNorm
 from ecgjax.encoders.physio_transformer import ChannelNorm, ConvPositions
 from ecgjax.encoders.transformer import LayerNorm
 from ecgjax.export.tensors import PREFIXES, M, flat_leaves
-from ecgjax.training.heads import LinearHead
+from ecgjax.training.tasks.heads import LinearHead
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,13 @@ from ecgjax import defaults
 from ecgjax.config import run_config
 from ecgjax.data.moved import known_sets, open_where_they_lie
 from ecgjax.data.recordings import Recordings
-from ecgjax.data.samplers import SampledSide
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import CheckpointError, check_known
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.training.about import About, about_run
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
+from ecgjax.training.run_batches import sampled_side
 
 #: Batch-norm statistics that can be exported: those that `evaluate` sets, or those of training.
 STATISTICS = ("recalibrated", "running")
@@ -152,7 +152,7 @@ def _recordings_of(
 
 
 def _about_older(settings: RunSettings, recordings: Recordings, encoder: Encoder) -> About:
-    side = SampledSide(settings.sampling, recordings, recordings.split.train, weights=settings.data.weights)
+    side = sampled_side(settings, recordings, recordings.split.train)
     sampler = side.sampler(batch_size=settings.batch_size, seed=settings.seed)
     examples = sampler.examples_per_epoch
     return about_run(settings, recordings, side, encoder.split, examples_per_epoch=examples, this_code=False)

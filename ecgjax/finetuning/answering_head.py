@@ -23,7 +23,7 @@ from ecgjax import encoders
 from ecgjax.data.tasks import Kind, parse_task
 from ecgjax.errors import ConfigError, check_known
 from ecgjax.evaluation.models.kinds import KINDS
-from ecgjax.training.heads import HEADS, LinearHead, TaskHead
+from ecgjax.training.tasks.heads import HEADS, LinearHead, TaskHead
 
 #: Most outputs of a head, and most signs of a name.
 MOST_OUTPUTS, MOST_SIGNS = 4096, 300

@@ -37,8 +37,8 @@ from ecgjax.finetuning.supervision import Supervision
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.placement.parameter_layout import ParameterLayout, lay_out
 from ecgjax.training import device_mesh
-from ecgjax.training.best_checkpoint import Best, best_by
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.best_checkpoint import Best, best_by
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.compilation.compiled_step import compile_step
 from ecgjax.training.debugging.debug_batches import batches_of, store_of
 from ecgjax.training.device_batches import put_ahead
@@ -430,6 +430,7 @@ def _digests(
         "data": _digest(*looked_at, weights_digest),
         "columns": "",
         "sampling": str(order),
+        "stored": "",  # Its batches are drawn from anywhere.
         "pipeline": str(PIPELINE_VERSION),
     }
     return _digest(PIPELINE_VERSION, *looked_at, order, weights_digest, seed), parts

@@ -11,10 +11,11 @@ from ecgjax.processes.watchdog import WatchdogSettings
 from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, PROBABILITY, SEED, SHARE, ZERO_OR_MORE, between
 from ecgjax.settings.leaf import leaf, section
 from ecgjax.settings.probe import FineTuneSettings, ProbeSettings
+from ecgjax.training.checkpoints.checkpoint_settings import CheckpointSettings
 from ecgjax.training.compilation.compile_cache import AUTO
 from ecgjax.training.debugging.debug_settings import DebugSettings
 from ecgjax.training.profiling.profile_settings import ProfileSettings
-from ecgjax.training.settings import CheckpointSettings, ResumeSettings
+from ecgjax.training.settings import ResumeSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

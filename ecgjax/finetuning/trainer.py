@@ -35,8 +35,8 @@ from ecgjax.leads import prepare
 from ecgjax.optim.parameters import parameters
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.settings.probe import FineTuneSettings
-from ecgjax.training.heads import HEADS, LinearHead, TaskHead
 from ecgjax.training.steps import TrainState, Weights, init_state, train_step
+from ecgjax.training.tasks.heads import HEADS, LinearHead, TaskHead
 
 POSITIVE_WEIGHTS = ("none", "balanced")
 HEAD_STARTS = ("zeros", "probe")
@@ -169,7 +169,14 @@ class FineTuning:
         if self.begins_at_probe:
             look(state, step=0)
         sampler = self.sampler(supervision, np.arange(len(targets)), seed=seed)
-        bar = tqdm(range(settings.steps), desc=title, unit="step", leave=False, disable=None if progress else True)
+        bar = tqdm(
+            range(settings.steps),
+            desc=title,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            disable=None if progress else True,
+        )
         for now in bar:
             chosen = sampler.record_numbers(now)
             batch = {"signal": read(train_records[chosen]), "label": targets[chosen], **constant}

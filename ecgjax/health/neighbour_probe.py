@@ -12,6 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from data_pipelines.storage.store import Store
 from ecgjax import encoders
+from ecgjax.encoders.lead_wise import of_recordings
 from ecgjax.health.asked_records import AskedRecords
 from ecgjax.health.neighbour_vote import vote
 from ecgjax.leads import prepare
@@ -90,7 +91,8 @@ def _embedding(graph: Any, mesh: Mesh, *, num_leads: int, layer: str) -> Callabl
 
     def of_rows(params: Any, stats: Any, signal: Array) -> Array:
         split = encoders.Split(graph, params, stats)
-        return encoders.apply(split, prepare(signal, num_leads=num_leads), train=False, features=layer == "features")[0]
+        ecg = prepare(signal, num_leads=num_leads)
+        return of_recordings(encoders.apply(split, ecg, train=False, features=layer == "features")[0])
 
     rows, whole = PartitionSpec("data"), PartitionSpec()
     mapped = jax.shard_map(of_rows, mesh=mesh, in_specs=(whole, whole, rows), out_specs=rows, check_vma=False)

@@ -9,9 +9,10 @@ from ecgjax.errors import ConfigError
 from ecgjax.health.asked_records import METRICS, AskedRecords, asked_records
 from ecgjax.health.neighbour_probe import NeighbourProbe
 from ecgjax.training import device_mesh
+from ecgjax.training.checkpoints.checkpoint_settings import CheckpointSettings
 from ecgjax.training.debugging.debug_batches import store_of
 from ecgjax.training.run import Run
-from ecgjax.training.settings import CheckpointSettings, PretrainingSettings
+from ecgjax.training.settings import PretrainingSettings
 from ecgjax.training.steps import TrainState
 
 #: Function from a state to metrics under their full names.

@@ -3,6 +3,7 @@
 from ecgjax.objectives.losses.clip import clip_loss
 from ecgjax.objectives.losses.clocs import clocs
 from ecgjax.objectives.losses.hard_negatives import debiased, hcl
+from ecgjax.objectives.losses.hardest_nt_xent import hardest_nt_xent
 from ecgjax.objectives.losses.multi_similarity import multi_similarity
 from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
 from ecgjax.objectives.losses.registry import LOSSES
@@ -28,6 +29,7 @@ __all__ = [
     "clip_loss",
     "clocs",
     "debiased",
+    "hardest_nt_xent",
     "hcl",
     "margin",
     "multi_similarity",

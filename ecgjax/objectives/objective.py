@@ -18,8 +18,10 @@ from jax import Array
 
 from ecgjax.errors import ConfigError, chosen
 from ecgjax.keys import step_key
+from ecgjax.objectives.first_batch import median_distance
 from ecgjax.objectives.miners.miners import MINERS
 from ecgjax.objectives.miners.search import Mined
+from ecgjax.objectives.pairs.distances import Distance
 from ecgjax.objectives.pairs.outputs import LossOutput
 from ecgjax.objectives.pairs.relations import RELATIONS, Relation, Rows
 from ecgjax.objectives.pairs.tiles import Tiling
@@ -38,6 +40,9 @@ MIN_TEMPERATURE = 0.01
 
 #: Settings that may be learnt; a temperature by its logarithm, so that it stays positive.
 LEARNABLE = ("temperature", "log_scale", "bias", "beta")
+
+# Name of the median distance of the first batch among what a loss keeps.
+_MEDIAN = "median_distance"
 
 #: Leaves of a miner with a schedule: its hardness changes evenly from the first to the last over so many steps.
 SCHEDULE = ("first_hardness", "last_hardness", "over_steps")
@@ -84,6 +89,7 @@ class Objective:
                 f"config.objective.beta_classes={self._beta_classes} is the number of classes of which each learns a β "
                 "of its own: config.objective.learn must name 'beta'"
             )
+        self._margin_share = _margin_share(settings)
         if "temperature" in self._learnt and self._start_of("temperature") < MIN_TEMPERATURE:
             raise ConfigError(
                 f"config.objective.temperature={self._start_of('temperature')} is below {MIN_TEMPERATURE}, the lowest "
@@ -122,11 +128,12 @@ class Objective:
             self._scheduled = miner_of_loss
         return miner_of_loss
 
-    def init(self, *, seed: int = 0) -> dict[str, Array]:
+    def init(self, *, seed: int = 0, stream: str = "projection") -> dict[str, Array]:
         """Returns the first values of the parameters that the loss learns.
 
         Args:
             seed: Seed of the projection of partners.
+            stream: Purpose of the projection's random key, as `keys.step_key` takes it.
 
         Returns:
             First values by name: `f32[]` each, or `f32[classes]` for β where each class has one; and `projection`,
@@ -141,8 +148,32 @@ class Objective:
             learnt["beta"] = jnp.full((self._beta_classes,), learnt["beta"])
         if self._projected is not None:
             draw = jax.nn.initializers.lecun_normal()
-            learnt["projection"] = draw(step_key(seed, 0, stream="projection"), self._projected, jnp.float32)
+            learnt["projection"] = draw(step_key(seed, 0, stream=stream), self._projected, jnp.float32)
         return learnt
+
+    def init_stats(self) -> dict[str, Array]:
+        """Returns what the loss keeps of the first batch, before there is one: nothing for most losses."""
+        return {} if self._margin_share is None else {_MEDIAN: jnp.zeros((), jnp.float32)}
+
+    def stats_after(
+        self, before: Mapping[str, Array], embeddings: Array, rows: Rows, *, step: Array
+    ) -> dict[str, Array]:
+        """Returns what the loss keeps of the first batch, measured in the first step.
+
+        Args:
+            before: What it has kept so far, as `init_stats` or this function returned it.
+            embeddings: Embeddings, `[rows, dim]`.
+            rows: Metadata of the embedding rows.
+            step: Number of the training step, from 0, `i32[]`.
+        """
+        if self._margin_share is None:
+            return {}
+        distance = self._settings.get("distance", inspect.signature(self._function).parameters["distance"].default)
+        if not isinstance(distance, Distance):
+            raise TypeError(f"{distance!r} is no distance")
+        measure = functools.partial(median_distance, distance=distance)
+        embeddings = jax.lax.stop_gradient(embeddings)
+        return {_MEDIAN: jax.lax.cond(step == 0, measure, lambda *_: before[_MEDIAN], embeddings, rows)}
 
     def __call__(
         self,
@@ -153,6 +184,7 @@ class Objective:
         key: Array,
         step: Array,
         paired: Array | None = None,
+        stats: Mapping[str, Array] | None = None,
     ) -> LossOutput:
         """Evaluates the loss.
 
@@ -163,9 +195,10 @@ class Objective:
             key: Random key of the run's seed and this step, for miners that draw.
             step: Number of the training step, for miners with a schedule.
             paired: Embeddings of the partners, `f32[rows, partners' dim]`, for losses of paired modalities.
+            stats: What `stats_after` returned for this step, where the loss keeps anything.
 
         Returns:
-            The loss, whose statistics include the learnt scalars.
+            The loss, whose statistics include the learnt scalars, and a margin that follows from the first batch.
         """
         settings = dict(self._settings)
         learnt = {
@@ -180,8 +213,13 @@ class Objective:
             if paired is None:
                 raise ValueError("a loss of paired modalities needs the partners of the rows")
             settings["paired"] = jnp.matmul(paired, params["projection"])
+        kept: dict[str, Array] = {}
+        if self._margin_share is not None:
+            if not stats:
+                raise ValueError("a margin that is a share of distances needs what was kept of the first batch")
+            settings["margin"] = kept["margin"] = jnp.float32(self._margin_share) * stats[_MEDIAN]
         out = self._function(embeddings, rows, **(settings | learnt))
-        scalars = {name: jax.lax.stop_gradient(value) for name, value in learnt.items() if not value.ndim}
+        scalars = kept | {name: jax.lax.stop_gradient(value) for name, value in learnt.items() if not value.ndim}
         return out._replace(stats=out.stats | scalars)
 
     def _start_of(self, name: str) -> float:
@@ -190,6 +228,24 @@ class Objective:
         if not isinstance(value, int | float):
             raise TypeError(f"{name}={value!r} is no number that could be learnt")
         return value
+
+
+def _margin_share(settings: ObjectiveSettings) -> float | None:
+    """Returns the share of the median distance that is the margin, which only a hinge without a margin can have."""
+    share = settings.margin_share
+    if share is None:
+        return None
+    if settings.name != "triplet" or settings.arguments.get("form", "hinge") != "hinge":
+        raise ConfigError(
+            f"config.objective.margin_share={share} is of the hinge of config.objective.name='triplet'; give "
+            "--config.objective.margin_share=None"
+        )
+    if "margin" in settings.arguments:
+        raise ConfigError(
+            f"config.objective.margin_share={share} and margin={settings.arguments['margin']} both say how wide the "
+            "hinge is; set one of them to None"
+        )
+    return share
 
 
 @jax.custom_vjp

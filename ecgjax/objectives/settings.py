@@ -12,7 +12,7 @@ from ecgjax.objectives.miners.miners import MINERS
 from ecgjax.objectives.pairs.distances import DISTANCES, Distance
 from ecgjax.objectives.pairs.outputs import REDUCERS, LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import RELATIONS
-from ecgjax.settings.bounds import ONE_OR_MORE, ZERO_OR_MORE
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, ZERO_OR_MORE
 from ecgjax.settings.leaf import Arguments, Leaf, arguments_of, leaf
 from ecgjax.settings.sections import arguments
 
@@ -60,6 +60,11 @@ class ObjectiveSettings:
     name: str | None = leaf(None, "Name of the loss; docs/objectives.md lists them.")
     learn: tuple[str, ...] = leaf((), 'Settings that are learnt, such as ("temperature",).')
     weight: float = leaf(1.0, "Weight of the loss beside others.", bound=ZERO_OR_MORE)
+    margin_share: float | None = leaf(
+        None,
+        'Width of the hinge of "triplet" as a share of the median distance in the first batch, in place of `margin`.',
+        bound=POSITIVE,
+    )
     beta_classes: int | None = leaf(None, "Classes of which each learns a β of its own.", bound=ONE_OR_MORE)
     arguments: Arguments = arguments(lambda: _optional(OBJECTIVES.values()))
 

@@ -12,6 +12,7 @@ from importlib import resources
 from ecgjax.pages.images import Image
 from ecgjax.pages.page import Block, Folded, Page, Paragraph, Picture, Preformatted, Section, Table
 from ecgjax.pages.texts import storable
+from ecgjax.pages.widths import PIECE, SHORT, one_line, only_numbers, parts_that_fit
 
 #: Style of every page; contrasts are at least 7 : 1 (WCAG 2.2, level AAA).
 _STYLE = resources.files("ecgjax.pages").joinpath("style.css").read_text(encoding="utf-8")
@@ -25,19 +26,13 @@ _NARROWEST = 0.56
 #: Largest width in CSS pixels at which two pictures stand side by side on paper.
 _HALF = 620
 
-#: Most characters of a cell that stays on one line.
-_SHORT = 24
-
-#: Most characters of a cell of numbers alone that stays on one line, such as an estimate with its interval in a unit of
-#: two or three digits.
-_SHORT_NUMBERS = 32
+#: Factor by which a click enlarges a picture that is true to scale.
+_ENLARGED = 2
 
 #: Number of rows above which a table of two columns is laid out side by side where there is room.
 _MANY_ROWS = 40
 
 _BEGINS = re.compile(r"[+\-−<≤>≥±]?\s*[.\d]")
-_NUMBERS = re.compile(r"[\d\s.,;:/+\-−–±×%<>≤≥()\[\]]+(e[+-]?\d+)?")
-_PIECE = re.compile(r"[^/._,=-]{1,16}[/._,=-]*|[/._,=-]+")
 
 
 def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
@@ -61,6 +56,7 @@ def to_html(page: Page, *, images: Mapping[Picture, Image]) -> str:
         "</head>",
         "<body>",
         "<main>",
+        *([f'<p class="verdict">{escaped(page.verdict)}</p>'] if page.verdict else []),
         f"<h1>{escaped(page.title)}</h1>",
         *(f'<p class="caution" role="note">{escaped(caution)}</p>' for caution in page.cautions),
         *_blocks(page.summary, images),
@@ -106,7 +102,7 @@ def _block(block: Block, images: Mapping[Picture, Image]) -> list[str]:
         case Preformatted(text):
             return [f'<pre tabindex="0">{escaped(text)}</pre>']
         case Table():
-            return _table(block)
+            return [line for part in parts_that_fit(block) for line in _table(part)]
         case Picture():
             return _picture(block, images[block])
         case Folded(title, blocks):
@@ -141,8 +137,7 @@ def _table(table: Table) -> list[str]:
 def _cells(row: Sequence[str], numeric: Sequence[bool]) -> str:
     cells = []
     for column, (cell, number) in enumerate(zip(row, numeric, strict=True)):
-        number_only = len(cell) <= _SHORT_NUMBERS and _NUMBERS.fullmatch(cell)
-        short = column > 0 and bool(len(cell) <= _SHORT or number_only)
+        short = column > 0 and one_line(cell)
         start, end = ('<th scope="row"', "th") if column == 0 else ("<td", "td")
         cells.append(f"{start}{_classes(number=number, short=short)}>{_breakable(cell)}</{end}>")
     return "".join(cells)
@@ -157,7 +152,7 @@ def _breakable(cell: str) -> str:
     """Returns a cell as HTML in which long paths, names and digests may break after separators, or else anywhere."""
     parts = re.split(r"(\S+)", cell)
     return "".join(
-        "<wbr>".join(escaped(piece) for piece in _PIECE.findall(part)) if len(part) > _SHORT else escaped(part)
+        "<wbr>".join(escaped(piece) for piece in PIECE.findall(part)) if len(part) > SHORT else escaped(part)
         for part in parts
     )
 
@@ -168,18 +163,22 @@ def _numeric(cells: Sequence[str]) -> bool:
     return (
         bool(filled)
         and all(_BEGINS.match(cell) for cell in filled)
-        and 2 * sum(bool(_NUMBERS.fullmatch(cell)) for cell in filled) > len(filled)
+        and 2 * sum(map(only_numbers, filled)) > len(filled)
     )
 
 
 def _picture(picture: Picture, image: Image) -> list[str]:
     source = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
     caption = [f"<figcaption>{escaped(picture.caption)}</figcaption>"] if picture.caption else []
+    narrowest = image.width if picture.to_scale else round(_NARROWEST * image.width)
+    enlarged = f"; --enlarged: {_ENLARGED * image.width}px" if picture.to_scale else ""
+    # A <details> whose summary is the picture opens and closes by mouse and keyboard without a script.
+    before, after = ('<details class="zoom"><summary>', "</summary></details>") if picture.to_scale else ("", "")
     return [
         f'<figure{_classes(half=image.width <= _HALF)} style="width: {image.width}px">',
         '<div class="wide" tabindex="0">',
-        f'<img src="{source}" alt="{escaped(picture.alt)}" width="{image.width}" height="{image.height}" '
-        f'style="min-width: {round(_NARROWEST * image.width)}px">',
+        f'{before}<img src="{source}" alt="{escaped(picture.alt)}" width="{image.width}" height="{image.height}" '
+        f'style="min-width: {narrowest}px{enlarged}">{after}',
         "</div>",
         *caption,
         "</figure>",

@@ -1,4 +1,4 @@
-"""A page as Markdown that is readable as plain text, and tables for the terminal."""
+"""A page as Markdown that is readable as plain text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def to_markdown(page: Page, *, files: Mapping[Picture, str]) -> str:
         page: Page to write.
         files: Paths of the pictures' files, relative to the Markdown file.
     """
-    lines = [f"# {_inline(page.title)}", ""]
+    verdict = [f"**{_inline(page.verdict)}**", ""] if page.verdict else []
+    lines = [*verdict, f"# {_inline(page.title)}", ""]
     for caution in page.cautions:
         lines += [f"> **{_inline(caution)}**", ""]
     lines += _blocks(page.summary, files)

@@ -78,6 +78,8 @@ class Picture:
         vector: Whether the picture is drawn as SVG if that is small; False for long signals and clouds of points.
         dpi: Pixels per inch where the picture is drawn as PNG.
         scale: Factor of the size on the page, 1 for the figure's own size.
+        to_scale: Whether a millimetre of the figure is one on the page, as on ECG paper. Such a picture is never
+            shrunk on a screen, where it scrolls sideways if need be, and a click enlarges it.
     """
 
     figure: Figure
@@ -86,6 +88,7 @@ class Picture:
     vector: bool = True
     dpi: float = 144.0
     scale: float = 1.0
+    to_scale: bool = False
 
     def __post_init__(self) -> None:
         if not self.alt.strip():
@@ -117,12 +120,14 @@ class Page:
 
     Attributes:
         title: Title of the page.
+        verdict: First line of the page, which says what was found; may be empty.
         cautions: Facts that a reader must know before believing anything below, one sentence each; they come first.
         summary: Blocks before the first section.
         sections: Sections in order.
     """
 
     title: str
+    verdict: str = ""
     cautions: Sequence[str] = ()
     summary: Sequence[Block] = ()
     sections: Sequence[Section] = ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ecgjax.pages.page import Block, Folded, Paragraph, Preformatted, Section, Table
 from ecgjax.settings.sections import Tree, flat
@@ -12,15 +13,32 @@ from ecgjax.system.environment import describe_environment
 _ABSENT = "(none)"
 
 
-def command_section(command: str, *, note: str = "") -> Section:
-    """Returns the section with the command that produces the page again.
+class Step(NamedTuple):
+    """A step on the way from raw files to a page.
+
+    Attributes:
+        words: Sentence that introduces the command, or says why there is none.
+        command: Command line for a shell; empty where it is not known.
+    """
+
+    words: str
+    command: str = ""
+
+
+def command_section(command: str, *, before: Sequence[Step] = (), note: str = "") -> Section:
+    """Returns the section with the commands that produce the page again, from raw files on.
 
     Args:
-        command: Command line for a shell.
+        command: Command line for a shell that produces the page.
+        before: Steps before that command, in order.
         note: Note below the command; may be empty.
     """
-    blocks: list[Block] = [Preformatted(command), *([Paragraph(note)] if note else [])]
-    return Section("How to make it again", blocks)
+    steps = [*before, Step("This page:" if before else "", command)]
+    blocks: list[Block] = []
+    for number, (words, line) in enumerate(steps, start=1):
+        blocks += [Paragraph(f"{number}. {words}")] if words else []
+        blocks += [Preformatted(line)] if line else []
+    return Section("How to make it again", [*blocks, *([Paragraph(note)] if note else [])])
 
 
 def configuration_section(config: Tree, *, default: Tree) -> Section:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+#: Words on the flag `--anonymous` of every command that writes a report.
+ANONYMOUS_WORDS = "Writes the report without host, user, absolute paths, dates, commits and ids, for blind review."
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Characters that reverse the direction of writing, so that a text reads as another, or end a line in some programs

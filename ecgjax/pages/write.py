@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ecgjax.pages.anonymous import anonymous_page
 from ecgjax.pages.html import to_html
 from ecgjax.pages.images import image_of
 from ecgjax.pages.markdown import to_markdown
@@ -25,17 +26,19 @@ class Written(NamedTuple):
     markdown: Path
 
 
-def write_page(page: Page, folder: Path, *, stem: str = "report") -> Written:
+def write_page(page: Page, folder: Path, *, stem: str = "report", anonymous: bool = False) -> Written:
     """Writes a page into a folder as HTML and as Markdown, with the pictures as files for the latter.
 
     Args:
         page: Page to write.
         folder: Existing folder; pictures become `figure_1.svg`, `figure_2.png` …
         stem: Names of the two files without extension.
+        anonymous: Whether traces of machine, user and time are taken out (`traces.py`), also in the figures.
 
     Returns:
         The paths of both files.
     """
+    page = anonymous_page(page) if anonymous else page
     images, files = {}, {}
     # A picture that stands in two places has one file.
     for number, picture in enumerate(dict.fromkeys(pictures(page)), start=1):

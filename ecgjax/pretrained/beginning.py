@@ -21,7 +21,7 @@ from ecgjax.pretrained.source import EncoderSource, open_source, settings_record
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.system.files import write_atomically
 from ecgjax.training.about import NOT_RECORDED
-from ecgjax.training.checkpoint import Checkpoints, Saved
+from ecgjax.training.checkpoints.checkpoint import Checkpoints, Saved
 from ecgjax.training.steps import EMA
 from ecgjax.training.warm_start import KINDS, SourceWeights, WarmStart, named_parts
 

@@ -35,7 +35,7 @@ from ecgjax.model.json_file import read_json
 from ecgjax.model.load import load
 from ecgjax.model.preprocessor import Preprocessor, read_preprocessor
 from ecgjax.training.about import ABOUT_FILE, About
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,7 @@ def between(low: float, high: float, why: str = "") -> Bound:
 #: Types of arguments that are settings, with their bounds.
 Count = Annotated[int, ONE_OR_MORE]
 Counts = Annotated[Sequence[int], ONE_OR_MORE._replace(fewest=1)]
+AtLeastOne = Annotated[float, ONE_OR_MORE]
 Positive = Annotated[float, POSITIVE]
 ZeroOrMore = Annotated[float, ZERO_OR_MORE]
 Probability = Annotated[float, PROBABILITY]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ecgjax.settings.bounds import ONE_OR_MORE, SHARE
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, SHARE
 from ecgjax.settings.leaf import leaf
 
 #: Ways in which an extended run goes on, values of `InitSettings.schedule`.
@@ -37,7 +37,13 @@ class InitSettings(SourceSettings):
     """`config.init`: the weights that a run begins with, and the rates of one that `--extend` prolongs."""
 
     parts: tuple[str, ...] = leaf(
-        ("encoder",), 'Parts that begin with the source\'s weights: "encoder"; of a workdir also "objective", "task".'
+        ("encoder",),
+        'Parts that begin with the source\'s weights: "encoder"; of a workdir also "objective", "task", "second".',
+    )
+    head_variance: float = leaf(
+        1.0,
+        "Variance of the first weights of the encoder's last layer, as a share of the usual; PyTorch's is 1/3 of it.",
+        bound=POSITIVE,
     )
     schedule: str | None = leaf(
         None,

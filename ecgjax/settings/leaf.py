@@ -8,6 +8,7 @@ signatures: the bound from an annotation such as `Annotated[float, POSITIVE]`, t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import types
@@ -113,6 +114,12 @@ def arguments_of(function: Callable[..., object], *, without: Collection[str]) -
         function: Function or class with a docstring in Google's style.
         without: Names of arguments that configs cannot set.
     """
+    return dict(_arguments_of(function, frozenset(without)))
+
+
+# Every reading of a config asks for the same functions, about 80, whose type hints take most of its time to evaluate.
+@functools.cache
+def _arguments_of(function: Callable[..., object], without: frozenset[str]) -> Mapping[str, Leaf]:
     hints, meanings = typing.get_type_hints(_called(function), include_extras=True), described(function)
     leaves = {}
     for name, parameter in inspect.signature(_called(function)).parameters.items():

@@ -7,6 +7,7 @@ method that is chosen by name, or the arguments of several methods by their name
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias, TypeVar
@@ -81,7 +82,7 @@ def _parts(defaults: object) -> Iterator[tuple[str, Leaf | object | Mapping[str,
 
     Arguments whose leaves stand in the section itself have an empty name.
     """
-    hints = typing.get_type_hints(type(defaults), include_extras=True)
+    hints = _hints(type(defaults))  # type: ignore[arg-type]  # Every class can be hashed.
     for field in dataclasses.fields(defaults):  # type: ignore[arg-type]  # Settings are instances of a dataclass.
         if "arguments" in field.metadata:
             yield "", field.metadata["arguments"]()
@@ -94,6 +95,11 @@ def _parts(defaults: object) -> Iterator[tuple[str, Leaf | object | Mapping[str,
             meaning, bound = field.metadata.get("meaning", ""), field.metadata.get("bound")
             own = leaf_of(hints[field.name], default=value, meaning=meaning, bound=bound)
             yield field.name, dataclasses.replace(own, choices=field.metadata.get("choices", ()))
+
+
+@functools.cache
+def _hints(settings: type) -> Mapping[str, object]:
+    return typing.get_type_hints(settings, include_extras=True)
 
 
 def config_of(settings: Callable[[], object]) -> ConfigDict:

@@ -167,7 +167,12 @@ def grids_of(runs: Sequence[ArmRun]) -> list[str]:
 
 
 def measure_arms(
-    runs: Sequence[ArmRun], tasks: Mapping[str, ProbeData], *, labels_only: Mapping[str, str], resamples: int
+    runs: Sequence[ArmRun],
+    tasks: Mapping[str, ProbeData],
+    *,
+    labels_only: Mapping[str, str],
+    resamples: int,
+    questions: Mapping[str, Collection[str]] | None = None,
 ) -> dict[Key, Interval]:
     """Computes the metric of all arms on every task, over seeds and seed by seed, with bootstrap intervals.
 
@@ -176,6 +181,8 @@ def measure_arms(
         tasks: Labelled records of each task, by the task's name; the test records are the same for all seeds.
         labels_only: Title of the same encoder trained with labels alone, by the title of each arm.
         resamples: Number of bootstrap resamples of the test patients, the same for all arms.
+        questions: Names of the tasks that ask one question on the same test records, by the question: they differ in
+            their training labels, and those of one fraction are averaged. By default every task is a question.
 
     Returns:
         The primary metric of every arm, and the paired differences of pretrained arms from the same encoder at random
@@ -189,21 +196,34 @@ def measure_arms(
         for other in (twin, labels_only.get(arm, ""), *others, *({first_arm(runs)} - {arm}))
     ]
     rows: dict[Key, Interval] = {}
-    for name, data in tasks.items():
-        kind, test, metrics, missing = kind_of(data.task), data.test, {}, {}
-        for run in runs:
-            key, answers = Key(run.arm, kind.primary, name, data.label_fraction, run.seed), run.tasks[name]
-            if answers.outputs is None:
-                missing[key] = answers.reason
-            else:
-                metrics[key] = kind.metrics(test.labels, answers.outputs, classes=data.classes)[kind.primary]
+    for question, names in (questions or {name: [name] for name in tasks}).items():
+        metrics, missing = {}, {}
+        draws = _draws(question, names, tasks)
+        for name, draw in draws.items():
+            data, kind = tasks[name], kind_of(tasks[name].task)
+            for run in runs:
+                key, answers = Key(run.arm, kind.primary, draw, data.label_fraction, run.seed), run.tasks[name]
+                if answers.outputs is None:
+                    missing[key] = answers.reason
+                else:
+                    metrics[key] = kind.metrics(data.test.labels, answers.outputs, classes=data.classes)[kind.primary]
         rows |= over_seeds(
             metrics,
             missing,
             pairs=pairs,
-            patients=test.patients,
+            patients=data.test.patients,
             resamples=resamples,
             seed=0,
             needs=f"a {kind.primary}",
+            questions={question: list(dict.fromkeys(draws.values()))},
         )
     return rows
+
+
+def _draws(question: str, names: Collection[str], tasks: Mapping[str, ProbeData]) -> dict[str, str]:
+    """Returns a name for every draw of labels, by the task's name; draws of different fractions share their names."""
+    found: dict[str, str] = {}
+    for fraction in dict.fromkeys(tasks[name].label_fraction for name in names):
+        drawn = [name for name in names if tasks[name].label_fraction == fraction]
+        found |= {name: f"{question}, draw {number}" for number, name in enumerate(drawn, 1)}
+    return found

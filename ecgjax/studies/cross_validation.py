@@ -180,7 +180,9 @@ class Study:
             for fraction in fractions
         }
         found = {}
-        with tqdm(wanted.items(), desc="models", unit="model", disable=None if self._progress else True) as bar:
+        with tqdm(
+            wanted.items(), desc="models", unit="model", dynamic_ncols=True, disable=None if self._progress else True
+        ) as bar:
             for fitted, (model, problem) in bar:
                 bar.set_postfix_str(f"{fitted.model}, seed {fitted.seed}")
                 found[fitted] = self._answers(fitted, model, problem)

@@ -24,6 +24,7 @@ from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.frozen_encoder import Encoder
 from ecgjax.leakage import guard
+from ecgjax.pages.texts import ANONYMOUS_WORDS
 from ecgjax.pretrained.source import chosen_place, known_sets_of_run, settings_of_source
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.batch_norm import STATISTICS
@@ -47,6 +48,7 @@ PRETRAINING_DATA = flags.DEFINE_multi_string(
     [],
     "Folder where data sets of the pretraining lie now, if not where they were. Repeat for several.",
 )
+ANONYMOUS = flags.DEFINE_bool("anonymous", False, ANONYMOUS_WORDS)
 
 NOT_LISTED = guard.not_listed("the encoder", among="the validation and test records")
 

@@ -37,6 +37,7 @@ from ecgjax.studies.batch_norm import batch_norm
 from ecgjax.studies.finished_run import check_encoder, guarded, open_judged
 from ecgjax.studies.model_names import ModelName
 from ecgjax.studies.models import StudyModels, check_trainings, with_float32
+from ecgjax.studies.pretrained_runs import step_of
 from ecgjax.studies.questions import asked, check_answerable
 from ecgjax.studies.readouts import changed_choices, check_readouts, pairs_of
 from ecgjax.studies.store import CELL_MODELS, Cell, Mode, TrainedCell, begin_study
@@ -53,6 +54,7 @@ _AS_BEFORE = {"eval_records": 0, "head_start": "zeros"}
 _PAIRS: Sequence[tuple[ModelName, ModelName]] = (
     ("finetuned", "supervised"),
     ("pretrained", "random"),
+    ("pretrained", "supervised"),
     *((encoder, plain) for encoder in ("finetuned", "pretrained") for plain in CELL_MODELS["plain"].values()),
 )
 
@@ -143,6 +145,7 @@ class Study:
         self._models = StudyModels(
             labelled, settings=settings, pretrained=self.pretrained, validated=False, progress=progress
         )
+        self.pretraining = step_of(source)
         identity = {
             "task": dataclasses.asdict(task),
             "checkpoint_step": self.pretrained.step,

@@ -48,6 +48,10 @@ REFERENCE: ModelName = "pretrained"
 #: Models that need no encoder, in the order of tables.
 PLAIN: tuple[ModelName, ...] = ("intervals", "boosted", "median_beat", "demographics")
 
+#: Models that one would use in place of a pretrained encoder, against which a report's verdict is about; age and sex
+#: are no use of an ECG.
+INSTEAD: tuple[ModelName, ...] = ("supervised", "intervals", "boosted", "median_beat")
+
 #: Models that need no pretraining, in the order of tables; `mean` is for quantities alone.
 BESIDE: tuple[ModelName, ...] = ("random", "supervised", *PLAIN, "mean")
 

@@ -9,17 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgjax.config import recipes
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.row_metadata import labels_looked_at
-from ecgjax.defaults import RunSettings
+from ecgjax.defaults import RunSettings, settings_of
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.evaluation.features import digests, frozen_encoder
 from ecgjax.evaluation.features.labelled_features import NormRecords
 from ecgjax.leakage import guard
 from ecgjax.leakage.overlaps import describe, find_overlaps
+from ecgjax.pages.provenance import Step
+from ecgjax.pages.steps_before import pretraining_step
 from ecgjax.pretrained.fit import check_fits
 from ecgjax.pretrained.source import EncoderSource, chosen_place, open_source, settings_of_source
+from ecgjax.settings.sections import tree_of
 from ecgjax.studies.batch_norm import batch_norm, plain_records
+
+#: Recipe from which the leaves of a pretraining are told to differ: a run does not keep the name of its own.
+_RECIPE = "simclr"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,24 @@ class PretrainedRun:
             return None
         parts = self.recordings.numbers_by_dataset(self.norm.records)
         return digests.of_arrays(np.concatenate([np.asarray(each.index.content_hash[own]) for each, own in parts]))
+
+
+def step_of(source: EncoderSource, *, title: str = "the encoder") -> Step:
+    """Returns the step of a report that tells how an encoder was pretrained.
+
+    Args:
+        source: Pretrained encoder.
+        title: Title of the encoder in words.
+    """
+    recorded = source.recorded
+    return pretraining_step(
+        None if recorded is None else tree_of(recorded),
+        recipe=_RECIPE,
+        default=tree_of(settings_of(recipes.load_recipe(_RECIPE))),
+        title=title,
+        workdir=str(source.place),
+        exported=source.run is None,
+    )
 
 
 def open_runs(

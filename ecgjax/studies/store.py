@@ -187,7 +187,14 @@ def run_cells(
     found = {cell: result for cell in cells if (result := _read(folder, cell)) is not None}
     missing = [cell for cell in cells if cell not in found]
     done = len(cells) - len(missing)
-    with tqdm(total=len(cells), initial=done, desc="cells", unit="cell", disable=None if progress else True) as bar:
+    with tqdm(
+        total=len(cells),
+        initial=done,
+        desc="cells",
+        unit="cell",
+        dynamic_ncols=True,
+        disable=None if progress else True,
+    ) as bar:
         for cell in missing:
             bar.set_postfix_str(cell.name)
             # Each cell is written as soon as it is trained, so that an interruption loses one at most.

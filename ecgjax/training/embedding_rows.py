@@ -13,13 +13,14 @@ from jax import Array
 from ecgjax.augmentations import partners
 from ecgjax.augmentations.crops import Recorded, segments_alike
 from ecgjax.augmentations.views import Shown
+from ecgjax.data.row_metadata import CLASSES
 from ecgjax.data.settings import SamplingSettings
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.pairs.relations import RELATIONS, WITHIN_RECORDING, Rows
+from ecgjax.objectives.pairs.relations import NEGATIVE, RELATIONS, WITHIN_RECORDING, Rows
 from ecgjax.training.settings import MethodSettings
 
 # Columns of a batch that are no metadata of its rows.
-_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", partners.COLUMN, "moved")
+_NOT_METADATA = ("signal", "valid_start", "valid_samples", "paired", "measured", partners.COLUMN, "moved")
 
 #: Loss that takes no relation → relation by which it pairs rows.
 WITHOUT_RELATION = {"vicreg": "same_record"}
@@ -54,6 +55,24 @@ class Layout(NamedTuple):
         return self.signals * self.lead_groups
 
 
+def spread(values: Array, layout: Layout) -> Array:
+    """Returns the value of every recording in each of its rows: `[batch, …]` → `[batch · layout.rows, …]`."""
+    shape = (len(values), layout.rows, *values.shape[1:])
+    return jnp.broadcast_to(values[:, None], shape).reshape(-1, *values.shape[1:])
+
+
+def of_views(views: Sequence[int], layout: Layout, *, recordings: int) -> Array:
+    """Returns the mask of the rows that show one of some views, `bool[recordings · layout.rows]`.
+
+    Args:
+        views: Numbers of the views, from 0.
+        layout: Layout of every recording.
+        recordings: Number of recordings.
+    """
+    within = np.arange(layout.rows) // layout.lead_groups % layout.views
+    return jnp.tile(jnp.asarray(np.isin(within, views)), recordings)
+
+
 def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     """Returns the metadata of the embedding rows that a batch of recordings becomes.
 
@@ -69,16 +88,14 @@ def embedding_rows(batch: Mapping[str, Array], layout: Layout) -> Rows:
     """
     size = batch["row"].shape[0]
 
-    def spread(values: Array) -> Array:
-        """Repeats the value of every recording in each of its rows."""
-        shape = (size, layout.rows, *values.shape[1:])
-        return jnp.broadcast_to(values[:, None], shape).reshape(-1, *values.shape[1:])
-
     def repeat(values: Array) -> Array:
         """Repeats the same values, one for each row of a recording, in every recording."""
         return jnp.broadcast_to(values[None, :], (size, layout.rows)).reshape(-1)
 
-    columns = {name: spread(values) for name, values in batch.items() if name not in _NOT_METADATA}
+    columns = {name: spread(values, layout) for name, values in batch.items() if name not in _NOT_METADATA}
+    if CLASSES in columns:
+        # Relations and miners see a quantity as classes, and its task the values themselves.
+        columns["label"] = columns.pop(CLASSES)
     within = jnp.arange(layout.rows, dtype=jnp.int32)
     view = repeat(within)
     places = {
@@ -185,6 +202,15 @@ def positives_are_other_recordings(method: MethodSettings, sampling: SamplingSet
     # is drawn for views.
     again = sampling.name == "patients" and sampling.records_per_patient > 1
     return not _finds_positives("same_patient", layout, drawn=2 if again else 1)
+
+
+def others_are_negatives(method: MethodSettings) -> bool:
+    """Returns whether the other recordings of its patient are negatives of a row, by name.
+
+    Args:
+        method: Settings of loss, relation and miner.
+    """
+    return method.relation.arguments.get("others_of_patient") == NEGATIVE and method.objective.weight != 0
 
 
 def _finds_positives(relation: str, layout: Layout, *, drawn: int = 1) -> bool:

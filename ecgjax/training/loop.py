@@ -27,14 +27,17 @@ from data_pipelines.system.stop_signals import say
 from ecgjax.errors import DivergedError
 from ecgjax.processes.stop_request import StopRequest
 from ecgjax.processes.watchdog import Watchdog, WatchdogSettings
-from ecgjax.training.checkpoint import EVALUATION, Checkpoints
-from ecgjax.training.save_schedule import SaveSchedule
+from ecgjax.training.checkpoints.checkpoint import EVALUATION, Checkpoints
+from ecgjax.training.checkpoints.save_schedule import SaveSchedule
 from ecgjax.training.settings import NonfiniteSettings
 from ecgjax.training.steps import Batch, Metrics, TrainState
 from ecgjax.training.telemetry import Telemetry
 
 #: Name, in a checkpoint's metadata, of whether the evaluation of its step is still to be done.
 EVALUATION_DUE = "evaluation_due"
+
+#: Number of logged steps from one for which further metrics, which take longer than a step, are computed to the next.
+MORE_METRICS_EVERY = 10
 
 
 def train(
@@ -56,6 +59,7 @@ def train(
     evaluation_due: bool = False,
     nonfinite: NonfiniteSettings | None = None,
     watchdog: Watchdog | None = None,
+    more_metrics: Callable[[TrainState, Batch], Metrics] | None = None,
 ) -> tuple[TrainState, bool]:
     """Trains from `state.step` to `num_steps`.
 
@@ -80,6 +84,9 @@ def train(
             `EVALUATION_DUE`.
         nonfinite: Numbers of updates that may be left out because they were not finite; None ends the run at the first.
         watchdog: Watchdog that looks at reads, steps, evaluations and saves; None for one that waits for ever.
+        more_metrics: Function of a state and the batch of its next step, which it leaves as they are, that returns
+            further metrics of that step; it is called at the first and the last step whose metrics are logged, and at
+            every `MORE_METRICS_EVERY`-th between. None for none.
 
     Returns:
         The last state, and whether the run came to its end (False after a signal to stop).
@@ -164,10 +171,18 @@ def train(
                 if alone:
                     say(f"reading the batch of step {now + 1} failed: {keep(now)}")
                 raise
+            logged = (now + 1) % log_every == 0 or now + 1 == num_steps
+            more: Metrics = {}
+            due = (now + 1) % (log_every * MORE_METRICS_EVERY) == 0 or now + 1 in (log_every, num_steps)
+            if due and more_metrics is not None:
+                # It comes before the step, which donates the state.
+                with watch("metrics", f"further metrics of step {now + 1}", compiles=True):
+                    more = more_metrics(state, batch)
             with watch("step", f"step {now + 1}"):
                 state, latest = step(state, batch)
+            latest = {**latest, **more}
             telemetry.step()
-            if (now + 1) % log_every == 0 or now + 1 == num_steps:
+            if logged:
                 flush()
                 # Metrics are fetched when the next ones are due: fetching them now would wait for the step that was
                 # just dispatched.

@@ -15,6 +15,7 @@ PARTS = {
     "data": "data sets or patients",
     "columns": "columns of metadata",
     "sampling": "split, sampling or batch size",
+    "stored": "order in which the packed copy holds the recordings (--shuffle_patients of data_pipelines.stage)",
     "pipeline": "version of the pipeline",
 }
 
@@ -23,6 +24,7 @@ _ALLOWED_BY: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
     "columns": ("columns", "data", "seed"),
     "sampling": ("sampling", "data", "batch_size", "seed"),
+    "stored": ("sampling", "data", "batch_size", "seed"),
     "pipeline": (),
 }
 
@@ -72,7 +74,8 @@ def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     same_records = _own_records(before, now) == now["own_records"]
     if before["fingerprint"] == now["fingerprint"] and same_records:
         return []
-    digests = before.get("digests", {})
+    # Checkpoints from before packed copies could be shuffled have no digest of the stored order, which was by number.
+    digests = {"stored": "", **before.get("digests", {})}
     return [
         part for part in PARTS if digests.get(part) != now["digests"][part] or (part == "data" and not same_records)
     ]

@@ -18,7 +18,7 @@ from ecgjax.optim.extension import Extension, check_rates
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import read
 from ecgjax.system.files import write_atomically
-from ecgjax.training.checkpoint import Saved
+from ecgjax.training.checkpoints.checkpoint import Saved
 
 #: Name of the file in the folder of a run.
 EXTENSIONS_FILE = "extensions.json"

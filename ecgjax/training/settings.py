@@ -12,14 +12,16 @@ from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, Relatio
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.placement.settings import MeshSettings
 from ecgjax.processes.watchdog import WatchdogSettings
-from ecgjax.settings.bounds import BELOW_ONE, ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
+from ecgjax.settings.bounds import ONE_OR_MORE, POSITIVE, SEED, ZERO_OR_MORE, between
 from ecgjax.settings.health import HealthSettings
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.leaf import Arguments, leaf, section
 from ecgjax.settings.sections import arguments_by_name
+from ecgjax.training.checkpoints.checkpoint_settings import CheckpointSettings
 from ecgjax.training.compilation.compile_cache import AUTO
 from ecgjax.training.debugging.debug_settings import DebugSettings
 from ecgjax.training.profiling.profile_settings import ProfileSettings
+from ecgjax.training.tasks.task_settings import TaskSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,16 +49,6 @@ class TilingSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskSettings:
-    """`config.task`: a label that is predicted beside the objective; `config.columns.task` says which."""
-
-    name: str = leaf("", "Kind of the prediction; empty for none.", choices=("", "binary", "regression"))
-    weight: float = leaf(1.0, "Weight of the prediction's loss.", bound=ZERO_OR_MORE)
-    hidden: int = leaf(128, "Width inside the head.", bound=ONE_OR_MORE)
-    dropout: float = leaf(0.3, "Dropout inside the head.", bound=BELOW_ONE)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReconstructionSettings:
     """`config.reconstruction`: weights of reconstructing the views before masking, beside the objective."""
 
@@ -72,22 +64,6 @@ class MicroBatchSettings:
         1, "Parts of a batch, encoded one after the other and again for the gradient: exact.", bound=ONE_OR_MORE
     )
     batch_norm: str = leaf("refuse", 'Batch norm; "per_part" has statistics of a part.', choices=("refuse", "per_part"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointSettings:
-    """`config.checkpoint`: how often the state is saved, and how many checkpoints are kept."""
-
-    every: int = leaf(100, "Steps between checkpoints.", bound=ONE_OR_MORE)
-    minutes: float | None = leaf(
-        None, "Minutes after which there is one in any case, looked at every log_every steps.", bound=POSITIVE
-    )
-    keep: int = leaf(2, "Latest checkpoints that are kept.", bound=ONE_OR_MORE)
-    keep_every: int | None = leaf(None, "Steps whose multiples are kept for good.", bound=ONE_OR_MORE)
-    best: str = leaf(
-        "", 'Metric of the evaluation by which the best checkpoint is saved and kept, as "eval/loss"; empty for none.'
-    )
-    best_mode: str = leaf("min", "Direction in which that metric is better.", choices=("min", "max"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +105,24 @@ class MethodSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjectionSettings:
+    """`config.second.head`: the head through which the second objective reads the encoder's features."""
+
+    hidden: int | None = leaf(None, "Width of a hidden layer with ReLU; None for a linear head.", bound=ONE_OR_MORE)
+    dim: int = leaf(128, "Numbers that the head makes of the features of a signal.", bound=ONE_OR_MORE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SecondSettings(MethodSettings):
+    """`config.second`: a second objective, of the encoder's features through a head; none unless its loss is named."""
+
+    objective: ObjectiveSettings = section(ObjectiveSettings)
+    relation: RelationSettings = section(RelationSettings)
+    miner: MinerSettings = section(MinerSettings)
+    head: ProjectionSettings = section(ProjectionSettings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingSettings:
     """All settings of a pretraining, with those of its logging, evaluation and checkpoints."""
 
@@ -144,6 +138,7 @@ class PretrainingSettings:
     objective: ObjectiveSettings = section(ObjectiveSettings)
     relation: RelationSettings = section(RelationSettings)
     miner: MinerSettings = section(MinerSettings)
+    second: SecondSettings = section(SecondSettings)
     tiling: TilingSettings = section(TilingSettings)
     columns: ColumnSettings = section(ColumnSettings)
     task: TaskSettings = section(TaskSettings)
@@ -179,6 +174,11 @@ class PretrainingSettings:
         return MethodSettings(objective=self.objective, relation=self.relation, miner=self.miner)
 
     @property
+    def methods(self) -> tuple[MethodSettings, ...]:
+        """Sections of every objective: the first and, where it is named, the second."""
+        return (self.method,) if self.second.objective.name is None else (self.method, self.second)
+
+    @property
     def chosen_by_health(self) -> bool:
         """Whether the best checkpoint is chosen by the health metric, and so by labels."""
         return bool(self.health.task) and self.checkpoint.best.startswith("eval/knn_")
@@ -188,8 +188,8 @@ class PretrainingSettings:
         """Columns of metadata that the run uses beside patient and signal, and the methods that use them."""
         return ColumnUse(
             settings=self.columns,
-            methods=self.method.names,
+            methods=tuple(name for method in self.methods for name in method.names),
             augment=self.augment,
-            has_task=bool(self.task.name),
+            task=self.task.name,
             balance=self.sampling.balance,
         )

@@ -12,6 +12,7 @@ from ecgjax import optim
 from ecgjax.optim import Extension
 from ecgjax.placement.parameter_layout import ParameterLayout, lay_out
 from ecgjax.training.assembly import Assembly
+from ecgjax.training.gradient_norms import gradient_norms, weights_of
 from ecgjax.training.settings import PretrainingSettings
 from ecgjax.training.steps import Batch, Metrics, TrainState, init_state, train_step
 
@@ -25,12 +26,15 @@ class StepProgram:
         loss: Loss as `steps.pretraining_loss` returns it, of parameters as they lie on the mesh.
         begin: Function from parameters and statistics to the state before the first step.
         step: Function `(state, batch) → (state, metrics)`.
+        gradient_norms: Function `(state, batch) → metrics` of the gradients of objective and task apart; None where not
+            both train.
     """
 
     layout: ParameterLayout
     loss: Callable[..., Any]
     begin: Callable[[Any, Any], TrainState]
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    gradient_norms: Callable[[TrainState, Batch], Metrics] | None
 
 
 def step_program(
@@ -63,4 +67,7 @@ def step_program(
 
     loss = layout.gathering(model.loss)
     step = train_step(loss, optimizer, frozen=model.frozen, ema_decay=ema_decay, reduce=settings.mesh.reduce)
-    return StepProgram(layout, loss, begin, step)
+    norms, weights = None, weights_of(settings.objective, settings.task)
+    if weights is not None:
+        norms = gradient_norms(loss, weights=weights, frozen=model.frozen, reduce=settings.mesh.reduce)
+    return StepProgram(layout, loss, begin, step, norms)

@@ -18,7 +18,7 @@ from ecgjax.augmentations import partners
 from ecgjax.augmentations.beats import r_peaks
 from ecgjax.augmentations.geodesic import Overlay
 from ecgjax.augmentations.views import Recorded, Views
-from ecgjax.encoders.gradient_sums import gradients_summed_in
+from ecgjax.encoders.operations.gradient_sums import gradients_summed_in
 from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.objectives.losses import representation
 from ecgjax.objectives.losses.reconstruction import Reconstruction, SquaredErrors, mean_errors, squared_errors
@@ -26,10 +26,11 @@ from ecgjax.objectives.objective import Objective
 from ecgjax.optim.averaging import average
 from ecgjax.optim.parameters import hold
 from ecgjax.training.device_mesh import unanimous
-from ecgjax.training.embedding_rows import Layout, embedding_rows, patient_pairs
-from ecgjax.training.heads import SupervisedTask
+from ecgjax.training.embedding_rows import Layout, embedding_rows, of_views, patient_pairs, spread
 from ecgjax.training.micro_batches import map_parts
+from ecgjax.training.second_objective import SecondObjective
 from ecgjax.training.signal_columns import SignalNeighbours
+from ecgjax.training.tasks.task_choice import Task
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -67,7 +68,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: Number of finished updates, `i32[]`.
         params: Parameters that the optimiser updates, float32, as nested dictionaries under `"encoder"`, `"objective"`
-            and the names of heads, such as `"task"`.
+            and the names of heads, such as `"task"` and `"second"`.
         stats: Running statistics, under the names of the encoder and the heads.
         opt_state: State of the optax optimiser.
         ema: Moving average of parameters and statistics, or None where none is kept.
@@ -149,13 +150,22 @@ class _Drawn(NamedTuple):
     views: Array
 
 
+class _Encoded(NamedTuple):
+    """What an encoder makes of a batch: embeddings, features where a head reads them, errors of reconstruction."""
+
+    z: Array
+    features: Array | None
+    errors: SquaredErrors | None
+
+
 def pretraining_loss(
     graph: nnx.GraphDef[encoders.Encoder],
     views: Views,
     objective: Objective,
     *,
     layout: Layout,
-    task: SupervisedTask | None = None,
+    task: Task | None = None,
+    second: SecondObjective | None = None,
     reconstruction: Reconstruction | None = None,
     overlay: Overlay | None = None,
     neighbours: SignalNeighbours | None = None,
@@ -165,16 +175,18 @@ def pretraining_loss(
 ) -> Callable[..., tuple[Array, tuple[Any, Metrics]]]:
     """Builds `loss(params, stats, batch, step, train) → (loss, (stats, metrics))`.
 
-    Parameters and statistics are `{"encoder": …, "objective": …}` and, with a task, `"task"`. A row whose recording
-    could not be read is silence, and takes part in no pair and no batch statistics. The run's seed, `u32[]`, is part of
-    the batch: as a constant it would make a new program to compile of every seed.
+    Parameters and statistics are `{"encoder": …, "objective": …}` and, with a task, `"task"`; those of a second
+    objective, which has no statistics, are under `"second"`. A row whose recording could not be read is silence, and
+    takes part in no pair and no batch statistics. The run's seed, `u32[]`, is part of the batch: as a constant it would
+    make a new program to compile of every seed.
 
     Args:
         graph: Graph definition of the encoder.
         views: Views that are drawn of the recordings.
         objective: Loss of the embeddings.
         layout: Rows of embeddings that a recording becomes.
-        task: Task that is predicted from the embeddings, whose loss is added to the objective's.
+        task: Task that is predicted from embeddings or features, whose loss is added to the objective's.
+        second: Second objective, of the features, whose loss is added to the first's.
         reconstruction: Weights of the reconstruction of the views before they were masked, whose loss is added to the
             objective's; the encoder must have a decoder.
         overlay: Overlay of partners over recordings, where views are moved between recordings.
@@ -184,6 +196,7 @@ def pretraining_loss(
         statistics_every: Number of updates between metrics that are logged. Only the logged ones have alignment,
             uniformity and effective rank; the others have NaN. None computes them every time, as in evaluation.
     """
+    reads_features = second is not None or (task is not None and task.settings.reads == "features")
 
     def loss(params: Any, stats: Any, batch: Batch, step: Array, *, train: bool) -> tuple[Array, tuple[Any, Metrics]]:
         # 1. Collect the data and random keys of every row.
@@ -209,7 +222,7 @@ def pretraining_loss(
             batch["moved"] = moved
 
         # 3. Draw the views and encode them, part by part.
-        def encode(stats: Any, drawn: _Drawn) -> tuple[Any, tuple[Array, SquaredErrors | None]]:
+        def encode(stats: Any, drawn: _Drawn) -> tuple[Any, _Encoded]:
             drawn_views = views.masked_and_whole(
                 drawn.views, drawn.signal, recorded=drawn.recorded, towards=drawn.towards
             )
@@ -218,17 +231,19 @@ def pretraining_loss(
             keys = _spread_keys(drawn.dropout, layout.signals) if train else None
             rows = jnp.repeat(drawn.valid, layout.signals)
             encoder = encoders.Split(graph, params["encoder"], stats)
-            if reconstruction is None:
+            features = errors = None
+            if reads_features:
+                (z, features), stats = encoders.apply_with_features(encoder, ecg, train=train, keys=keys, valid=rows)
+            elif reconstruction is None:
                 z, stats = encoders.apply(encoder, ecg, train=train, keys=keys, valid=rows)
-                errors = None
             else:
                 (z, again), stats = encoders.reconstruct(encoder, ecg, train=train, keys=keys, valid=rows)
                 peaks = jax.vmap(functools.partial(r_peaks, rate_hz=views.rate_hz))(whole)
                 errors = squared_errors(again, whole, peaks, rate_hz=views.rate_hz)
-            return stats, (z.reshape(-1, z.shape[-1]), errors)
+            return stats, _Encoded(z.reshape(-1, z.shape[-1]), features, errors)
 
         after = dict(stats)
-        after["encoder"], (z, errors) = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
+        after["encoder"], (z, features, errors) = map_parts(encode, stats["encoder"], drawn, parts=parts, mesh=mesh)
         # 4. Collect the metadata of the rows of embeddings, and evaluate the objective.
         rows = embedding_rows(batch, layout)
         if neighbours is not None:
@@ -236,13 +251,29 @@ def pretraining_loss(
             rows = rows._replace(**near)
         paired = jnp.repeat(batch["paired"], layout.rows, axis=0) if "paired" in batch else None
         mining = step_key(seed, step, stream="mining")
-        out = objective(params["objective"], z, rows, key=mining, step=step, paired=paired)
+        if "objective" in stats and train:
+            after["objective"] = objective.stats_after(stats["objective"], z, rows, step=step)
+        kept = after.get("objective")
+        out = objective(params["objective"], z, rows, key=mining, step=step, paired=paired, stats=kept)
         total, metrics = objective.weight * out.loss, metrics | out.stats
-        # 5. Add the losses of the task and of the reconstruction.
+        # 5. Add the losses of the second objective, of the task and of the reconstruction.
+        if second is not None:
+            other = second(params["second"], features, batch, signal=drawn.signal, seed=seed, step=step)
+            total += second.weight * other.loss
+            metrics |= {"objective": out.loss, "second": other.loss}
+            metrics |= {f"second_{name}": value for name, value in other.stats.items()}
         if task is not None:
-            keys = _spread_keys(row_keys(seed, step, batch["row"], stream="task"), layout.rows) if train else None
-            answer, after["task"] = task(params["task"], stats["task"], z, rows, train=train, keys=keys)
-            total += task.weight * answer.loss
+            # Features are those of a signal, whatever the number of embeddings that the encoder makes of it.
+            of_features = task.settings.reads == "features"
+            read, inputs = (layout._replace(lead_groups=1), features) if of_features else (layout, z)
+            keys = _spread_keys(row_keys(seed, step, batch["row"], stream="task"), read.rows) if train else None
+            predicts, targets = spread(valid, read), spread(batch[task.column], read)
+            if task.settings.views:
+                predicts &= of_views(task.settings.views, read, recordings=len(valid))
+            answer, after["task"] = task(
+                params["task"], stats["task"], inputs, targets, valid=predicts, train=train, keys=keys
+            )
+            total += task.settings.weight * answer.loss
             metrics |= {"objective": out.loss, "task": answer.loss}
             metrics |= {f"task_{name}": value for name, value in answer.stats.items()}
         if reconstruction is not None:

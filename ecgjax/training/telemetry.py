@@ -19,6 +19,7 @@ from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.settings.sections import Tree, flat
 from ecgjax.system.terminal import give_up_blocked_output, say, warn
 from ecgjax.training import devices
+from ecgjax.training.gradient_norms import TERMS, far_apart
 from ecgjax.training.run_log import event_file
 from ecgjax.training.run_log.metric_writer import GrowingFile, MetricWriter
 from ecgjax.training.run_log.metrics_file import METRICS_FILE, drop_after
@@ -93,7 +94,7 @@ class Telemetry:
             total=total_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None if progress else True
         )
         self._total = total_steps
-        self._collapsed = False
+        self._collapsed = self._one_gradient = False
         self._straggler: int | None = None
 
     def __enter__(self) -> Telemetry:
@@ -169,6 +170,7 @@ class Telemetry:
             self._tracking.log(step, known)
         self._say(step, values)
         self._warn_of_collapse(step, values.get("train/effective_rank", math.nan))
+        self._warn_of_one_gradient(step, values)
 
     def finished(self) -> None:
         """Notes that the run has come to its end: nothing stopped it."""
@@ -222,6 +224,15 @@ class Telemetry:
                 "for views that are too easy to tell apart, or use a loss with more negatives"
             )
         self._collapsed = collapsed
+
+    def _warn_of_one_gradient(self, step: int, values: Mapping[str, float]) -> None:
+        """Warns once where the gradient of objective or task is many times that of the other."""
+        norms = [values.get(f"train/grad_norm_{name}", math.nan) for name in TERMS]
+        if self._one_gradient or not all(map(math.isfinite, norms)):
+            return
+        if told := far_apart(*norms):
+            self._one_gradient = True
+            warn(f"at step {step} {told}")
 
     def _speed(self, step: int) -> dict[str, float]:
         steps = step - self._since_step

@@ -26,7 +26,10 @@ from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import flat, tree_of
 
 #: Parts that can begin with a source's weights, values of `config.init.parts`.
-PARTS = ("encoder", "objective", "task")
+PARTS = ("encoder", "objective", "task", "second")
+
+# Setting of a run without one of the parts that not every run has.
+_WITHOUT = {"task": "config.task.name is empty", "second": "config.second.objective.name is None"}
 
 #: Parameters and running statistics, which are matched alike.
 KINDS = ("params", "stats")
@@ -231,8 +234,7 @@ def _parts(settings: InitSettings, params: Mapping[str, Any]) -> tuple[str, ...]
     for part in named_parts(settings):
         if part not in params:
             raise ConfigError(
-                f"config.init.parts={settings.parts!r}: this run has no part {part!r} (config.task.name is empty); "
-                "leave it out"
+                f"config.init.parts={settings.parts!r}: this run has no part {part!r} ({_WITHOUT[part]}); leave it out"
             )
     return settings.parts
 

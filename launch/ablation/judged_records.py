@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,35 +20,58 @@ from ecgjax.studies.store import begin_study
 
 from .planned_runs import Planned
 
+#: Difference between the seeds of two draws of labels of one run; there are at most as many runs of an arm.
+_BETWEEN_DRAWS = 1000
+
+
+def names_of(text: str, *, fractions: Sequence[float], draws: int) -> dict[str, tuple[float, int]]:
+    """Returns the fraction and the number of every draw of labels of a task, by the name that its answers are kept by.
+
+    A single draw has the name of the task.
+
+    Args:
+        text: Task as `parse_task` reads it.
+        fractions: Fractions of the labelled training patients, each once.
+        draws: Number of draws for every fraction.
+    """
+    named = {}
+    for fraction in fractions:
+        for draw in range(draws):
+            of_fraction = f" at {100 * fraction:g} %" if len(fractions) > 1 else ""
+            named[f"{text}{of_fraction}" + (f", draw {draw + 1}" if draws > 1 else "")] = (fraction, draw)
+    return named
+
 
 def tasks_of(
-    recordings: Recordings, texts: Sequence[str], *, fraction: float, seed: int
+    recordings: Recordings, texts: Sequence[str], *, fractions: Sequence[float], draws: int = 1, seed: int
 ) -> tuple[dict[str, ProbeData], tuple[str, ...]]:
-    """Returns the labelled records of every task, with the training patients that a seed draws.
+    """Returns the labelled records of every task and draw, with the training patients that a seed draws.
 
     Args:
         recordings: Recordings that all arms are evaluated on.
         texts: Tasks as `parse_task` reads them.
-        fraction: Fraction of the labelled training patients to draw.
-        seed: Seed of the draw.
+        fractions: Fractions of the labelled training patients, each once.
+        draws: Number of draws of patients for every task and fraction.
+        seed: Seed of the first draw.
 
     Returns:
-        The records by task, with the classes of multi-label tasks that have enough test records of both labels; and
-        cautions on the other classes for the report, one sentence each.
+        The records by the names of `names_of`, with the classes of multi-label tasks that have enough test records of
+        both labels; and cautions on the other classes for the report, one sentence each.
 
     Raises:
         DataError: A task cannot be read, or these records do not have its label.
     """
     tasks: dict[str, ProbeData] = {}
-    rare: tuple[str, ...] = ()
+    rare: dict[str, None] = {}
     for text in texts:
-        data = probe_data(
-            recordings.index, recordings.split,
-            task=parse_task(text), label_fraction=fraction, seed=seed,
-        )  # fmt: skip
-        tasks[text], more = of_common_classes(data)
-        rare += more
-    return tasks, rare
+        for name, (fraction, draw) in names_of(text, fractions=fractions, draws=draws).items():
+            data = probe_data(
+                recordings.index, recordings.split,
+                task=parse_task(text), label_fraction=fraction, seed=seed + _BETWEEN_DRAWS * draw,
+            )  # fmt: skip
+            tasks[name], more = of_common_classes(data)
+            rare |= dict.fromkeys(more)
+    return tasks, tuple(rare)
 
 
 def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
@@ -85,18 +109,25 @@ def judged_on(runs: Sequence[Planned]) -> tuple[Recordings, tuple[str, ...]]:
     return recordings, (*found, *guard.unlinked(recordings), *dict.fromkeys(of_labels))
 
 
-def begin(out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, label_fraction: float) -> None:
+def begin(
+    out: Path, recordings: Recordings, tasks: Mapping[str, ProbeData], *, fractions: Sequence[float], draws: int = 1
+) -> None:
     """Begins or resumes a study.
 
     Args:
         out: Folder of the study.
         recordings: Recordings that all arms are evaluated on.
-        tasks: Labelled records of every task.
-        label_fraction: Share of the labelled training patients.
+        tasks: Labelled records of every task and draw.
+        fractions: Fractions of the labelled training patients.
+        draws: Number of draws of patients for every task and fraction.
 
     Raises:
         ConfigError: The folder is of other tasks or records.
     """
     tested = digests.of_arrays(*(array for data in tasks.values() for array in data.test.arrays))
-    about = {"tasks": list(tasks), "label_fraction": label_fraction, "data": list(recordings.fingerprints)}
+    about: dict[str, Any] = {"tasks": list(tasks), "data": list(recordings.fingerprints)}
+    # A study that was begun when there was one fraction and one draw goes on.
+    about["label_fraction"] = fractions[0] if len(fractions) == 1 else list(fractions)
+    if draws > 1:
+        about["draws"] = draws
     begin_study(out, {**about, "test_records": tested})

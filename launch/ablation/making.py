@@ -51,7 +51,9 @@ def make_all(
         Reasons of the runs that failed, by their names; and the exit status where one was stopped, otherwise None.
     """
     failed: dict[str, str] = {}
-    with tqdm([run for run in runs if not only or run.name in only], desc="runs", unit="run", disable=None) as bar:
+    with tqdm(
+        [run for run in runs if not only or run.name in only], desc="runs", unit="run", dynamic_ncols=True, disable=None
+    ) as bar:
         for run in bar:
             bar.set_postfix_str(run.name)
             with arm_status.telling(status_path(out, run)) as end:

@@ -20,8 +20,8 @@ from .arms import Arm
 
 #: Leaves in which all arms must agree, so that their results are on the same records.
 _SHARED = (
-    "data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.layer", "probe.overlaps", "probe.readouts",
-    "probe.grid", "probe.strength", "probe.select",
+    "data.dir", "data.links", "data.val_folds", "data.test_folds", "probe.overlaps", "probe.readouts", "probe.grid",
+    "probe.strength", "probe.select",
 )  # fmt: skip
 
 
@@ -125,7 +125,10 @@ def plan(arms: Sequence[Arm], *, seeds: int, baselines: Sequence[ModelName] = BA
     encoders, runs = [], []
     first = [arm.resolve(seed=0) for arm in arms]
     for of_arm in first:
-        settings, name = repr(tree_of(of_arm.encoder)), str(of_arm.encoder.name)
+        # A twin is read at the layer of its arm.
+        layer = of_arm.probe.layer
+        settings = f"{tree_of(of_arm.encoder)!r} {layer}"
+        name = str(of_arm.encoder.name) + ("" if layer == "features" else f" ({layer})")
         if settings not in titles:
             same = sum(title.split(" #")[0] == name for title in titles.values())
             titles[settings] = name + (f" #{same + 1}" if same else "")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from absl import flags
 
 from ecgjax.errors import ConfigError
+from ecgjax.pages.texts import ANONYMOUS_WORDS
 from ecgjax.studies.model_names import BASELINES
 
 from ..clusters import arrays
@@ -31,7 +32,8 @@ class Asked(NamedTuple):
     task: Sequence[str]
     baselines: Sequence[str]
     seeds: int
-    label_fraction: float
+    label_fraction: Sequence[float]
+    draws: int
     resamples: int
     out: str
     only: Sequence[str]
@@ -41,6 +43,7 @@ class Asked(NamedTuple):
     submit: bool
     collect: bool
     report: bool
+    anonymous: bool
     of_jobs: Sequence[str]
     common: Sequence[tuple[str, str]]
     command: str
@@ -56,8 +59,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     words = f"Models beside the arms: {', '.join(BASELINES)}; none for the random encoders alone."
     flags.DEFINE_list("baselines", list(BASELINES), words, flag_values=values)
     flags.DEFINE_integer("seeds", 3, "Runs of every arm.", lower_bound=1, upper_bound=1000, flag_values=values)
-    words = "Share of the labelled training patients for the probes."
-    flags.DEFINE_float("label_fraction", 0.1, words, lower_bound=0, upper_bound=1, flag_values=values)
+    words = "Share of the labelled training patients for the probes. Repeat for several."
+    flags.DEFINE_multi_float("label_fraction", [0.1], words, lower_bound=0, upper_bound=1, flag_values=values)
+    words = "Draws of labelled patients for every run, task and share, over which results are averaged."
+    flags.DEFINE_integer("draws", 1, words, lower_bound=1, upper_bound=1000, flag_values=values)
     words = "Of the test patients, for the intervals."
     flags.DEFINE_integer("resamples", 2000, words, lower_bound=100, upper_bound=1_000_000, flag_values=values)
     flags.DEFINE_string("out", None, "Folder of the ablation.", flag_values=values)
@@ -71,6 +76,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     words = "Tells what is done, failed, stopped or missing, and makes the report of what is done; nothing is run here."
     flags.DEFINE_bool("collect", False, words, flag_values=values)
     flags.DEFINE_bool("report", True, "Makes the report at the end.", flag_values=values)
+    flags.DEFINE_bool("anonymous", False, ANONYMOUS_WORDS, flag_values=values)
 
 
 def common_changes(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -107,7 +113,10 @@ def asked_by(values: flags.FlagValues, *, arguments: Sequence[str]) -> Asked:
     repeated = [
         *(f"--{name}={value}" for name in ("config", "sweep", "task") for value in own[name]),
         f"--baselines={','.join(own['baselines']) or 'none'}",
-        *(f"--{name}={own[name]}" for name in ("label_fraction", "seeds", "resamples", "out")),
+        *(f"--label_fraction={fraction:g}" for fraction in own["label_fraction"]),
+        *([f"--draws={own['draws']}"] if own["draws"] > 1 else []),
+        *(f"--{name}={own[name]}" for name in ("seeds", "resamples", "out")),
+        *(["--anonymous"] if own["anonymous"] else []),
         *(f"--config.{leaf}={value}" for leaf, value in common),
     ]
     return Asked(

@@ -42,6 +42,11 @@ def test_command_line(tmp_path):
         (["--builder=ptbxl"], "error: --builder=ptbxl needs --source=DIR"),
         (["--builder=simulated", "--labels=a.csv"], "error: --labels means nothing to --builder=simulated"),
         (["--builder=folder", "--source=.", "--name=Our Data"], "--name=Our Data: lower case letters, digits and _"),
+        (
+            ["--builder=simulated", "--site=B"],
+            "--site=B: no such simulated site; the sites are emergency, elderly_clinic",
+        ),
+        (["--builder=folder", "--source=.", "--site=screening"], "--site means nothing to --builder=folder"),
         (["--builder=simulated", "--pieces"], "--pieces means nothing to --builder=simulated"),
         (["--builder=prepared", "--source=.", "--pieces"], "--pieces means nothing to --builder=prepared"),
         (["--builder=folder", "--source=.", "--pieces", "--cut=center"], "--cut means nothing with --pieces"),

@@ -16,9 +16,9 @@ import pytest
 
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.errors import DataError
-from data_pipelines.physiology import store
+from data_pipelines.physiology import median_beat
+from data_pipelines.physiology.definitions import BEATS, DEFINITIONS, MEDIAN_BEAT
 from data_pipelines.physiology.store import (
-    PHYSIOLOGY_DIR,
     PHYSIOLOGY_FILE,
     measure_dataset,
     open_physiology,
@@ -29,6 +29,7 @@ from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import SignalFormat
 from data_pipelines.shards.dataset_build import build_dataset
 from data_pipelines.storage.store import open_store
+from data_pipelines.verify import verify_dataset
 from tests.support.fixtures import make_simulated_dataset
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,12 +49,12 @@ def original(tmp_path_factory):
 def copy(original, tmp_path):
     """The same data set, not measured yet."""
     directory = tmp_path / "copy"
-    shutil.copytree(original.directory, directory, ignore=shutil.ignore_patterns(PHYSIOLOGY_DIR))
+    shutil.copytree(original.directory, directory, ignore=shutil.ignore_patterns(BEATS.folder))
     return directory
 
 
 def _bytes(directory):
-    return {path.name: path.read_bytes() for path in (directory / PHYSIOLOGY_DIR).iterdir()}
+    return {path.name: path.read_bytes() for path in (directory / BEATS.folder).iterdir()}
 
 
 def test_every_record_has_its_own_measurements(original):
@@ -73,7 +74,7 @@ def test_every_record_has_its_own_measurements(original):
 
 def test_the_card_counts_what_is_missing(original):
     physiology = open_physiology(original)
-    card = json.loads((original.directory / PHYSIOLOGY_DIR / PHYSIOLOGY_FILE).read_text())
+    card = json.loads((original.directory / BEATS.folder / PHYSIOLOGY_FILE).read_text())
     assert card["version"] == PHYSIOLOGY_VERSION
     assert card["fingerprint"] == original.fingerprint
     assert card["num_records"] == original.index.num_records
@@ -212,12 +213,12 @@ def test_not_measured_says_what_to_run(copy):
 
 
 def _change_card(directory, **changes):
-    path = directory / PHYSIOLOGY_DIR / PHYSIOLOGY_FILE
+    path = directory / BEATS.folder / PHYSIOLOGY_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_stale_and_damaged_measurements_are_refused_with_a_remedy(copy, original, monkeypatch):
-    shutil.copytree(original.directory / PHYSIOLOGY_DIR, copy / PHYSIOLOGY_DIR)
+def test_stale_and_damaged_measurements_are_refused_with_a_remedy(copy, original):
+    shutil.copytree(original.directory / BEATS.folder, copy / BEATS.folder)
     dataset = open_dataset(copy)
     open_physiology(dataset)
     remedy = "remove it and measure again"
@@ -227,11 +228,10 @@ def test_stale_and_damaged_measurements_are_refused_with_a_remedy(copy, original
     with pytest.raises(DataError, match=f"stale.*{remedy}"):
         measure_dataset(copy, num_workers=1)
     _change_card(copy, fingerprint=dataset.fingerprint)
-    with monkeypatch.context() as patched:
-        patched.setattr(store, "PHYSIOLOGY_VERSION", PHYSIOLOGY_VERSION + 1)
-        with pytest.raises(DataError, match=f"version {PHYSIOLOGY_VERSION} of the definition.*{remedy}"):
-            open_physiology(dataset)
-    values = copy / PHYSIOLOGY_DIR / "values.npy"
+    newer = dataclasses.replace(BEATS, version=PHYSIOLOGY_VERSION + 1)
+    with pytest.raises(DataError, match=f"version {PHYSIOLOGY_VERSION} of the definition.*{remedy}"):
+        open_physiology(dataset, newer)
+    values = copy / BEATS.folder / "values.npy"
     whole = values.read_bytes()
     values.write_bytes(whole[:-1000])
     with pytest.raises(DataError, match=f"damaged.*{remedy}"):
@@ -244,6 +244,40 @@ def test_stale_and_damaged_measurements_are_refused_with_a_remedy(copy, original
     values.unlink()
     with pytest.raises(DataError, match=f"damaged.*{remedy}"):
         open_physiology(dataset)
+
+
+def test_both_forms_lie_side_by_side(copy, original):
+    with pytest.raises(DataError, match=r"its median beat was not measured; run .* --on=median_beat$"):
+        open_physiology(open_dataset(copy), MEDIAN_BEAT)
+    assert measure_dataset(copy, num_workers=1, definition=MEDIAN_BEAT)
+    assert not measure_dataset(copy, num_workers=1, definition=MEDIAN_BEAT)
+    dataset = open_dataset(copy)
+    found = open_physiology(dataset, MEDIAN_BEAT)
+    assert (found.names, found.values.shape) == (median_beat.NAMES, (dataset.index.num_records, 52))
+    signals = open_store(copy).read(np.arange(dataset.index.num_records))
+    expected = median_beat.measure(signals, sampling_rate_hz=RATE, processes=1, progress=False)
+    np.testing.assert_array_equal(found.values, expected.values)
+    counted = {name: count for name, count in found.card["reasons"].items() if count}
+    assert counted == expected.failures
+    with pytest.raises(DataError, match="its physiology was not measured"):
+        open_physiology(dataset)
+    shutil.copytree(original.directory / BEATS.folder, copy / BEATS.folder)
+    assert open_physiology(dataset).names == NAMES
+    verdict = verify_dataset(copy)
+    assert not verdict.damaged + verdict.missing + verdict.extra
+
+
+def test_a_flat_record_has_no_median_beat_and_its_reason():
+    values, reasons = MEDIAN_BEAT.measure(np.full((1000, 8), 7, np.int16), sampling_rate_hz=RATE)
+    assert np.isnan(values).all()
+    assert reasons == MEDIAN_BEAT.reasons["flat_lead"]
+    assert reasons & MEDIAN_BEAT.unusable
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=lambda each: each.name)
+def test_reasons_are_bits_of_their_own(definition):
+    bits = list(definition.reasons.values())
+    assert sum(bits) == np.bitwise_or.reduce(bits) == 2 ** len(bits) - 1
 
 
 @pytest.mark.slow

@@ -20,11 +20,14 @@ from data_pipelines import stage
 from data_pipelines.errors import DataError
 from data_pipelines.packing.local_copy import stage_dataset
 from data_pipelines.packing.packed_copy import pack, packed_staging
-from data_pipelines.physiology.store import PHYSIOLOGY_DIR, measure_dataset, open_physiology
+from data_pipelines.packing.patient_order import shuffled_patients
+from data_pipelines.physiology.definitions import BEATS
+from data_pipelines.physiology.store import measure_dataset, open_physiology
 from data_pipelines.prepared.dataset import CARD_FILE, QUARANTINE_FILE, REMARKS_FILE, open_dataset, staging_directory
 from data_pipelines.storage.packed_format import PACKED_DIR
 from data_pipelines.storage.store import open_store
 from data_pipelines.system.digests import DIGESTS_FILE, files_of, write_digests
+from data_pipelines.verify import verify_dataset
 from tests.support.fixtures import RECORDS_A_PACKED_SHARD, flip_bit, make_simulated_dataset
 from tests.support.user_errors import told
 
@@ -86,7 +89,7 @@ _STALLING = textwrap.dedent("""
             time.sleep(60)
 
     if len(sys.argv) == 2:
-        pack(open_dataset(sys.argv[1]), shard_bytes=512_000, progress=stall)
+        pack(open_dataset(sys.argv[1]), seed=SEED, shard_bytes=512_000, progress=stall)
     else:
         stage_dataset(sys.argv[1], Path(sys.argv[2]), shard_bytes=512_000, progress=stall)
 """)
@@ -96,8 +99,8 @@ _STALLING = textwrap.dedent("""
 def interrupt(monkeypatch):
     """Runs packing or staging in a process that is killed in the third shard; meanwhile a second one is refused."""
 
-    def run(*arguments, second):
-        command = [sys.executable, "-c", _STALLING, *map(str, arguments)]
+    def run(*arguments, second, seed=None):
+        command = [sys.executable, "-c", _STALLING.replace("SEED", str(seed)), *map(str, arguments)]
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
         try:
             assert process.stdout.readline() == b"there\n"
@@ -126,6 +129,19 @@ def test_packing_that_is_killed_goes_on_behind_its_finished_shards(copy, origina
     assert sum(counts) == len(signals)
     inodes = {name: (copy / PACKED_DIR / name).stat().st_ino for name in kept}
     assert inodes["00000.npy"] == kept["00000.npy"]
+    assert_read(copy, signals)
+    assert not packed_staging(copy).exists()
+
+
+@pytest.mark.slow
+def test_shuffling_that_is_killed_goes_on_behind_what_it_has_noted(copy, original, interrupt):
+    _, signals = original
+    interrupt(copy, second=lambda: pack(open_dataset(copy), seed=3), seed=3)
+    assert open_store(copy).kind == "array_record"
+    counts = []
+    assert pack(open_dataset(copy), seed=3, shard_bytes=SHARD_BYTES, progress=counts.append) is True
+    assert counts[0] == 64
+    assert sum(counts) == len(signals)
     assert_read(copy, signals)
     assert not packed_staging(copy).exists()
 
@@ -171,7 +187,7 @@ def rebuild_with_other_folds(directory):
     (directory / CARD_FILE).write_text(json.dumps(card | {"build_id": "another"}))
     fold = np.load(directory / "index" / "fold.npy")
     np.save(directory / "index" / "fold.npy", fold[::-1].copy())
-    write_digests(directory, files_of(directory, apart=(PACKED_DIR, PHYSIOLOGY_DIR)))
+    write_digests(directory, files_of(directory, apart=(PACKED_DIR, BEATS.folder)))
     return fold[::-1]
 
 
@@ -208,11 +224,11 @@ def test_staging_makes_a_whole_local_data_set_without_array_record_shards(bucket
     assert [one.fingerprint for one in started] == [dataset.fingerprint]
     assert sum(counts) == len(signals)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [CARD_FILE, DIGESTS_FILE, QUARANTINE_FILE, REMARKS_FILE, "index", PHYSIOLOGY_DIR, PACKED_DIR]
+        [CARD_FILE, DIGESTS_FILE, QUARANTINE_FILE, REMARKS_FILE, "index", BEATS.folder, PACKED_DIR]
     )
     staged = open_dataset(out)
     assert (staged.card, staged.fingerprint) == (dataset.card, dataset.fingerprint)
-    for folder in ("index", PHYSIOLOGY_DIR):
+    for folder in ("index", BEATS.folder):
         for path in (dataset.directory / folder).iterdir():
             assert (out / folder / path.name).read_bytes() == path.read_bytes()
     assert np.array_equal(open_physiology(staged).values, open_physiology(dataset).values, equal_nan=True)
@@ -229,9 +245,9 @@ def test_staging_makes_a_whole_local_data_set_without_array_record_shards(bucket
 
 def test_a_data_set_without_physiology_is_staged_without(bucket, original, tmp_path):
     url, system = bucket
-    system.rm(f"{url}/{PHYSIOLOGY_DIR}", recursive=True)
+    system.rm(f"{url}/{BEATS.folder}", recursive=True)
     stage_dataset(url, tmp_path / "local")
-    assert not (tmp_path / "local" / PHYSIOLOGY_DIR).exists()
+    assert not (tmp_path / "local" / BEATS.folder).exists()
     assert_read(tmp_path / "local", original[1])
 
 
@@ -320,7 +336,7 @@ def run(monkeypatch):
     def run(*arguments):
         own = flags.FlagValues()
         with monkeypatch.context() as patch:
-            for name in ("DEFINE_string", "DEFINE_float"):
+            for name in ("DEFINE_string", "DEFINE_float", "DEFINE_boolean", "DEFINE_integer"):
                 patch.setattr(flags, name, functools.partial(getattr(flags, name), flag_values=own))
             patch.setattr(flags, "FLAGS", own)
             stage.define_flags()
@@ -338,9 +354,29 @@ def test_the_command_makes_the_packed_copy_of_a_local_data_set(copy, capsys, run
         assert printed.strip().endswith(f"GB, {state}")
 
 
+def test_the_command_shuffles_the_patients_of_a_copy_and_says_so(copy, bucket, original, tmp_path, capsys, run):
+    dataset, signals = original
+    out = tmp_path / "local"
+    order = shuffled_patients(dataset.index.patient, seed=3)
+    for arguments, directory in (((f"--dataset={copy}",), copy), ((f"--dataset={bucket[0]}", f"--out={out}"), out)):
+        for state in ("staged", "staged already and whole, nothing to do"):
+            run(*arguments, "--shuffle_patients", "--seed=3")
+            assert capsys.readouterr().out.strip().endswith(f"GB, patients shuffled by seed 3, {state}")
+        assert_read(directory, signals)
+        np.testing.assert_array_equal(open_store(directory).in_stored_order(np.arange(len(signals))), order)
+        verdict = verify_dataset(directory)
+        assert (verdict.damaged, verdict.missing, verdict.extra, verdict.remarks) == ((), (), (), ())
+    with told(
+        capsys, "local/packed: is a copy with patients shuffled by seed 3, and one in the order of record numbers"
+    ):
+        run(f"--dataset={bucket[0]}", f"--out={out}")
+    assert stage_dataset(bucket[0], out, any_order=True) is False
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--dataset=nowhere", "--seed=1"], "error: --seed=1 is the seed of --shuffle_patients; give both, or neither"),
         (["--dataset=nowhere"], "error: nowhere: no such directory"),
         (
             ["--dataset=gs://bucket/x"],

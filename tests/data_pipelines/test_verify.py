@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.packing.local_copy import stage_dataset
-from data_pipelines.physiology.store import PHYSIOLOGY_DIR, PHYSIOLOGY_FILE
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.physiology.definitions import BEATS
+from data_pipelines.physiology.store import PHYSIOLOGY_FILE
 from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.storage.stored_order import ORDER_FILE
 from data_pipelines.system.digests import DIGESTS_FILE, read_digests, write_digests
 from data_pipelines.verify import verify_dataset
 from tests.support.fixtures import flip_bit
@@ -51,6 +55,18 @@ def test_what_was_changed_lost_or_added_is_named(stored_copy):
     assert set(verdict.damaged) == {shard.name, "index/sex.npy", "packed/00002.npy"}
     assert set(verdict.missing) == {"index/patient.npy", "packed/00001.npy"}
     assert set(verdict.extra) == {"notes.txt", "packed/00009.npy"}
+
+
+def test_the_order_of_a_shuffled_copy_is_verified_too(stored_copy):
+    shutil.rmtree(stored_copy / "packed")
+    pack(open_dataset(stored_copy), seed=1)
+    verdict = verify_dataset(stored_copy)
+    assert (verdict.damaged, verdict.missing, verdict.extra, verdict.remarks) == ((), (), (), ())
+    assert verdict.checked == len(names_of(stored_copy)) - 2
+    flip_bit(stored_copy / "packed" / ORDER_FILE, 300)
+    assert verify_dataset(stored_copy).damaged == (f"packed/{ORDER_FILE}",)
+    (stored_copy / "packed" / DIGESTS_FILE).unlink()
+    assert verify_dataset(stored_copy).missing == (f"packed/{DIGESTS_FILE}",)
 
 
 def test_labels_that_were_changed_are_found_though_their_file_looks_whole(stored_copy):
@@ -97,7 +113,7 @@ def test_staging_does_not_copy_what_is_damaged(stored_copy, tmp_path, name):
 
 
 def test_physiology_has_digests_of_its_own(stored_copy):
-    folder = stored_copy / PHYSIOLOGY_DIR
+    folder = stored_copy / BEATS.folder
     folder.mkdir()
     for name in ("values.npy", "reasons.npy", PHYSIOLOGY_FILE):
         (folder / name).write_text(name)

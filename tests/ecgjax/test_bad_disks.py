@@ -49,6 +49,7 @@ def test_an_encoder_is_taken_from_the_checkpoint_before_a_damaged_one(written, t
     assert sorted(os.listdir(run_config.checkpoint_dir(workdir))) == ["12", "6"], "a reader renames nothing"
 
 
+@pytest.mark.slow  # It takes the checkpoint that the encoder above is taken from.
 def test_an_export_is_of_the_checkpoint_before_a_damaged_one(written, tmp_path, capsys):
     workdir = damaged(written, tmp_path, 12)
     assert open_trained_run(workdir, statistics="running").encoder.step == 6

@@ -187,8 +187,17 @@ def test_a_whole_study(runs, recordings, begin, tmp_path, monkeypatch):
     html = page.read_text(encoding="utf-8")
     for part in (*titles, "Beware.", "ecgjax.cross_validate …", "100 % of labels", "two minus random resnet18"):
         assert part in html
+    # Long titles are broken over lines of the first column.
+    first_column = " ".join(line[:30].strip() for line in tables.splitlines())
     for part in ("one minus random resnet18", *(f"two minus {title}" for title in TITLES_OF_PLAIN)):
-        assert part in tables
+        assert part in first_column
+    assert max(map(len, tables.splitlines())) <= 80
+    first_line = (tmp_path / "cv" / "report.md").read_text(encoding="utf-8").splitlines()[0]
+    # Two questions at two fractions are counted, and a table has each.
+    assert "of 4 questions." in first_line
+    assert "Not compared" not in first_line
+    for part in ("Verdict by question", "What may be concluded. Tested were", "tested in turn"):
+        assert part in html
     assert "labels alone" not in tables, "of models that take no part nothing is said"
     rows = read_results(tmp_path / "cv")
     np.testing.assert_equal(
@@ -523,7 +532,7 @@ class Given:
         defaults = {
             "workdir": [], "encoder": "", "baselines": ["demographics"], "links": "", "task": ["female"],
             "fractions": ["1"], "seeds": 1, "overlaps": "refuse",
-            "model": [], "statistics": None, "pretraining_data": [],
+            "model": [], "statistics": None, "pretraining_data": [], "anonymous": False,
         }  # fmt: skip
         vars(self).update(defaults | given)
 
@@ -579,6 +588,8 @@ def test_without_a_run_the_models_beside_encoders_are_tested_alone(give, monkeyp
     assert "age and sex" in capsys.readouterr().out
 
 
+# An export is evaluated without its run in `test_evaluate_anywhere.py`, and without a run it is cross-validated above.
+@pytest.mark.slow
 def test_an_exported_model_is_tested_without_its_run_and_its_recordings(give, trained_on_set, tmp_path, capsys):
     run = write_run(tmp_path / "run", tiny(trained_on_set.directory), steps=(6,))
     model = export_run(run, tmp_path / "model", formats=())
@@ -622,7 +633,9 @@ def test_an_encoder_beside_runs_and_unknown_baselines_are_refused(give, monkeypa
         give(baselines=["boosted", "trees"])
     with pytest.raises(ConfigError, match=r"--encoder=simcrl: there is no config file simcrl.* recipes are: .*simclr"):
         give(encoder="simcrl")
-    with pytest.raises(ConfigError, match=r"--encoder=simclr:tiny: after the colon of --encoder .*small; not 'tiny'"):
+    with pytest.raises(
+        ConfigError, match=r"--encoder=simclr:tiny: after the colon of --encoder .*small, patients; not 'tiny'"
+    ):
         give(encoder="simclr:tiny")
     with pytest.raises(ConfigError, match=r"--task=… is needed"):
         give(task=[])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import socket
 import types
 
 import ml_collections
@@ -23,7 +25,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.results import Key, read_results
-from ecgjax.pages import write
+from ecgjax.pages import traces, write
 from ecgjax.pages.images import Image
 from ecgjax.studies import finished_run, models
 from ecgjax.studies.one_task.pipeline import measure_task
@@ -191,7 +193,8 @@ def _cautions(about):
     return about["provenance"]["cautions"]
 
 
-def test_writes_the_whole_report(drawn_workdir, cohort):
+def test_writes_the_whole_report(drawn_workdir, cohort, monkeypatch):
+    monkeypatch.setattr(neighbour_section, "NEIGHBOURS", 1)  # An ECG takes longer to draw than all models to answer.
     task, report, about = _evaluate(_config(), drawn_workdir)
     assert report.html == drawn_workdir / "evaluation" / "age_years_above_60" / "report.html"
     data = task.data
@@ -239,12 +242,52 @@ def test_writes_the_whole_report(drawn_workdir, cohort):
     # The stand-ins for both encoders are the same function, so that their paired difference is exactly nothing.
     difference = results[Key("pretrained", "AUROC", "age_years>60", 0.7, minus="random")]
     assert difference.estimate == difference.low == difference.high == 0
-    # Two curves, differences, reliability, two maps, two records with three neighbours each, training, two of views.
+    # Two curves, differences, reliability, two maps, two records with a neighbour each, training, two of views.
     assert (
         len(list(report.html.parent.glob("figure_*")))
         == html.count("<img ")
         == 4 + 2 + 2 * (1 + neighbour_section.NEIGHBOURS) + 1 + 2
     )
+
+
+def test_the_report_begins_with_its_verdict_and_says_what_it_rests_on(workdir):
+    _, report, about = _evaluate(_config(), workdir)
+    html, markdown = report.html.read_text(encoding="utf-8"), report.markdown.read_text(encoding="utf-8")
+    first = markdown.splitlines()[0]
+    assert first.startswith(
+        "**SIMULATED patients. age_years > 60 years, 70 % of the training labels: the best model is"
+    )
+    assert first == f"**{about['verdict']}**"
+    main = html[html.index("<main>") :].splitlines()
+    assert main[1].startswith('<p class="verdict">SIMULATED patients.')
+    # The stand-ins for both encoders are the same function.
+    assert "no difference was shown (the interval contains zero): +0.000 [+0.000, +0.000]" in first
+    patients = about["splits"]["test"]["patients"]
+    assert f"What may be concluded. Tested were {patients:,} patients" in markdown
+    assert "## Flow of records" in markdown or "## Flow of recordings" in markdown
+    assert "python -m ecgjax.pretrain --config=simclr" in markdown
+
+
+def test_an_anonymous_report_has_no_trace_in_any_file(workdir, monkeypatch):
+    monkeypatch.setattr(traces, "_user", lambda: "maierh")
+    monkeypatch.setattr(socket, "gethostname", lambda: "heart-node7")
+    traces._own_names.cache_clear()
+    found = entry.evaluate(
+        defaults.settings_of(_config()), workdir, out=workdir / "maierh", anonymous=True, progress=False
+    )
+    traces._own_names.cache_clear()
+    folder = found.report.html.parent
+    assert {path.suffix for path in folder.iterdir()} >= {".html", ".md", ".json", ".npz"}
+    for path in folder.iterdir():
+        if path.suffix in (".html", ".md", ".json"):
+            text = path.read_text(encoding="utf-8").replace("<wbr>", "")
+            for pattern in (r"\b[rp]\d+\b", re.escape(str(workdir)), "maierh", "heart-node7", r"\b20\d\d-\d\d-\d\d"):
+                assert not re.findall(pattern, text), (path.name, pattern)
+    scores = np.load(folder / "scores.npz")
+    assert "records" not in scores.files
+    patients = found.task.data.test.patients
+    np.testing.assert_array_equal(scores["patients"], np.unique(patients, return_inverse=True)[1])
+    assert "--anonymous" in json.loads((folder / "results.json").read_text(encoding="utf-8"))["provenance"]["command"]
 
 
 def test_command_repeats_what_was_changed(workdir):
@@ -260,7 +303,7 @@ def test_a_quantity_has_the_whole_report(workdir):
     assert about["unit"] == "years"
     html = report.html.read_text(encoding="utf-8")
     for part in (
-        "age_years, 0.7 of the training labels", "Limits of agreement", "RMSE, years", "highest tenth",
+        "age_years, 70 % of the training labels", "Limits of agreement", "RMSE, years", "highest tenth",
         "Training curve", "--task=age_years", "mean ± SD [range]",
     ):  # fmt: skip
         assert part in html

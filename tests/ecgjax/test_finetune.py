@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 import sys
@@ -16,7 +17,6 @@ from ecgjax import defaults, finetune
 from ecgjax.config import run_config
 from ecgjax.data.recordings import open_recordings
 from ecgjax.errors import ConfigError, DivergedError
-from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.results import Key, read_results
 from ecgjax.export.model_folder import export_run
@@ -33,7 +33,7 @@ from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.tuned_run import tuned_model
 from ecgjax.studies.tuned_run.labelled_start import check_signals, open_start
 from ecgjax.training import device_mesh
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.profiling.operations import latest_trace
 from ecgjax.training.run_log.metrics_file import read_metrics
 from ecgjax.training.run_time.account import account_of
@@ -48,6 +48,7 @@ from tests.support.written_runs import tiny, write_run
 on_all_devices = device_mesh.make_mesh
 
 STEPS = 12
+SOAK = (pytest.mark.slow, pytest.mark.soak)
 FOLDS = {"data__train_folds": (1, 2, 3, 4, 5), "data__val_folds": (6, 7), "data__test_folds": (8, 9, 10)}
 # Everything that a checkpoint must bring back, in one run.
 ALL = {
@@ -65,7 +66,6 @@ def as_users_run_it():
         patch.setattr(device_mesh, "make_mesh", one_device)
         # What ONNX and StableHLO files hold is tested where they are written.
         patch.setattr(tuned_model, "_WRITTEN_WITH", {})
-        patch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 4)
         yield
 
 
@@ -103,9 +103,10 @@ def whole(config, tmp_path_factory):
     return workdir
 
 
-def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stops", [(7,), pytest.param((1, 7), marks=SOAK)], ids=["once", "twice"])
+def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp_path, monkeypatch, stops):
     workdir = tmp_path / "stopped"
-    for start, stop in ((0, 1), (1, 7)):
+    for start, stop in itertools.pairwise((0, *stops)):
         with monkeypatch.context() as patch:
             stop_at(patch, stop, start=start)
             assert not finetune.finetune(config(**ALL), workdir, progress=False)
@@ -117,8 +118,9 @@ def test_stopped_at_any_step_and_resumed_equals_uninterrupted(config, whole, tmp
     assert {"best", "ema_params_encoder", "opt_state"} <= set(last_of_fine_tuning(whole)[2])
     assert computed(workdir) == computed(whole)
     assert [(each.first, each.last, each.ended) for each in account_of(read_events(workdir)).starts] == [
-        (0, 1, "stopped"), (1, 7, "stopped"), (7, last_of_fine_tuning(whole)[0], "finished"),
-    ]  # fmt: skip
+        *((start, stop, "stopped") for start, stop in itertools.pairwise((0, *stops))),
+        (stops[-1], last_of_fine_tuning(whole)[0], "finished"),
+    ]
     for name, values in predictions(whole).items():
         np.testing.assert_array_equal(predictions(workdir)[name], values, err_msg=name)
     weights = [(each / "model" / "model.safetensors").read_bytes() for each in (workdir, whole)]
@@ -161,6 +163,7 @@ def test_the_best_checkpoint_and_multiples_stay(config, tmp_path, capsys):
     assert kept == {8, STEPS, best}
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_named_may_change_in_mid_run_and_labels_may_not(config, tmp_path, monkeypatch):
     workdir, changed = tmp_path / "changed", {"training__batch_size": 4}
     with monkeypatch.context() as patch:
@@ -335,6 +338,7 @@ def test_rows_and_losses_are_the_same_on_any_number_of_devices(config, counts, s
     np.testing.assert_allclose(outputs, alone[2], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_quantity_from_an_exported_model(config, source, tmp_path):
     exported = export_run(source, tmp_path / "exported", formats=(), statistics="running")
     workdir = tmp_path / "run"
@@ -395,6 +399,7 @@ def test_checks_on_eight_devices_with_divided_parameters_name_the_step(config, t
         finetune.finetune(config(debug__nan_checks=True, **leaves), tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_on_one_batch_is_traced_and_tracked_and_leaves_no_model(config, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", wandb := FakeWandb())
     leaves = {"debug__reuse_batch": True, "profile__start": 1, "profile__steps": 1, "trackers": ("wandb",)}

@@ -24,7 +24,7 @@ from ecgjax.evaluation.models.answers import Answers
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.studies import finished_run, models
 from ecgjax.training import device_mesh
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.run import prepare_run
 from tests.support import tiny_config
 from tests.support.finished_runs import final_state

@@ -238,7 +238,7 @@ def test_fine_tuned_encoders_are_compared_with_the_same_trained_on_labels_alone(
     results += [_result(cell, signal=2.0 if cell.model == "pretrained" else 1.0) for cell in cells]
     rows = _measured(results)
     assert {(key.model, key.minus) for key in rows if key.minus} == {
-        ("pretrained", "random"), ("finetuned", "supervised"),
+        ("pretrained", "random"), ("finetuned", "supervised"), ("pretrained", "supervised"),
     }  # fmt: skip
     own, other = (
         np.mean([roc_auc_score(LABELS, scores) for scores in _scores(results, name)])
@@ -410,7 +410,10 @@ def test_a_whole_study(study_config, monkeypatch, tmp_path):
     tables, page = entry.write_report(study, results, command="python -m ecgjax.label_efficiency --task=…")
     text = (study.folder / "report.md").read_text(encoding="utf-8")
     assert "SIMULATED DATA" in text
-    assert all(table in text for table in tables.split("\n\n"))
+    assert max(map(len, tables.splitlines())) <= 80
+    assert text.startswith("**SIMULATED patients. ")
+    assert "What may be concluded. Tested were" in text
+    assert "The pretraining of the encoder" in text
     html = page.read_text(encoding="utf-8").replace("<wbr>", "")
     for part in (
         "SIMULATED DATA",
@@ -517,6 +520,16 @@ READOUTS = ("mean_deviation", "attention", "fusion")
 GRID = ("resnet18:small seed=3 widths=(4,) kernel=3",)
 
 
+def test_labels_only_is_the_half_of_fine_tuning_without_a_pretrained_encoder():
+    cells = entry.cells_of([0.1, 1.0], seeds=2, modes=["plain", entry.LABELS_ONLY])
+    trained = [(each.fraction, each.seed) for each in cells if each.trained == "supervised"]
+    assert trained == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+    assert {each.mode for each in cells} == {"finetuned", "plain"}
+    assert "finetuned" not in {each.trained for each in cells}
+    both = entry.cells_of([0.1], seeds=1, modes=["finetuned", entry.LABELS_ONLY])
+    assert sorted(each.trained for each in both) == ["finetuned", "supervised"]
+
+
 def test_cells_of_readouts_come_with_any_mode_and_without_them_there_are_none():
     further = models_of(ProbeSettings(readouts=(*READOUTS, "finetuned"), grid=GRID))
     plain = entry.cells_of([1.0], seeds=1, modes=["frozen"])
@@ -528,6 +541,8 @@ def test_cells_of_readouts_come_with_any_mode_and_without_them_there_are_none():
     assert (modes["measured"], modes["finetuned"], modes["random_grid"]) == ("plain", "finetuned", "frozen")
 
 
+# The models of readouts are tested in `studies/test_models.py`, and their cells above.
+@pytest.mark.slow
 def test_a_study_of_readouts(study_config, monkeypatch, tmp_path):
     study_config = study_config.copy_and_resolve_references()
     split = create_split(settings_of(study_config).encoder, seed=7)
@@ -557,14 +572,14 @@ def test_a_study_of_readouts(study_config, monkeypatch, tmp_path):
         "measurements",
         *(f"{name}{what}" for name in ("pretrained", "random-seed0") for what in ("", "-moments", "-tokens")),
     }
-    tables, _ = entry.write_report(study, results, command="again")
+    entry.write_report(study, results, command="again")
     differences = {(key.model, key.minus) for key in read_results(study.folder) if key.minus}
     for pair in (
         ("pretrained_fusion", "measured"), ("pretrained_fusion", "random_fusion"), ("random_fusion", "measured"),
         ("pretrained_attention", "random_attention"), ("pretrained_mean_deviation", "pretrained"),
     ):  # fmt: skip
         assert pair in differences
-    assert "pretrained, attention pool on tokens" in tables
+    assert "pretrained, attention pool on tokens" in (study.folder / "report.md").read_text(encoding="utf-8")
     stored = json.loads((study.folder / "results.json").read_text(encoding="utf-8"))
     assert stored["choices"][0].startswith(
         f"Hyperparameters are chosen on all {len(study.data.val.records)} validation records"

@@ -3,11 +3,15 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def run(module, *arguments):
     return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
 
 
+# Wrong lines of both names are told without an interpreter for each, by tests/project/wrong_lines_of_runs.py.
+@pytest.mark.slow
 def test_the_earlier_name_does_the_same_and_names_the_new_one(tmp_path):
     (tmp_path / "file").write_text("")
     earlier, now = (run(f"ecgjax.{name}", f"--out={tmp_path / 'file'}") for name in ("augmentations", "preview_views"))

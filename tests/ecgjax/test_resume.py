@@ -26,6 +26,7 @@ from ecgjax.training.run_time.events import read_events
 from tests.support import tiny_config
 from tests.support.finished_runs import final_state
 from tests.support.fixtures import make_simulated_dataset
+from tests.support.written_runs import tiny
 
 ROOT = Path(__file__).parents[2]
 STEPS = 120
@@ -127,6 +128,9 @@ def assert_equal_runs(workdir, uninterrupted, *, steps=STEPS):
     assert min(moved) > 0, "training changed every parameter"
 
 
+# In one process, runs that are stopped and resumed are compared bit for bit in `test_joint_run.py` and
+# `test_finetune.py`, and processes are killed in mid-save in `training/checkpoints/test_checkpoint.py`.
+@pytest.mark.slow
 def test_killed_at_a_random_step_equals_uninterrupted(dataset, short, tmp_path):
     workdir = tmp_path / "killed"
     step = int(np.random.default_rng(0).integers(15, FEW_STEPS - 10))
@@ -178,10 +182,13 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_config_is_refused_in_one_plain_line(dataset, short, tmp_path):
+# What differs is refused by name in `training/test_resumption.py`, and what commands refuse is told in one line in
+# tests/project/wrong_lines_of_runs.py.
+@pytest.mark.slow
+def test_another_config_is_refused_in_one_plain_line(dataset, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / run_config.CONFIG_FILE).write_bytes((short / run_config.CONFIG_FILE).read_bytes())
+    run_config.write_resolved(tiny(dataset, duration__value=float(FEW_STEPS)), mine)
     process = start(dataset, mine, SHORT, "--config.objective.temperature=.2")
     log = finish(process, mine, status=EXIT_USER_ERROR)
     assert "objective.temperature was 0.1 and is 0.2" in log

@@ -170,12 +170,13 @@ def test_a_damaged_shard_in_mid_run_costs_no_step(dataset, uninterrupted, tmp_pa
     assert_goes_on(dataset, tmp_path / "run", uninterrupted, step=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "what", "step"),
     [
         ("read-hangs@7", "reading the batch of step 8", 7),
-        pytest.param("evaluation-hangs@25", "the evaluation of step 25", 25, marks=pytest.mark.slow),
-        pytest.param("save-hangs@20", "saving step 20", 10, marks=pytest.mark.slow),
+        pytest.param("evaluation-hangs@25", "the evaluation of step 25", 25, marks=pytest.mark.soak),
+        pytest.param("save-hangs@20", "saving step 20", 10, marks=pytest.mark.soak),
     ],
 )
 def test_the_watchdog_ends_what_hangs_and_writes_where_every_thread_stands(dataset, tmp_path, trouble, what, step):
@@ -190,7 +191,10 @@ def test_the_watchdog_ends_what_hangs_and_writes_where_every_thread_stands(datas
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.soak) for each in (signal.SIGUSR1, signal.SIGINT))],
+)
 def test_a_signal_while_compiling_leaves_at_once(dataset, tmp_path, number):
     # Nothing comes from the cache, so that compiling takes seconds.
     compiling = {"JAX_LOG_COMPILES": "1", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "none"), "XLA_FLAGS": ""}
@@ -216,9 +220,10 @@ def test_a_second_signal_waits_for_the_save(dataset, uninterrupted, tmp_path):
 # Two processes over loopback.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "killed", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["the coordinator", "the other one"]
-)  # fmt: skip
+    "killed", [0, pytest.param(1, marks=pytest.mark.soak)], ids=["the coordinator", "the other one"]
+)
 def test_a_killed_process_ends_the_other_with_a_sentence_that_names_it(dataset, tmp_path, killed):
     run = Started(dataset, tmp_path / "run", QUICK, processes=2, trouble=f"killed@7@{killed}")
     run.wait_for("step 4/")

@@ -103,6 +103,7 @@ def test_features_at_step_0_are_the_sources_bit_for_bit_and_so_is_the_average(da
     assert int(state.step) == 0
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_without_its_source_equals_one_that_was_not(
     datasets, source, uninterrupted, tmp_path
 ):
@@ -122,6 +123,9 @@ def test_a_run_stopped_and_resumed_without_its_source_equals_one_that_was_not(
         train(warm(datasets[1], source), workdir)
 
 
+# Lists of what earlier trainings saw are tested in `leakage/test_earlier_trainings.py`, and what a run takes over from
+# its source in `pretrained/test_beginning.py`.
+@pytest.mark.slow
 def test_a_run_has_seen_what_its_source_saw_and_says_so(source, uninterrupted, tmp_path):
     first, second = (load_encoder(each).trained_on() for each in (source, uninterrupted))
     contents = [{row.tobytes() for row in each.content} for each in (first, second)]

@@ -25,7 +25,9 @@ _RUN_AS_COMMAND = re.compile(r"""^if __name__ == ["']__main__["']:""", flags=re.
 #: Processes beside each other.
 _AT_ONCE = 2
 
-_INHERITED = ("HOME", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
+#: The last two name what was compiled before: tests have a folder for it, and the programs are the same bits.
+_INHERITED = ("HOME", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "JAX_COMPILATION_CACHE_DIR",
+              "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")  # fmt: skip
 
 
 class GoldenError(RuntimeError):

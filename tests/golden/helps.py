@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -60,6 +61,7 @@ def _output(context: Any, name: str, flag: str, *, folder: Path) -> str:
 
 def _show(name: str, flag: str, path: str) -> None:
     """Runs a command as `python -m` does; its output goes to a file, its errors to another."""
+    gc.freeze()  # A collection would write to, and so copy, all that is shared with the process that loaded it.
     os.environ.clear()
     os.environ.update(environment())
     sys.path.insert(0, str(ROOT))

@@ -22,6 +22,8 @@ from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.models import boosted
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, read_results
+from ecgjax.pages import write
+from ecgjax.pages.images import Image
 from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.ablation import ArmRun
 from ecgjax.studies.model_names import BASELINES, PLAIN
@@ -74,6 +76,16 @@ def test_settings_of_other_evaluations_decide_nothing_and_those_of_the_probe_do(
     )
     assert plain == other
     assert not {*plain} & {*layer}
+
+
+def test_arms_of_two_layers_have_twins_of_their_own():
+    runs = _plan(["probe.layer=features|embedding"], baselines=())
+    assert [(run.model, run.arm, run.settings.probe.layer) for run in runs[::2]] == [
+        ("random", "random resnet18", "features"),
+        ("random", "random resnet18 (embedding)", "embedding"),
+    ]
+    assert [run.twin for run in runs[1::2]] == [run.arm for run in runs[::2]]
+    assert len({run.folder for run in runs}) == len({run.digest for run in runs}) == 4
 
 
 def test_every_model_is_decided_by_what_it_is_made_of_and_nothing_else():
@@ -137,8 +149,12 @@ def _only(script):
 
 @pytest.fixture
 def faked(given, monkeypatch):
-    """Gives the command arguments; runs have made-up answers, and those that are named end as a test says."""
+    """Gives the command arguments; runs have made-up answers, and those that are named end as a test says.
+
+    Figures are not drawn, which takes longer than all else; the page has its own tests in `test_ablation.py`.
+    """
     ends = {}
+    monkeypatch.setattr(write, "image_of", lambda picture: Image(data=b"", kind="svg", width=1, height=1))
 
     def make(run, recordings, tasks, *, out):
         if isinstance(end := ends.get(run.name, 0), Exception):
@@ -414,8 +430,8 @@ def test_an_ablation_from_configs_to_tables(given, tmp_path, capsys, monkeypatch
 
     with pytest.raises(ConfigError, match="is the result of another config"):
         given(sweep, "--config.views.num=3")
-    with pytest.raises(ConfigError, match="holds another study: label_fraction differ"):
-        given(sweep, "--label_fraction=1")
+    with pytest.raises(ConfigError, match="holds another study: label_fraction, tasks, test_records differ"):
+        given(sweep, "--label_fraction=1")  # Beside .5, which is given already.
     with pytest.raises(ConfigError, match="--only=nothing: there is no such run"):
         given(sweep, "--only=nothing")
 

@@ -258,6 +258,24 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
 
 
 @pytest.mark.slow
+def test_two_processes_draw_neighbours_as_one_does_stopped_and_resumed(dataset, environment, tmp_path):
+    folds = ["--train_folds=1,2,3,4,5,6,7,8", "--val_folds=9", "--test_folds=10"]
+    search = ["data_pipelines.neighbours", f"--dataset={dataset}", "--space=signal", "--k=3", "--num_workers=1", *folds]
+    run([sys.executable, "-m", *search], environment)
+    near = [
+        "--config.relation.name=nearest_in_dataset", "--config.sampling.name=neighbours",
+        "--config.columns.neighbour_space=signal",
+    ]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    run([*pretrain(dataset, one), *near], environment)
+    stopped = stopped_after(4, launcher(*pretrain(dataset, two), *near), two, environment, tmp_path)
+    assert f"resuming from step {stopped}" in run(launcher(*pretrain(dataset, two), *near), environment)
+    assert_same_run(two, one)
+    # Without neighbours in the batch a row's only positive is the other view of its recording.
+    assert lines_of(two, "train/")[1, "train/positives_per_row"] > 1
+
+
+@pytest.mark.slow
 @pytest.mark.soak
 def test_a_run_goes_on_with_one_two_four_two_and_one_process(dataset, environment, tmp_path):
     whole, changing = tmp_path / "whole", tmp_path / "changing"

@@ -31,12 +31,12 @@ FORMAT = SignalFormat(sampling_rate_hz=100, num_samples=1000)
 
 
 def batches_in(path):
-    """Yields step, own memory in bytes and record numbers of every batch in a file that `counted_run` wrote."""
+    """Yields step, process, own memory in bytes and records of every batch in a file that `counted_run` wrote."""
     numbers, at = np.fromfile(path, np.int64) if path.exists() else np.empty(0, np.int64), 0
-    while at + 3 <= len(numbers) and at + 3 + numbers[at + 2] <= len(numbers):
-        step, memory, rows = numbers[at : at + 3].tolist()
-        yield step, memory, numbers[at + 3 : at + 3 + rows]
-        at += 3 + rows
+    while at + 4 <= len(numbers) and at + 4 + numbers[at + 3] <= len(numbers):
+        step, process, memory, rows = numbers[at : at + 4].tolist()
+        yield step, process, memory, numbers[at + 4 : at + 4 + rows]
+        at += 4 + rows
 
 
 def read_once(path, *, num_records):
@@ -44,11 +44,11 @@ def read_once(path, *, num_records):
 
     A step that was taken again after a kill takes the place of what was taken before from it on.
     """
-    steps, repeated, memory = [], 0, []
-    for step, own, records in batches_in(path):
+    steps, repeated, memory = [], 0, {}
+    for step, process, own, records in batches_in(path):
         repeated += len(steps) - step
         steps[step:] = [records]
-        memory.append(own)
+        memory.setdefault(process, []).append(own // 2**20)
     first = np.concatenate(steps)[:num_records]
     times = np.bincount(first, minlength=num_records)
     return {
@@ -57,11 +57,17 @@ def read_once(path, *, num_records):
         "records_read": len(first),
         "records_read_once": int((times == 1).sum()),
         "fewest_and_most_times": [int(times.min()), int(times.max())],
-        "own_memory_mib": {
-            "after_a_tenth": memory[len(memory) // 10] // 2**20,
-            "last": memory[-1] // 2**20,
-            "highest": max(memory) // 2**20,
-        },
+        # An entry a process, in MiB: one that resumes starts with memory of its own.
+        "own_memory_mib": [
+            {
+                "batches": len(own),
+                "after_a_tenth": own[len(own) // 10],
+                "half_way": own[len(own) // 2],
+                "last": own[-1],
+                "highest": max(own),
+            }
+            for own in memory.values()
+        ],
     }
 
 

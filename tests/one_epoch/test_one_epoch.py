@@ -30,17 +30,18 @@ def test_a_packed_cohort_holds_the_simulators_records_with_their_labels(tmp_path
 
 def written(path, batches):
     with path.open("wb") as file:
-        for step, records in batches:
-            file.write(np.array([step, 2**20, len(records), *records], np.int64).tobytes())
+        for step, records, process in batches:
+            file.write(np.array([step, process, 2**20, len(records), *records], np.int64).tobytes())
     return path
 
 
 def test_what_was_taken_again_counts_once_and_what_was_missed_or_read_twice_is_seen(tmp_path):
-    whole = [(0, [3, 1]), (1, [0, 2])]
+    whole = [(0, [3, 1], 7), (1, [0, 2], 7)]
     assert read_once(written(tmp_path / COUNTS, whole), num_records=4)["records_read_once"] == 4
-    again = read_once(written(tmp_path / COUNTS, [*whole, (1, [0, 2])]), num_records=4)
+    again = read_once(written(tmp_path / COUNTS, [*whole, (1, [0, 2], 5)]), num_records=4)
     assert (again["records_read_once"], again["steps_taken_again"]) == (4, 1)
-    twice = read_once(written(tmp_path / COUNTS, [(0, [3, 1]), (1, [0, 1])]), num_records=4)
+    assert [(own["batches"], own["highest"]) for own in again["own_memory_mib"]] == [(2, 1), (1, 1)]
+    twice = read_once(written(tmp_path / COUNTS, [(0, [3, 1], 7), (1, [0, 1], 7)]), num_records=4)
     assert (twice["records_read_once"], twice["fewest_and_most_times"]) == (2, [0, 2])
 
 

@@ -58,7 +58,8 @@ def begun(tmp_path_factory):
 def test_data_and_steps_are_equal_to_the_last_bit(begun):
     folder, found = begun
     # Programs of `dade` take as long to compile as all others together: `make` and `compare` go through them.
-    jobs = {name: job for name, job in step_jobs(folder).items() if "dade" not in name}
+    # Configs that are younger than the record have nothing to be compared with.
+    jobs = {name: job for name, job in step_jobs(folder).items() if "dade" not in name and name in recorded("steps")}
     steps = found["steps"] | all_of("steps", jobs)
     assert_equal(
         {"data": recorded("data"), "steps": {name: recorded("steps")[name] for name in steps}},

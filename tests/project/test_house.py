@@ -61,6 +61,7 @@ def _is_main(node):
     return isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and "__main__" in ast.unparse(node.test)
 
 
+@functools.cache
 def commands():
     """Returns the modules that are run with `python -m`."""
     return {name for name, tree in modules().items() if any(map(_is_main, tree.body))}

@@ -5,6 +5,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 SCRIPT = textwrap.dedent("""
     import importlib, importlib.machinery, pkgutil, sys, tempfile
     from pathlib import Path
@@ -44,6 +46,7 @@ SCRIPT = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_everything_imports_builds_and_reads_without_tensorflow(tmp_path):
     root = Path(__file__).parents[2]
     script = tmp_path / "script.py"

@@ -1,4 +1,4 @@
-"""The method that docs/objectives.md adds: the code is taken from there and run."""
+"""The relation and the loss that docs/add_a_method.md adds: the code is taken from there and run."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.training import device_mesh
 
-GUIDE = Path(__file__).parents[2] / "docs" / "objectives.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "add_a_method.md"
 N, DIM = 48, 6
 
 
@@ -30,7 +30,8 @@ def code(monkeypatch):
         for key in {"pull_push", "same_decade"}:
             monkeypatch.setitem(registry, key, None)
             monkeypatch.delitem(registry, key)
-    (source,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    (source,) = [block for block in blocks if "def pull_push" in block]
     return source
 
 

@@ -1,11 +1,12 @@
 """The pictures of docs/how_it_works.md show the code as it is, and every place that they and the page name is there."""
 
-import importlib.util
 import re
 import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
+
+from tests.docs.scripts import picture_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,10 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def draw():
     """The script that draws them."""
-    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs/pictures/draw.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return picture_script("draw")
 
 
 @pytest.mark.parametrize("name", ["house.svg", "batch.svg"])
@@ -43,4 +41,13 @@ def test_the_page_names_places_that_are_there():
     places = re.findall(r"`((?:ecgjax|data_pipelines|tests|docs)/[\w/.]+)`", text)
     assert len(places) > 20
     assert not [place for place in places if not (ROOT / place).exists()]
-    assert len(re.findall(r"^\| [a-z, ]+ \| ", text.partition("## Glossary")[2], re.MULTILINE)) >= 20
+
+
+def test_the_glossary_is_in_alphabetical_order_and_says_one_sentence_of_each_term():
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)[1:]
+    terms = [term.casefold() for term, _ in rows]
+    assert len(terms) > 50
+    assert terms == sorted(terms)
+    assert len({*terms}) == len(terms)
+    assert not [term for term, meaning in rows if ". " in meaning]

@@ -9,8 +9,9 @@ import pytest
 from ecgjax import encoders
 from ecgjax.training import assembly
 from tests.project.test_configs import CASES, load, model_and_batch, shapes_alone
+from tests.support.float_comparisons import comparisons_in
 from tests.support.plain_networks import simulated_ecg, training_gradient
-from tests.support.shared_buffers import control, shared_buffers
+from tests.support.shared_buffers import control, shared_buffers, shared_in
 
 SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
 
@@ -33,8 +34,12 @@ def test_gradients_of_encoders_have_none(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), CASES)
-def test_steps_of_every_config_have_none(monkeypatch, name, variant):
+def test_steps_of_every_config_have_none_and_compare_no_computed_numbers(monkeypatch, name, variant):
+    """The latter is a property of the trace (`tests/support/float_comparisons.py`), which is made for both here."""
     monkeypatch.setattr(assembly, "create_split", shapes_alone)
     model, batch = model_and_batch(load(name, variant, "small"))
     step = jax.jit(jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True))
-    assert not shared_buffers(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
+    traced = step.trace(model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
+    compared, shared = comparisons_in(traced.jaxpr), shared_in(traced.lower())
+    assert not compared
+    assert not shared

@@ -16,6 +16,7 @@ from ecgjax.export.safetensors import read_weights
 from tests.ecgjax.model.written import rewrite, write_model
 from tests.support.answering_heads import trained_head
 from tests.support.fixtures import twelve_lead_mv, write_wfdb
+from tests.support.forked_snippets import run_each
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "using_a_model.md").read_text(encoding="utf-8")
@@ -68,22 +69,37 @@ def snippet(*words):
     return code
 
 
-def test_a_model_is_loaded_and_embeds_its_sample(folder):
-    told = run(snippet("print(model)"), folder)
+#: Words of the snippets that need nothing but ecgjax and what stands before them on the page.
+LOADED = ("print(model)", "print(model.question", "optimize.minimize", "model.tokens")
+
+
+@pytest.fixture(scope="module")
+def told_by(folder, tmp_path_factory):
+    """What each of these snippets prints, in a process of its own that has ecgjax imported."""
+    begin = f"import os\nos.chdir({str(folder)!r})\nos.environ['ECGJAX_CACHE'] = {str(folder / 'cache')!r}\n"
+    codes = {words: begin + snippet(words) for words in LOADED}
+    imports = ["ecgjax.model.load", "scipy.optimize"]
+    done = run_each(codes, tmp_path_factory.mktemp("snippets"), imports=imports)
+    assert not any(each.status for each in done.values()), [each.errors for each in done.values()]
+    return {words: each.output for words, each in done.items()}
+
+
+def test_a_model_is_loaded_and_embeds_its_sample(told_by):
+    told = told_by["print(model)"]
     assert "resnet18" in told
     shape, difference = re.fullmatch(r"(\(.*\)) (.*)", told.splitlines()[-1]).groups()
     assert shape == "(3, 8)"
     assert float(difference) < 1e-5
 
 
-def test_a_model_with_a_head_answers_its_question(folder):
-    told = run(snippet("print(model.question"), folder)
+def test_a_model_with_a_head_answers_its_question(told_by):
+    told = told_by["print(model.question"]
     assert told.splitlines() == ["lvef<40 () (0.31,)", "(3,) bool"]
 
 
-def test_probabilities_are_moved_to_another_prevalence_and_to_other_labels(folder):
+def test_probabilities_are_moved_to_another_prevalence_and_to_other_labels(folder, told_by):
     """Against Bayes's rule on the odds, and the mean of the labels."""
-    told = run(snippet("optimize.minimize"), folder)
+    told = told_by["optimize.minimize"]
     moved, shape, fitted = re.fullmatch(r"\[(.*)\] (\(.*\)) \[(.*)\]\n", told).groups()
     with np.load(folder / "models" / "lvef" / SAMPLE_FILE) as sample:
         ill, healthy = sample["answers"] * 0.04 / 0.15, (1 - sample["answers"]) * 0.96 / 0.85
@@ -93,15 +109,17 @@ def test_probabilities_are_moved_to_another_prevalence_and_to_other_labels(folde
     assert 0.2 < np.mean([float(each) for each in fitted.split()]) < 1 / 3
 
 
-def test_recordings_as_they_are_have_embeddings_and_tokens(folder):
-    assert run(snippet("model.tokens"), folder).startswith("(3, 79, 8) ")
+def test_recordings_as_they_are_have_embeddings_and_tokens(told_by):
+    assert told_by["model.tokens"].startswith("(3, 79, 8) ")
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_table_that_is_read_back(folder):
     assert "3 of 3 recordings embedded" in command(r"ecgjax\.embed .*--input=ecgs", folder)
     assert run(snippet("read_parquet"), folder).startswith("(3, 8) (3, 79, 8) float16 [")
 
 
+@pytest.mark.slow
 def test_recordings_that_come_in_find_those_that_are_alike(folder):
     if not (folder / "embeddings.parquet").exists():
         command(r"ecgjax\.embed .*--input=ecgs", folder)

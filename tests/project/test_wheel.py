@@ -17,6 +17,8 @@ TINY = (
     "--config.probe.supervised.steps=2",
 )  # fmt: skip
 
+_LIST = "from ecgjax_launch.commands import main; main(['help'])"
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
@@ -82,11 +84,16 @@ def test_a_wheel_builds_pretrains_and_ablates(run, installed, tmp_path):
         "data_pipelines.build", "--builder=simulated", "--num_patients=60", "--target_rate_hz=50", "--seconds=4",
         f"--out={tmp_path / 'data'}",
     )  # fmt: skip
+    (entries,) = installed.glob("ecgjax-*.dist-info/entry_points.txt")
+    assert "ecgjax = ecgjax_launch.commands:main" in entries.read_text(encoding="utf-8")
+    listed = run("ecgjax_launch.local", "--processes=1", "--", sys.executable, "-c", _LIST)
+    assert "[0]   pretrain " in listed
     data = f"--config.data.dir={tmp_path / 'data'}"
     assert "2 steps" in run("ecgjax.pretrain", "--config=simclr:small", data, f"--workdir={tmp_path / 'run'}", *TINY)
+    # One seed: that there are several makes no difference to what a wheel must have in it.
     run(
-        "ecgjax_launch.ablate", "--config=simclr:small", "--sweep=objective.temperature=.1|.5", "--task=age_years>55",
-        f"--out={tmp_path / 'ablation'}", data, *TINY,
+        "ecgjax_launch.ablate", "--config=simclr:small", "--seeds=1", "--sweep=objective.temperature=.1|.5",
+        "--task=age_years>55", f"--out={tmp_path / 'ablation'}", data, *TINY,
     )  # fmt: skip
     report = (tmp_path / "ablation/report.md").read_text(encoding="utf-8")
     assert "simclr:small objective.temperature=.5" in report

@@ -24,7 +24,7 @@ def test_every_command_has_wrong_lines():
         assert len({str(line) for line in lines}) == len(lines) > 2
 
 
-def test_a_wrong_line_of_every_command_is_told_in_one_line():
+def test_a_wrong_line_of_every_command_and_what_users_mistake_most_are_told_in_one_line():
     judge("--first")
 
 

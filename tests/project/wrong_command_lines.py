@@ -2,7 +2,7 @@
 
 python -m tests.project.wrong_command_lines                      # all of them, 3 minutes of two cores
 python -m tests.project.wrong_command_lines --only=realism       # those that have this text in them
-python -m tests.project.wrong_command_lines --first              # one of each command
+python -m tests.project.wrong_command_lines --first              # one of each command, and those that are often run
 
 Whatever is wrong, a command leaves with status 2 and one line on standard error that begins with `error:`, names what
 was given, and says what to do; and help leaves with status 0. Each line is run in a process of its own, forked from
@@ -104,11 +104,12 @@ def main() -> int:
     """Runs the lines that are asked for and prints what came of them; returns the status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="run the lines that have this text in them")
-    parser.add_argument("--first", action="store_true", help="run one line of each command")
+    parser.add_argument("--first", action="store_true", help="run one line of each command, and those of OFTEN")
     arguments = parser.parse_args()
     lines = [line for line in all_lines() if arguments.only in str(line)]
     if arguments.first:
-        lines = list({line.command: line for line in reversed(lines) if line.status}.values())
+        first = list({line.command: line for line in reversed(lines) if line.status}.values())
+        lines = first + [line for line in lines if line.often and line not in first]
     start = time.monotonic()
     failed = judge(lines)
     print(f"\n{table(lines, failed)}")

@@ -20,6 +20,8 @@ from tests.support.forked_commands import Line, Running, run_module
 #: What is run by a user without rights, where the tests are run by root.
 _UNPRIVILEGED = ("{locked}", "{read_only}")
 
+_OFTEN = wrong_lines_of_data.OFTEN | wrong_lines_of_runs.OFTEN
+
 LINES: dict[str, list[Line]] = {
     command: [
         Line(
@@ -27,6 +29,7 @@ LINES: dict[str, list[Line]] = {
             arguments=tuple(shlex.split(arguments)),
             told=told,
             unprivileged=any(name in arguments for name in _UNPRIVILEGED),
+            often=(arguments, *told) in _OFTEN.get(command, ()),
         )
         for arguments, *told in rows
     ]

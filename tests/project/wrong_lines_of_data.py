@@ -73,6 +73,9 @@ BUILD = (
     (f"{_SIMULATED} --beat_to_beat --beat_to_beat_share=nan", "beat_to_beat_share", "nan"),
     (f"{_SIMULATED} --beat_to_beat --beat_to_beat_share=third", "beat_to_beat_share", "third"),
     ("--builder=ptbxl --source={empty} --out=new --beat_to_beat", "--beat_to_beat", "ptbxl"),
+    (f"{_SIMULATED} --site=", "--site"),
+    (f"{_SIMULATED} --site=emergancy", "--site=emergancy", "emergency, elderly_clinic, screening"),
+    ("--builder=ptbxl --source={empty} --out=new --site=emergency", "--site", "ptbxl"),
     (f"{_SIMULATED} --overwrite=perhaps", "overwrite"),
     (f"{_SIMULATED} --recipe=monitor", "--recipe"),
     (f"{_SIMULATED} --recipe=mointor", "recipe", "monitor"),
@@ -160,9 +163,13 @@ BUILD = (
     ("--builder=prepared --source={data} --out=new --recipe=monitr", "recipe", "monitor"),
 )
 
+_INSPECT_OFTEN = (
+    ("", "--dataset=… must be given (--help tells more)"),
+    ("--dataset=nowhere DIR", "unexpected argument DIR; every option starts with --"),
+)
+
 INSPECT = (
     ("--nonsense=1", "nonsense"),
-    ("", "--dataset"),
     ("--dataset", "dataset"),
     ("--dataset=", "--dataset"),
     ("--datset={data}", "datset", "dataset"),
@@ -251,6 +258,30 @@ MEASURE = (
     ("--dataset={read_only} --num_workers=1", "read_only"),
 )
 
+_SIGNALS = "--dataset={data} --space=signal --num_workers=1"
+
+NEIGHBOURS = (
+    ("--nonsense=1", "nonsense"),
+    ("", "--dataset"),
+    ("--dataset={data}", "--space"),
+    ("--dataset=nowhere --space=signal", "nowhere"),
+    ("--dataset=gs://bucket/x --space=signal", "gs://bucket/x", "mount"),
+    ("--dataset={data} --space=signals", "space", "signal"),
+    (f"{_SIGNALS} --links=gs://bucket/x.npz", "--links", "gs://bucket/x.npz", "mount"),
+    (f"{_SIGNALS} --k=0", "k", "0"),
+    (f"{_SIGNALS} --k=1001", "k", "1001"),
+    (f"{_SIGNALS} --train_folds=one", "--train_folds=one", "whole numbers"),
+    (f"{_SIGNALS} --train_folds=77", "77"),
+    (f"{_SIGNALS} --train_folds=1,2 --val_folds=2", "2"),
+    (f"{_SIGNALS} --links=nowhere.npz", "nowhere.npz", "data_pipelines.link"),
+    (f"{_SIGNALS} --agreement='lvef<<40'", "--agreement", "LABEL<NUMBER"),
+    (f"{_SIGNALS} --agreement=lvfe", "lvfe", "lvef"),
+    (f"{_SIGNALS} --agreement='superdiagnostic:*'", "--agreement", "TASK:CLASS"),
+    (f"{_SIGNALS} --agreement=", "agreement"),
+    (f"{_SIGNALS} --num_workers=0", "num_workers"),
+    ("--dataset={read_only} --space=signal --num_workers=1", "read_only"),
+)
+
 REALISM = (
     ("--nonsense=1", "nonsense"),
     ("", "--real", "--out"),
@@ -309,6 +340,12 @@ STAGE = (
     ("--dataset={data} --timeout=inf", "timeout"),
     ("--dataset={data} --timeout=1e300", "timeout"),
     ("--dataset={data} --timeout=soon", "timeout", "soon"),
+    ("--dataset={data} --seed=1", "--seed=1", "--shuffle_patients"),
+    ("--dataset={data} --shuffle_patients --seed=-1", "seed"),
+    ("--dataset={data} --shuffle_patients --seed=1e300", "seed"),
+    ("--dataset={data} --shuffle_patients --seed=9223372036854775808", "seed"),
+    ("--dataset={data} --shuffle_patients=perhaps", "shuffle_patients", "perhaps"),
+    ("--dataset=nowhere --shuffle_patients", "nowhere"),
     ("--dataset={read_only}", "read_only"),
     ("{data}", "--"),
 )
@@ -333,10 +370,13 @@ VERIFY = (
 
 OF_COMMAND = {
     "data_pipelines.build": BUILD,
-    "data_pipelines.inspect": INSPECT,
+    "data_pipelines.inspect": INSPECT + _INSPECT_OFTEN,
     "data_pipelines.link": LINK,
     "data_pipelines.measure": MEASURE,
+    "data_pipelines.neighbours": NEIGHBOURS,
     "data_pipelines.realism": REALISM,
     "data_pipelines.stage": STAGE,
     "data_pipelines.verify": VERIFY,
 }
+
+OFTEN = {"data_pipelines.inspect": _INSPECT_OFTEN}

@@ -8,15 +8,41 @@ _ADDRESS = "=gs://bucket/x"
 
 # Few steps, for lines that are not refused.
 _PRETRAIN = "--config={tiny} --config.data.dir={data} --workdir=new --config.duration.value=2"
+_WAVES = f"{_PRETRAIN} --config.task.name=measurements"
+_SECOND = "second.objective.name=nt_xent --config.second.relation.name=same_patient"
 _WARM = f"{_PRETRAIN} --config.init.source={{run}}"
 
 
 def _settings(begin: str, *rows: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Returns lines that set one leaf each to what it cannot be: the error must name the leaf, or what is said here."""
-    return tuple(
-        (f'{begin} "--config.{leaf}"', *(told or [f"config.{leaf.partition('=')[0]}"])) for leaf, *told in rows
-    )
+    """Returns lines that set one leaf each to what it cannot be: the error must name the leaf, or what is said here.
 
+    Where the leaf belongs to a method by name, the name's leaf stands before it.
+    """
+    lines = []
+    for text, *told in rows:
+        leaves = text.split(" --config.")
+        flags = " ".join(f'"--config.{leaf}"' for leaf in leaves)
+        lines.append((f"{begin} {flags}", *(told or [f"config.{leaves[-1].partition('=')[0]}"])))
+    return tuple(lines)
+
+
+# What users mistake most: `--first` runs these lines too, as all of `OFTEN`.
+_PRETRAIN_OFTEN = (
+    ("", "--config=… must be given; --workdir=… must be given, except with --dry_run (--help tells more)"),
+    ("--nope=1", "Unknown command line flag 'nope'"),
+    ("--config=simcl --workdir=x", "--config=simcl: there is no config file simcl, and no recipe of that name"),
+    ("--config=simclr:small --workdir=x", "config.data.dir"),
+    ("--config=simclr:tiny --workdir=x", "--config=simclr:tiny: after the colon of --config may stand"),
+    (
+        "--config=simclr:small --workdir=x --config.gradient_accumulation=4",
+        "config.gradient_accumulation cannot be set: negatives come from the batch",
+    ),
+    (
+        "--config=simclr --workdir=x --config.objective.temprature=.1",
+        "there is no setting config.objective.temprature of simclr; did you mean config.objective.temperature",
+    ),
+    ("--config=simclr --workdir=x --config.seed=1e23", "flag --config.seed=1e23: invalid literal"),
+)
 
 PRETRAIN = (
     ("--nonsense=1", "nonsense"),
@@ -27,7 +53,6 @@ PRETRAIN = (
         "--config.columns.paired=gs://bucket/x",
         _ADDRESS,
     ),
-    ("", "--config"),
     ("--config={tiny}", "--workdir"),
     ("--workdir=new", "--config"),
     ("--config= --workdir=new", "--config"),
@@ -115,6 +140,9 @@ PRETRAIN = (
         "come to 0",
         "rewarm",
     ),
+    (f"{_WAVES} --config.columns.measurements=\"('qtc_maen',)\"", "qtc_maen", "qtc_mean", "intervals"),
+    (f"{_WAVES} --config.columns.without_measurements=\"('rates',)\"", "without_measurements", "rates", "amplitudes"),
+    (_WAVES, "physiology was not measured", "python -m data_pipelines.measure"),
     (f"{_WARM} --config.init.step=7", "step 7"),
     (f"{_WARM} --config.encoder.embedding_dim=16", "encoder/head/kernel", "config.init.fresh"),
     (f"{_WARM} '--config.encoder.widths=(4,)'", "encoder/blocks/", "config.init.remap"),
@@ -250,16 +278,48 @@ PRETRAIN = (
         ("objective.temperature=-.1",),
         ("objective.margin=.1",),
         ("objective.learn=('margin',)",),
+        ("objective.name=hardest_nt_xent --config.objective.share_of_negatives=0",),
+        ("objective.name=hardest_nt_xent --config.objective.most_negatives=0",),
+        ("objective.name=hardest_nt_xent --config.objective.ceiling=90",),
+        ("objective.ceiling=.9",),
+        ("relation.others_of_patient=positive",),
         ("objective.weight=-1",),
         ("objective.weight=inf",),
         ("relation.name=same_patiend", "same_patient"),
         ("relation.name=",),
         ("miner.name=hardest_of_all", "config.miner", "hardest_of_all"),
         ("miner.name=", "config.miner"),
+        ("miner.name=hardest --config.miner.ceiling=90",),
+        ("second.objective.name=infonce2",),
+        ("second.objective.temperature=0",),
+        ("second.objective.weight=-1",),
+        ("second.objective.name=nt_xent", "config.second.relation.name", "same_patient"),
+        ("second.objective.name=nt_xent --config.second.relation.name=same_patiend", "same_patient"),
+        ("second.objective.name=nt_xent --config.second.relation.name=other_lead", "finds no positive"),
+        ("second.objective.name=vicreg --config.second.relation.name=same_patient",),
+        (f"{_SECOND} --config.second.objective.learn=('margin',)",),
+        (f"{_SECOND} --config.second.objective.margin=.1",),
+        (f"{_SECOND} --config.second.miner.name=semi_hard", "config.second.miner.name"),
+        ("second.relation.name=same_patient", "config.second.relation.name", "config.second.objective.name"),
+        ("second.miner.name=semi_hard", "config.second.miner.name", "config.second.objective.name"),
+        ("second.head.hidden=64", "config.second.head.hidden", "config.second.objective.name"),
+        ("second.head.hidden=0",),
+        ("second.head.dim=0",),
+        ("second.heads.dim=8", "config.second.heads", "config.second.head"),
         ("tiling.form=square", "ring"),
         ("tiling.chunk=0",),
         ("sampling.name=patient", "patients"),
         ("sampling.records_per_patient=0",),
+        ("sampling.name=neighbours", "data_pipelines.neighbours", "--space=signal"),
+        ("sampling.name=neighbours --config.sampling.balance=sex=1", "config.sampling.balance"),
+        ("relation.name=nearest_in_dataset", "data_pipelines.neighbours"),
+        ("columns.neighbour_space=beat", "median_beat"),
+        ("columns.neighbours=0",),
+        ("columns.label_fraction=0",),
+        ("columns.class_width=0",),
+        ("objective.margin_share=0",),
+        ("objective.margin_share=.2", "config.objective.margin_share", "triplet"),
+        ("init.head_variance=0",),
         ("sampling.balance=no_such_label", "no_such_label"),
         ("sampling.balance.label=sex", "config.sampling.balance="),
         ("sampling.shuffle=block", "blocks"),
@@ -267,6 +327,9 @@ PRETRAIN = (
         ("sampling.window=0",),
         ("columns.signal_distance=l3",),
         ("task.name=regresion",),
+        ("task.reads=tokens", "features"),
+        ("task.views=('first',)", "config.task.views"),
+        ("task.delta=0", "config.task.delta"),
         ("duration.value=0",),
         ("duration.value=-1",),
         ("duration.value=nan",),
@@ -324,6 +387,11 @@ PRETRAIN = (
         ("views.segments=100000",),
         ("augment.time_mask.ratio=1",),
         ("augment.time_mask.ratio=nan",),
+        ("augment.stretched_crop.max_change=-.1",),
+        ("augment.noise_floor.min_sigma_mv=0",),
+        ("augment.noise_floor.max_lead_ratio=.5",),
+        ("augment.lowpass.min_hz=0",),
+        ("augment.lowpass.p=2",),
         ("augment.vcg.enabled=maybe", "maybe"),
         ("augment.polarity.p=1.5",),
         ("augment.gaussian_noise.min_sigma_mv=-1",),
@@ -389,6 +457,7 @@ _OF_A_RUN = (
 
 EVALUATE = (
     *_OF_A_RUN,
+    ("--workdir={run} --task=age_years --anonymous=maybe", "anonymous", "maybe"),
     ("--workdir={no_checkpoints} --task=age_years", "no_checkpoints"),
     ("--workdir={damaged_checkpoints} --task=age_years", "damaged_checkpoints"),
     ("--workdir={run} --step=77 --task=age_years", "77"),
@@ -481,6 +550,7 @@ _STUDY = "--workdir={run} --task='lvef<40' --out=new"
 
 LABEL_EFFICIENCY = (
     *_OF_A_RUN,
+    ("--workdir={run} --task='lvef<40' --out=new --anonymous=maybe", "anonymous", "maybe"),
     ("--workdir={run} --task='lvef<40' --out=new --features=gs://bucket/x", f"--features{_ADDRESS}", "mount"),
     ("--workdir={run} --task='lvef<40'", "--out"),
     ("--workdir={run} --out=new", "--task"),
@@ -612,6 +682,7 @@ _ALONE = "--dataset={data} --task='lvef<40' --out=new"
 
 CROSS_VALIDATE = (
     ("--nonsense=1", "nonsense"),
+    (f"{_CROSS} --anonymous=maybe", "anonymous", "maybe"),
     (f"{_CROSS} --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
     (f"{_CROSS} --links=gs://bucket/x.npz", f"--links{_ADDRESS}", "mount"),
     (f"{_ALONE} --encoder=gs://bucket/x.py", "--encoder=gs://bucket/x.py", "copy the file"),
@@ -694,6 +765,11 @@ CROSS_VALIDATE = (
     ),
 )
 
+_BENCHMARK_OFTEN = (
+    ("--what=input --dataset=nowhere", "nowhere: no such"),
+    ("--what=step", "needs --config"),
+)
+
 BENCHMARK = (
     ("--nonsense=1", "nonsense"),
     ("--what=step --config=gs://bucket/x.py", "--config=gs://bucket/x.py", "copy the file"),
@@ -702,7 +778,6 @@ BENCHMARK = (
     ("--what=everything", "what", "input"),
     ("--what=input --nonsense=1", "nonsense"),
     ("--what=input surplus", "surplus"),
-    ("--what=input --dataset=nowhere", "nowhere"),
     ("--what=input --dataset={empty}", "empty"),
     ("--what=input --dataset={data},,{other}", "--dataset"),
     ("--what=input --dataset={data},{other}", "data", "other"),
@@ -723,7 +798,6 @@ BENCHMARK = (
     ("--what=objective --most_rows=1e23", "most_rows"),
     ("--what=objective --most_rows=1000000000000000", "most_rows"),
     ("--what=objective --most_timed=-1", "most_timed"),
-    ("--what=step", "--config"),
     ("--what=embed", "--config"),
     ("--what=step --config=simcrl", "simcrl"),
     ("--what=step --config=simclr:smal", "smal"),
@@ -829,6 +903,7 @@ _ABLATE = "--config={tiny} --task='lvef<40' --out=new --config.data.dir={data}"
 
 ABLATE = (
     ("--nonsense=1", "nonsense"),
+    (f"{_ABLATE} --anonymous=maybe", "anonymous", "maybe"),
     ("--config={tiny} --task='lvef<40' --out=gs://bucket/x --config.data.dir={data}", f"--out{_ADDRESS}", "mounted"),
     (f"{_ABLATE} --jobs=gs://bucket/x.txt", f"--jobs{_ADDRESS}", "mounted"),
     (
@@ -864,6 +939,9 @@ ABLATE = (
     (f"{_ABLATE} --label_fraction=0", "label_fraction"),
     (f"{_ABLATE} --label_fraction=2", "label_fraction"),
     (f"{_ABLATE} --label_fraction=nan", "label_fraction"),
+    (f"{_ABLATE} --label_fraction=.1 --label_fraction=0.1", "--label_fraction=0.1 is given twice"),
+    (f"{_ABLATE} --draws=0", "draws"),
+    (f"{_ABLATE} --draws=x", "draws", "x"),
     (f"{_ABLATE} --label_fraction=-1", "label_fraction"),
     (f"{_ABLATE} --label_fraction=x", "label_fraction", "x"),
     (f"{_ABLATE} --resamples=0", "resamples"),
@@ -874,6 +952,17 @@ ABLATE = (
     (f"{_ABLATE} --sweep='|'", "--sweep"),
     (f"{_ABLATE} --sweep='batch_size=8|8'", "two arms are the same"),
     (f"{_ABLATE} --sweep='nonsense=1|2'", "nonsense"),
+    (
+        f"{_ABLATE} --sweep='base|objective.concentration=1.'",
+        "objective.concentration=1.0",
+        "is no setting of 'nt_xent'",
+    ),
+    (
+        f"{_ABLATE} --config.second.relation.name=same_record "
+        "--sweep='second.objective.name=nt_xent second.objective.l2_weight=1.'",
+        "config.second.objective.l2_weight=1.0",
+        "is no setting of 'nt_xent'",
+    ),
     (f"{_ABLATE} --sweep='batch_size=0|8'", "batch_size"),
     (f"{_ABLATE} --sweep='batch_size=abc|8'", "batch_size", "abc"),
     (f"{_ABLATE} --sweep='objective.temperature=nan|.1'", "objective.temperature"),
@@ -926,6 +1015,7 @@ LOCAL = (
 
 QUICKSTART = (
     ("--nonsense=1", "nonsense"),
+    ("--out=new --anonymous=maybe", "anonymous", "maybe"),
     ("--out=", "--out"),
     ("--out", "out"),
     ("--out={file}", "--out", "file.txt"),
@@ -1196,7 +1286,7 @@ RUN_TIME = (
 
 OF_COMMAND = {
     "ecgjax.augmentations": AUGMENTATIONS,
-    "ecgjax.benchmark": BENCHMARK,
+    "ecgjax.benchmark": BENCHMARK + _BENCHMARK_OFTEN,
     "ecgjax.cross_validate": CROSS_VALIDATE,
     "ecgjax.embed": EMBED,
     "ecgjax.evaluate": EVALUATE,
@@ -1204,7 +1294,7 @@ OF_COMMAND = {
     "ecgjax.finetune": FINETUNE,
     "ecgjax.label_efficiency": LABEL_EFFICIENCY,
     "ecgjax.preview_views": PREVIEW_VIEWS,
-    "ecgjax.pretrain": PRETRAIN,
+    "ecgjax.pretrain": PRETRAIN + _PRETRAIN_OFTEN,
     "ecgjax.run_time": RUN_TIME,
     "ecgjax.search": SEARCH,
     "launch.ablate": ABLATE,
@@ -1213,4 +1303,9 @@ OF_COMMAND = {
     "launch.quickstart": QUICKSTART,
     "launch.slurm": SLURM,
     "launch.tpu_vm": TPU_VM,
+}
+
+OFTEN = {
+    "ecgjax.benchmark": _BENCHMARK_OFTEN,
+    "ecgjax.pretrain": _PRETRAIN_OFTEN,
 }

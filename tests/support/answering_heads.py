@@ -8,7 +8,7 @@ from flax import nnx
 
 from ecgjax import encoders
 from ecgjax.finetuning.answering_head import AnsweringHead, HeadOutput, TrainedHead
-from ecgjax.training.heads import LinearHead, TaskHead
+from ecgjax.training.tasks.heads import LinearHead, TaskHead
 
 #: A labelled data set, as `about.json` describes one.
 LABELLED = {

@@ -31,12 +31,13 @@ def make_simulated_dataset(
     seconds: float = 10.0,
     seed: int = 0,
     name: str = "simulated",
+    site: str | None = None,
 ) -> Dataset:
     """Builds and opens a simulated data set at `folder / name`: one to four records a patient."""
     signal_format = SignalFormat(sampling_rate_hz=rate, num_samples=round(rate * seconds))
 
     def make_source() -> SimulatedSource:
-        return SimulatedSource(num_patients=num_patients, seed=seed, signal_format=signal_format)
+        return SimulatedSource(num_patients=num_patients, seed=seed, signal_format=signal_format, site=site)
 
     out = Path(folder) / name
     build_dataset(make_source, out, request={"builder": "simulated", "num_patients": num_patients, "seed": seed})

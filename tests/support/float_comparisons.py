@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-# What moves numbers or chooses among them, and rounds nothing.
+# What moves numbers, chooses among them, or takes their whole part: each has one result, to the last bit.
 _EXACT = {
-    "abs", "all_gather", "argmax", "argmin", "broadcast_in_dim", "clamp", "concatenate", "convert_element_type", "copy",
-    "copy_p", "device_put", "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "iota", "max", "min",
-    "neg", "optimization_barrier", "pad", "ppermute", "reduce_max", "reduce_min", "reshape", "rev", "select_n",
-    "sharding_constraint", "sign", "slice", "sort", "split", "squeeze", "stack", "stop_gradient", "transpose",
+    "abs", "all_gather", "argmax", "argmin", "broadcast_in_dim", "ceil", "clamp", "concatenate", "convert_element_type",
+    "copy", "copy_p", "device_put", "dynamic_slice", "dynamic_update_slice", "expand_dims", "floor", "gather", "iota",
+    "max", "min", "neg", "optimization_barrier", "pad", "ppermute", "reduce_max", "reduce_min", "reshape", "rev",
+    "round", "select_n", "sharding_constraint", "sign", "slice", "sort", "split", "squeeze", "stack", "stop_gradient",
+    "transpose",
 }  # fmt: skip
 
 
@@ -31,7 +32,11 @@ class Comparison(NamedTuple):
 
 def float_comparisons(function, *args):
     """Returns the comparisons of computed numbers in `function(*args)`, without what its results do not need."""
-    closed = jax.make_jaxpr(function)(*args)
+    return comparisons_in(jax.make_jaxpr(function)(*args))
+
+
+def comparisons_in(closed):
+    """Returns the comparisons of computed numbers in a traced function, without what its results do not need."""
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     found = set()
     _walk(jaxpr, [False] * len(jaxpr.invars), found)

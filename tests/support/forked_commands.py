@@ -6,6 +6,7 @@ import ast
 import atexit
 import collections
 import dataclasses
+import gc
 import importlib
 import os
 import resource
@@ -52,6 +53,7 @@ class Line:
         told: what the error must have in it, each.
         status: that it leaves with.
         unprivileged: whether it is run by a user who may not read everything.
+        often: whether it is run even where each command runs but one line.
     """
 
     command: str
@@ -59,6 +61,7 @@ class Line:
     told: tuple[str, ...]
     status: int = 2
     unprivileged: bool = False
+    often: bool = False
 
     def __str__(self) -> str:
         return " ".join([self.command, *map(shown, self.arguments)])
@@ -86,10 +89,20 @@ def import_all() -> None:
         if name.startswith("ecgjax.benchmarks.pytorch."):
             continue  # These need PyTorch, and nothing else imports them.
         importlib.import_module(name)
+    for part in ("fft", "interpolate", "ndimage", "optimize", "signal", "special", "stats"):
+        importlib.import_module(f"scipy.{part}")  # Otherwise each command that asks for a part would import it.
     from absl import flags
+
+    from ecgjax import defaults
+
+    # The leaves are kept once they are known; otherwise every forked command would find them out anew.
+    defaults.leaves()
 
     ours = {name.partition(".")[0] for name in flags.FLAGS.flags_by_module_dict()} & set(test_house.PACKAGES)
     assert not ours, "flags that are defined here would be those of every command"
+    # A collection in a forked process writes to every object, and so copies all memory: that takes over a second.
+    gc.collect()
+    gc.freeze()
 
 
 def _without_flags() -> list[str]:

@@ -15,7 +15,8 @@ from flax import nnx
 
 from data_pipelines.simulation.cohort import Cohort, CohortConfig
 from ecgjax import encoders, leads
-from ecgjax.encoders import attention, convolutions, gradient_sums, layers, physio_transformer, pooling, transformer
+from ecgjax.encoders import physio_transformer, transformer
+from ecgjax.encoders.operations import attention, convolutions, gradient_sums, layers, pooling
 
 
 @contextlib.contextmanager
@@ -28,6 +29,8 @@ def plain():
         patch.setattr(physio_transformer, "grouped_conv", functools.partial(convolutions.grouped_conv, apart=False))
         patch.setattr(attention, "attend", _attention)
         patch.setattr(gradient_sums, "block_of", lambda *_, **__: None)
+        for module in (gradient_sums, layers):
+            patch.setattr(module, "takes_cpu_forms", lambda dtype: False)
         patch.setattr(transformer, "_MOST_ONE_BY_ONE", 0)
         for module in (layers, transformer):
             patch.setattr(module, "gelu", functools.partial(jax.nn.gelu, approximate=False))
@@ -70,15 +73,16 @@ def simulated_ecg(batch, num_leads, *, rate_hz=100, seconds=10.0, seed=0):
 def away_from_initialisation(encoder):
     """The encoder with random arrays, where at its first ones a zero may keep the gradient from what lies before it.
 
-    Filled in by NumPy, which does not compile the initialisation of every shape.
+    Filled in by NumPy, which does not compile the initialisation of every shape; nor does `device_put` compile a copy
+    of each, as `jnp.asarray` does.
     """
     rng = np.random.default_rng(0)
 
     def fill(path, leaf):
         values = rng.normal(size=leaf.shape).astype(np.float32)
         if leaf.ndim > 1:
-            return jnp.asarray(values / np.sqrt(np.float32(np.prod(leaf.shape[:-1]))))
-        return jnp.asarray(np.float32(path[-1].key in ("scale", "var")) + np.float32(0.02) * abs(values))
+            return jax.device_put(values / np.sqrt(np.float32(np.prod(leaf.shape[:-1]))))
+        return jax.device_put(np.float32(path[-1].key in ("scale", "var")) + np.float32(0.02) * abs(values))
 
     return encoder._replace(
         params=jax.tree_util.tree_map_with_path(fill, encoder.params),

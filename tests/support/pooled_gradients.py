@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ecgjax.encoders import layers
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.operations import layers
+from ecgjax.encoders.operations.pooling import max_pool
 from ecgjax.training import device_mesh
 from tests.support.plain_networks import simulated_ecg
 

@@ -29,11 +29,12 @@ def random_module(create: Callable[[], nnx.Module]) -> encoders.Split:
 def _filled(encoder: encoders.Split) -> encoders.Split:
     rng = np.random.default_rng(0)
 
+    # Not `jnp.asarray`, which compiles a program for every shape.
     def draw(x: jax.ShapeDtypeStruct) -> jax.Array:
-        return jax.numpy.asarray(rng.normal(0, 0.4, x.shape).astype(x.dtype))
+        return jax.device_put(rng.normal(0, 0.4, x.shape).astype(x.dtype))
 
     def start(path, x: jax.ShapeDtypeStruct) -> jax.Array:
-        return jax.numpy.asarray(np.full(x.shape, path[-1].key == "var", x.dtype))
+        return jax.device_put(np.full(x.shape, path[-1].key == "var", x.dtype))
 
     return encoder._replace(
         params=jax.tree.map(draw, encoder.params), stats=jax.tree_util.tree_map_with_path(start, encoder.stats)

@@ -17,7 +17,7 @@ import numpy as np
 from configs import physioclr, simclr
 from ecgjax import defaults, processes
 from ecgjax.training import device_mesh
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.run import prepare_run, restore_latest
 
 #: Encoder → its settings; with an average of the weights, rates that fall from layer to layer, and frozen parts.

@@ -20,7 +20,14 @@ _SHAPE = re.compile(r"(?P<type>\w+)\[(?P<sizes>[\d,]*)\]")
 
 def shared_buffers(function, *args):
     """Returns a line for each fusion of `function(*args)`, jitted, that may write over an array that it reads twice."""
-    return _in_program(function.lower(*args).compile().as_text())
+    return shared_in(function.lower(*args))
+
+
+def shared_in(lowered):
+    """Returns a line for each fusion of a lowered program that may write over an array that it reads twice."""
+    text = lowered.compile().as_text()
+    assert "ENTRY " in text
+    return _in_program(text)
 
 
 def _in_program(text):

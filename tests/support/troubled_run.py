@@ -56,7 +56,7 @@ def read_trouble(kind, step):
 
 
 def evaluation_trouble(step):
-    from ecgjax.training import run
+    from ecgjax.training import run_evaluation
 
     def troubled(prepared):
         evaluate = original(prepared)
@@ -68,7 +68,7 @@ def evaluation_trouble(step):
 
         return hanging
 
-    original, run.make_evaluation = run.make_evaluation, troubled
+    original, run_evaluation.make_evaluation = run_evaluation.make_evaluation, troubled
 
 
 def kill():
@@ -93,7 +93,7 @@ def kill_in_save(step):
 
 
 def save_trouble(kind, step):
-    from ecgjax.training.checkpoint import Checkpoints
+    from ecgjax.training.checkpoints.checkpoint import Checkpoints
 
     def troubled(self, now, *arguments, **options):
         if now == step:

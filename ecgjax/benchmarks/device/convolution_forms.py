@@ -18,7 +18,7 @@ from jax import Array
 
 from ecgjax.benchmarks.device.part_report import PartReport
 from ecgjax.benchmarks.paired_steps import Product, spent
-from ecgjax.encoders import gradient_sums
+from ecgjax.encoders.operations import gradient_sums
 
 _TYPE = jnp.bfloat16
 

@@ -31,7 +31,7 @@ from ecgjax.benchmarks.paired_steps import (
 )
 from ecgjax.benchmarks.step_breakdown import all_equations
 from ecgjax.encoders import ENCODERS, cost
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.encoders.registry import NOT_LEAVES
 from ecgjax.keys import row_keys, step_key
 from ecgjax.objectives.losses.triplet import triplet

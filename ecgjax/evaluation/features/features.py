@@ -71,7 +71,9 @@ def map_records(
         Results in the order of the records, `[n, ...]`.
     """
     results = []
-    with tqdm(total=len(records), desc=title, unit="ECG", disable=None if progress else True) as bar:
+    with tqdm(
+        total=len(records), desc=title, unit="ECG", dynamic_ncols=True, disable=None if progress else True
+    ) as bar:
         for start in range(0, len(records), batch_size):
             batch = records[start : start + batch_size]
             filled = np.pad(batch, (0, batch_size - len(batch)), mode="edge")

@@ -16,12 +16,13 @@ from jax import Array
 from ecgjax import defaults, encoders
 from ecgjax.config import run_config
 from ecgjax.encoders.from_config import create_split
+from ecgjax.encoders.lead_wise import of_recordings
 from ecgjax.encoders.settings import EncoderSettings
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.features import Read, in_batches
 from ecgjax.leads import prepare
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, open_pretraining_records
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.steps import EMA
 
 #: Number of batches over which `recalibrate_batch_norm` runs: the initial statistics then weigh .9^64 = .1 %.
@@ -35,7 +36,8 @@ class Encoder:
     Attributes:
         split: The encoder as graph definition, parameters and statistics.
         num_leads: Number of input leads of the encoder, 12 or 8.
-        layer: `"features"` for the pooled activations, `"embedding"` for the output of the last layer.
+        layer: `"features"` for the pooled activations, `"embedding"` for the output of the last layer, averaged over
+            leads where every lead has an embedding of its own.
         step: Number of updates that the encoder was trained for; 0 for a random one.
         pretrained_on: Fingerprints of the data sets of the pretraining; empty for a random encoder, or where the
             checkpoint does not have them.
@@ -88,7 +90,8 @@ class Encoder:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _apply(graph: Any, num_leads: int, layer: str, params: Any, stats: Any, signal: Array) -> Array:
     ecg = prepare(signal, num_leads=num_leads)
-    return encoders.apply(encoders.Split(graph, params, stats), ecg, train=False, features=layer == "features")[0]
+    split = encoders.Split(graph, params, stats)
+    return of_recordings(encoders.apply(split, ecg, train=False, features=layer == "features")[0])
 
 
 def random_encoder(settings: EncoderSettings, *, layer: str, seed: int) -> Encoder:

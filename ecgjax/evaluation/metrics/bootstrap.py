@@ -63,11 +63,23 @@ class Interval:
         return cls(estimate=math.nan, reason=reason)
 
     def __str__(self) -> str:
-        return self._text("z.3f")
+        return self.text()
 
-    def signed(self) -> str:
-        """Returns the text of a difference with its signs shown: `"+0.088 [+0.069, +0.107]"`."""
-        return self._text("+z.3f")
+    def text(self, decimals: int = 3) -> str:
+        """Returns estimate and interval as text: `"0.744 [0.705, 0.783]"`.
+
+        Args:
+            decimals: Number of decimals.
+        """
+        return self._text(f"z.{decimals}f")
+
+    def signed(self, decimals: int = 3) -> str:
+        """Returns the text of a difference with its signs shown: `"+0.088 [+0.069, +0.107]"`.
+
+        Args:
+            decimals: Number of decimals.
+        """
+        return self._text(f"+z.{decimals}f")
 
     def _text(self, form: str) -> str:
         # "z" gives a value that rounds to 0 no minus sign.

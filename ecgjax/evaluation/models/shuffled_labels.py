@@ -63,7 +63,9 @@ def shuffle_control(
         raise DataError(f"an interval over shuffled labels needs at least 2 shuffles, not {shuffles}")
     rng = np.random.default_rng(seed)
     aurocs = []
-    for _ in tqdm(range(shuffles), desc="probes on shuffled labels", disable=None if progress else True):
+    for _ in tqdm(
+        range(shuffles), desc="probes on shuffled labels", dynamic_ncols=True, disable=None if progress else True
+    ):
         train, val, test = _deal(data, rng)
         probe = fit_linear(
             Examples(kind=kind_of(data.task), train=features.train, targets=train, val=features.val, val_targets=val)

@@ -11,7 +11,7 @@ import onnx
 from jax import export
 
 from data_pipelines.version import __version__
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.errors import ConfigError
 from ecgjax.export.inference import Inference
 from ecgjax.export.onnx.conversion import convert

@@ -113,6 +113,19 @@ def _split(
     ]
 
 
+@converts("unstack")
+def _unstack(
+    graph: Graph, inputs: Sequence[Value], params: Mapping[str, Any], results: Sequence[Result]
+) -> Sequence[Value]:
+    axis = int(params["axis"])
+    sizes = graph.numbers(*[1] * len(results))
+    names = graph.add_many("Split", [graph.whole(inputs[0]), sizes], len(results), axis=axis)
+    return [
+        graph.value(graph.add("Squeeze", [name, graph.numbers(axis)]), *result)
+        for name, result in zip(names, results, strict=True)
+    ]
+
+
 @converts("slice")
 def _slice(
     graph: Graph, inputs: Sequence[Value], params: Mapping[str, Any], results: Sequence[Result]

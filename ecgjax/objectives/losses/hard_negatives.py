@@ -13,7 +13,7 @@ from ecgjax.errors import ConfigError
 from ecgjax.objectives.pairs import outputs
 from ecgjax.objectives.pairs.outputs import LossOutput, Reducer
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
-from ecgjax.objectives.pairs.running import Compared, LogSum, fold_logits, sum_terms
+from ecgjax.objectives.pairs.running import Ceiling, Compared, LogSum, below, fold_logits, sum_terms
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.bounds import Positive, ZeroOrMore
 
@@ -26,6 +26,7 @@ def hcl(
     temperature: Positive | Array = 0.5,
     concentration: ZeroOrMore | Array = 1.0,
     positive_prior: float = 0.1,
+    ceiling: Ceiling | None = None,
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
 ) -> LossOutput:
@@ -35,7 +36,7 @@ def hcl(
 
         N_g = max((R − τ⁺ N p) / (1 − τ⁺), N e^{−1/τ}),    the positive's term −log p/(p + N_g).
 
-    A row costs the mean over its positives. Rows of the same patient are no negatives, so that N differs from row to
+    A row costs the mean over its positives. The relation says which rows are negatives, so that N differs from row to
     row; a row without negatives costs 0. The importance weights carry gradient, and β may follow a schedule. With β =
     0, τ⁺ = 0 and one positive this is NT-Xent. A first pass over the pairs finds R, and a second one adds up the terms.
 
@@ -46,11 +47,14 @@ def hcl(
         temperature: Temperature τ, by which cosine similarities are divided to give logits.
         concentration: Concentration β, at least 0: the larger it is, the more near negatives weigh.
         positive_prior: Share τ⁺ of the negatives that are positives in truth, at least 0 and below 1.
+        ceiling: Ceiling of a negative's cosine similarity: negatives that are as near or nearer may be positives in
+            truth, and are left out; None, as published, for no ceiling.
         reducer: Reduction of the losses of the rows to one number.
         tiling: Split of the pairs into tiles and over devices, which does not change the result.
 
     Returns:
-        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`).
+        The loss, the loss of each row, and statistics for telemetry (`outputs.LossOutput`); with a ceiling also
+        `kept_negatives_per_row`.
 
     Raises:
         ConfigError: `positive_prior` is out of its range.
@@ -71,6 +75,7 @@ def hcl(
         return Negatives(empty, empty, jnp.zeros((anchors,), jnp.float32))
 
     def add_negatives(carry: Negatives, similarity: Array, logits: Array, pairs: Pairs, beta: Array) -> Negatives:
+        pairs = below(pairs, similarity, ceiling)
         tempered = beta[:, None] * logits
         return Negatives(
             carry.weighted.add(tempered + logits, pairs.negative),
@@ -109,7 +114,10 @@ def hcl(
         terms, compared, rows, relation=relation, temperature=temperature, tiling=tiling, columns=columns
     )
     per_row = total / jnp.maximum(stats.positives, 1.0)
-    return outputs.output(per_row, stats.positives > 0, stats.summary(rows), reducer=reducer)
+    summary = stats.summary(rows)
+    if ceiling is not None:
+        summary["kept_negatives_per_row"] = outputs.mean_where(found.number, rows.valid)
+    return outputs.output(per_row, stats.positives > 0, summary, reducer=reducer)
 
 
 def debiased(
@@ -170,7 +178,7 @@ def _log_ratio(positive: Array, log_r: Array, log_count: Array, highest: Array, 
     ratio = log_r - positive
     if not prior:
         # `jnp.maximum` is not used: its gradient asks which argument the result equals, and that test can fail where
-        # XLA computes the arguments twice (see `encoders.pooling.max_pool`).
+        # XLA computes the arguments twice (see `encoders.operations.pooling.max_pool`).
         return jnp.where(ratio > lowest, ratio, lowest)
     # This is log((e^ratio − τ⁺ N) / (1 − τ⁺)), where the difference is above 0.
     share = math.log(prior) + log_count - ratio

@@ -8,6 +8,7 @@ through them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -95,32 +96,62 @@ def cross_entropies(
     Raises:
         ConfigError: `positives` is neither `"outside"` nor `"inside"`.
     """
-    if positives not in ("outside", "inside"):
-        raise ConfigError(f"config.objective.positives={positives!r} must be 'outside' or 'inside' (the log)")
-    inside = positives == "inside"
+    no_pull = Pull.of(positives)
 
     class Running(NamedTuple):
         everything: LogSum
-        of_positives: LogSum | Array  # The log-sum of the positives' logits ("inside"), or their sum ("outside").
+        pull: Pull
         stats: PairStats
 
     def init(anchors: int) -> Running:
-        empty = LogSum.empty((anchors,))
-        return Running(empty, empty if inside else jnp.zeros((anchors,), jnp.float32), PairStats.empty(anchors))
+        return Running(LogSum.empty((anchors,)), no_pull(anchors), PairStats.empty(anchors))
 
     def update(carry: Running, similarity: Array, logits: Array, pairs: Pairs, _: Any) -> Running:
-        of_positives: LogSum | Array
-        if isinstance(carry.of_positives, LogSum):
-            of_positives = carry.of_positives.add(logits, pairs.positive)
-        else:
-            of_positives = carry.of_positives + jnp.where(pairs.positive, logits, 0.0).sum(1)
         everything = carry.everything.add(logits, pairs.positive | pairs.negative)
-        return Running(everything, of_positives, carry.stats.add(similarity, pairs))
+        return Running(everything, carry.pull.add(logits, pairs.positive), carry.stats.add(similarity, pairs))
 
     end = fold_logits(init, update, embeddings, rows, relation=relation, temperature=temperature, tiling=tiling)
-    # A row without a positive is divided by 1: its cost is left out later, but NaN would spoil the gradient even so.
-    pulled = end.of_positives.value() if inside else end.of_positives / jnp.maximum(end.stats.positives, 1.0)
-    return end.everything.value() - pulled, end.stats
+    return end.everything.value() - end.pull.value(end.stats.positives), end.stats
+
+
+class Pull(NamedTuple):
+    """What the positives of each anchor subtract from its cost, with their sum inside or outside the logarithm.
+
+    Attributes:
+        logits: Log-sum of the positives' logits (inside the logarithm), or their sum, `f32[anchors]` (outside).
+    """
+
+    logits: LogSum | Array
+
+    @classmethod
+    def of(cls, positives: str) -> Callable[[int], Pull]:
+        """Returns the function from the number of anchors to their pull before the first positive.
+
+        Args:
+            positives: Place of the sum over several positives: `"outside"` or `"inside"` the logarithm.
+
+        Raises:
+            ConfigError: `positives` is neither.
+        """
+        if positives == "inside":
+            return lambda anchors: cls(LogSum.empty((anchors,)))
+        if positives == "outside":
+            return lambda anchors: cls(jnp.zeros((anchors,), jnp.float32))
+        raise ConfigError(f"config.objective.positives={positives!r} must be 'outside' or 'inside' (the log)")
+
+    def add(self, logits: Array, positive: Array) -> Pull:
+        """Returns the pull after a tile of logits, `f32[anchors, keys]`, of which `positive` masks the positives."""
+        if isinstance(self.logits, LogSum):
+            return Pull(self.logits.add(logits, positive))
+        return Pull(self.logits + jnp.where(positive, logits, 0.0).sum(1))
+
+    def value(self, positives: Array) -> Array:
+        """Returns what is subtracted, `f32[anchors]`, given each anchor's number of positives, `f32[anchors]`."""
+        if isinstance(self.logits, LogSum):
+            return self.logits.value()
+        # A row without a positive is divided by 1: its cost is left out later, but NaN would spoil the gradient even
+        # so.
+        return self.logits / jnp.maximum(positives, 1.0)
 
 
 def three_kg(

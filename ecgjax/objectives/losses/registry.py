@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ecgjax.objectives.losses.clip import clip_loss
 from ecgjax.objectives.losses.clocs import clocs
 from ecgjax.objectives.losses.hard_negatives import debiased, hcl
+from ecgjax.objectives.losses.hardest_nt_xent import hardest_nt_xent
 from ecgjax.objectives.losses.multi_similarity import multi_similarity
 from ecgjax.objectives.losses.nt_xent import nt_xent, sigmoid, three_kg
 from ecgjax.objectives.losses.vicreg import vicreg
@@ -17,6 +18,7 @@ from ecgjax.objectives.pairs.outputs import LossOutput
 #: `clip` takes the `paired` embeddings.
 LOSSES: Mapping[str, Callable[..., LossOutput]] = {
     "nt_xent": nt_xent,
+    "hardest_nt_xent": hardest_nt_xent,
     "three_kg": three_kg,
     "clocs": clocs,
     "sigmoid": sigmoid,

@@ -45,7 +45,7 @@ def triplet(
     miner: Miner,
     distance: Distance = DISTANCES["squared_euclidean"],
     form: str = "hinge",
-    margin: float | None = None,
+    margin: float | Array | None = None,
     reducer: Reducer = outputs.mean_of_counted,
     tiling: Tiling,
     key: Array,

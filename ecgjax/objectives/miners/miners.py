@@ -3,7 +3,8 @@
 A miner is `(embeddings, rows, *, relation, tiling, key) → Mined`, with its own settings bound by `functools.partial`.
 It goes through the pairs by `tiles.fold` under `stop_gradient`, keeps the best candidates so far of every anchor, and
 returns their positions; the loss takes those embeddings by `tiles.take`. The relation decides which rows may be chosen:
-rows of one patient are never negatives of each other, and rows that are not valid are never chosen.
+rows of one patient are no negatives of each other unless it makes them so by name (`relations.OTHERS_OF_PATIENT`), and
+rows that are not valid are never chosen.
 
 Every miner that uses embeddings has a distance by which it chooses. The loss may have another: Jeong et al. 2023 mine
 by distances and square them in the loss. Draws are hashes of (key, row, other row), and ties go to the lower
@@ -24,6 +25,7 @@ from ecgjax.objectives.miners.reference_mining import label_distance, signal_dis
 from ecgjax.objectives.miners.search import Mined, Search, Tile
 from ecgjax.objectives.pairs.distances import DISTANCES, Distance
 from ecgjax.objectives.pairs.relations import Relation, Rows
+from ecgjax.objectives.pairs.running import Ceiling
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.settings.bounds import Count
 
@@ -236,7 +238,7 @@ def hardest(
     distance: Distance,
     tiling: Tiling,
     key: Array,
-    ceiling: float,
+    ceiling: Ceiling,
     triplets: Count = 1,
 ) -> Mined:
     """Chooses a random positive, and the nearest negatives whose cosine similarity is below a ceiling.

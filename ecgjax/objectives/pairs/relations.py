@@ -1,9 +1,9 @@
 """Relations: rules on the metadata of rows that tell positive from negative pairs.
 
 Every embedding row carries ids. A relation takes the metadata of anchors and keys and says of each pair whether it is
-positive, negative or neither. Rows of one patient are never negatives of each other, and a row is never paired with
-itself. It is not paired either with its recording drawn a second time and shown in the same way: a positive is another
-recording or another view.
+positive, negative or neither. Rows of one patient are no negatives of each other, unless a relation within recordings
+is told to make them so (`OTHERS_OF_PATIENT`), and a row is never paired with itself. It is not paired either with its
+recording drawn a second time and shown in the same way: a positive is another recording or another view.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from ecgjax.errors import ConfigError
+from ecgjax.errors import ConfigError, check_known
 from ecgjax.settings.bounds import ZeroOrMore
+
+LEFT_OUT, NEGATIVE = "left_out", "negative"
+
+#: What the other recordings of an anchor's patient can be, where only its own recording gives positives.
+OTHERS_OF_PATIENT = (LEFT_OUT, NEGATIVE)
 
 
 class Rows(NamedTuple):
@@ -42,6 +47,8 @@ class Rows(NamedTuple):
             where there is none.
         farthest: Numbers `row` of the farthest recordings of other patients in signal space, `i32[rows, num]`; −1 where
             there is none.
+        neighbours: Numbers `record` of the nearest recordings of the data set, `i32[rows, k]`; −1 where there are
+            fewer.
         pair_group: Number of the recording's partner of another modality, `i32[rows]`; it is the same for partners that
             are the same, and −1 where there is none.
     """
@@ -62,6 +69,7 @@ class Rows(NamedTuple):
     nearest: Array | None = None
     nearest_record: Array | None = None
     farthest: Array | None = None
+    neighbours: Array | None = None
     pair_group: Array | None = None
 
 
@@ -81,9 +89,19 @@ class Pairs(NamedTuple):
 Relation = Callable[[Rows, Rows], Pairs]
 
 
-def same_record(anchors: Rows, keys: Rows) -> Pairs:
-    """Makes the views of one record positives and rows of other patients negatives (SimCLR, Chen et al. 2020)."""
-    return _pairs(anchors, keys, positive=_equal(anchors.record, keys.record))
+def same_record(anchors: Rows, keys: Rows, *, others_of_patient: str = LEFT_OUT) -> Pairs:
+    """Makes the views of one record positives and rows of other patients negatives (SimCLR, Chen et al. 2020).
+
+    A patient's other recordings are the negatives that are hardest to tell apart; `others_of_patient="negative"` asks
+    for them by name, and `config.sampling.name="patients"` draws them into one batch.
+
+    Args:
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        others_of_patient: Role of the patient's other recordings: `"left_out"`, or `"negative"` on purpose.
+    """
+    positive = _equal(anchors.record, keys.record)
+    return _pairs(anchors, keys, positive=positive, others_of_patient=others_of_patient)
 
 
 def same_patient(anchors: Rows, keys: Rows) -> Pairs:
@@ -91,22 +109,40 @@ def same_patient(anchors: Rows, keys: Rows) -> Pairs:
     return _pairs(anchors, keys, positive=_equal(anchors.patient, keys.patient))
 
 
-def other_segment(anchors: Rows, keys: Rows) -> Pairs:
-    """Makes other parts of the same recording's time in the same lead positives (CMSC, Kiyasseh et al. 2021)."""
+def other_segment(anchors: Rows, keys: Rows, *, others_of_patient: str = LEFT_OUT) -> Pairs:
+    """Makes other parts of the same recording's time in the same lead positives (CMSC, Kiyasseh et al. 2021).
+
+    Args:
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        others_of_patient: Role of the patient's other recordings: `"left_out"`, or `"negative"` on purpose.
+    """
     same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
-    return _pairs(anchors, keys, positive=same & ~segment & lead)
+    return _pairs(anchors, keys, positive=same & ~segment & lead, others_of_patient=others_of_patient)
 
 
-def other_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """Makes other leads of the same part of the same recording positives (CMLC, Kiyasseh et al. 2021)."""
+def other_lead(anchors: Rows, keys: Rows, *, others_of_patient: str = LEFT_OUT) -> Pairs:
+    """Makes other leads of the same part of the same recording positives (CMLC, Kiyasseh et al. 2021).
+
+    Args:
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        others_of_patient: Role of the patient's other recordings: `"left_out"`, or `"negative"` on purpose.
+    """
     same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
-    return _pairs(anchors, keys, positive=same & segment & ~lead)
+    return _pairs(anchors, keys, positive=same & segment & ~lead, others_of_patient=others_of_patient)
 
 
-def other_segment_or_lead(anchors: Rows, keys: Rows) -> Pairs:
-    """Makes all other parts and leads of the same recording positives (CMSMLC, Kiyasseh et al. 2021)."""
+def other_segment_or_lead(anchors: Rows, keys: Rows, *, others_of_patient: str = LEFT_OUT) -> Pairs:
+    """Makes all other parts and leads of the same recording positives (CMSMLC, Kiyasseh et al. 2021).
+
+    Args:
+        anchors: Metadata of the anchors.
+        keys: Metadata of the keys.
+        others_of_patient: Role of the patient's other recordings: `"left_out"`, or `"negative"` on purpose.
+    """
     same, segment, lead = (_equal(*_both(anchors, keys, name)) for name in ("record", "segment", "lead"))
-    return _pairs(anchors, keys, positive=same & ~(segment & lead))
+    return _pairs(anchors, keys, positive=same & ~(segment & lead), others_of_patient=others_of_patient)
 
 
 def similar_physiology(anchors: Rows, keys: Rows, *, min_cosine: float = 0.25) -> Pairs:
@@ -179,6 +215,27 @@ def nearest_signal(anchors: Rows, keys: Rows) -> Pairs:
     return pairs._replace(negative=pairs.negative & ~neighbour)
 
 
+def nearest_in_dataset(anchors: Rows, keys: Rows, *, either: bool = True) -> Pairs:
+    """Makes the nearest recordings of the whole data set positives, as `data_pipelines.neighbours` has found them.
+
+    Views of the same record are positives as well. A recording whose nearest are unknown, as on the validation side, is
+    in no other pair.
+
+    Args:
+        anchors: Metadata of the anchors, with `neighbours`.
+        keys: Metadata of the keys, with `neighbours`.
+        either: Whether it is enough that one of both is among the nearest of the other. If not, pairs in which the
+            anchor is a neighbour of the key alone are left out, since one of them cannot be like and unlike the other.
+    """
+    a, b = _both(anchors, keys, "neighbours")
+    near = (a[:, None, :] == keys.record[None, :, None]).any(2)
+    near_to = (b[None, :, :] == anchors.record[:, None, None]).any(2)
+    known = (a >= 0).any(1)[:, None] & (b >= 0).any(1)[None, :]
+    if either:
+        return _matched(anchors, keys, same=near | near_to, known=known)
+    return _matched(anchors, keys, same=near, known=known & (near | ~near_to))
+
+
 #: Name in a config → relation. Arguments that a relation has of its own are leaves of `config.relation`.
 RELATIONS: Mapping[str, Relation] = {
     "same_record": same_record,
@@ -191,6 +248,7 @@ RELATIONS: Mapping[str, Relation] = {
     "same_demographics": same_demographics,
     "same_label": same_label,
     "nearest_signal": nearest_signal,
+    "nearest_in_dataset": nearest_in_dataset,
 }
 
 #: Relations whose positives are rows of one recording.
@@ -227,9 +285,12 @@ def _matched(anchors: Rows, keys: Rows, *, same: Array, known: Array) -> Pairs:
     return pairs._replace(negative=pairs.negative & known)
 
 
-def _pairs(anchors: Rows, keys: Rows, *, positive: Array) -> Pairs:
+def _pairs(anchors: Rows, keys: Rows, *, positive: Array, others_of_patient: str = LEFT_OUT) -> Pairs:
+    check_known(others_of_patient, OTHERS_OF_PATIENT, setting="config.relation.others_of_patient")
     both = (anchors.valid[:, None] & keys.valid[None, :]) & ~_equal(anchors.row, keys.row)
-    negative = both & ~positive & ~_equal(anchors.patient, keys.patient)
+    # A recording has one patient: rows of two patients are of two recordings as well.
+    alike = "record" if others_of_patient == NEGATIVE else "patient"
+    negative = both & ~positive & ~_equal(*_both(anchors, keys, alike))
     return Pairs(positive=both & positive & ~same_signal(anchors, keys), negative=negative)
 
 

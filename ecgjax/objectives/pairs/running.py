@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ecgjax.objectives.pairs.distances import inner_products, normalise
 from ecgjax.objectives.pairs.outputs import ANCHORS_WITHOUT_POSITIVE, count_where, mean_where
 from ecgjax.objectives.pairs.relations import Pairs, Relation, Rows
 from ecgjax.objectives.pairs.tiles import Exchanged, Tiling, exchange, fold
+from ecgjax.settings.bounds import between
 
 _LOW = -jnp.inf
 
@@ -44,6 +45,15 @@ class LogSum(NamedTuple):
         terms = jnp.where(where, jnp.exp(jnp.where(where, x - shift[..., None], zero)), zero)
         return LogSum(maximum, self.total * jnp.exp(self.maximum - shift) + terms.sum(-1))
 
+    def plus(self, other: LogSum, *, weight: Array) -> LogSum:
+        """Returns the sum of these terms and those of another sum times a weight, `f32[...]`, 0 or more."""
+        counts = weight > 0
+        theirs = jnp.where(counts, other.maximum, _LOW)
+        maximum = jax.lax.stop_gradient(jnp.maximum(self.maximum, theirs))
+        shift = jnp.where(jnp.isfinite(maximum), maximum, jnp.float32(0))
+        added = jnp.where(counts, weight * other.total, jnp.float32(0)) * jnp.exp(theirs - shift)
+        return LogSum(maximum, self.total * jnp.exp(self.maximum - shift) + added)
+
     @property
     def any(self) -> Array:
         """Mask of the sums that have a term."""
@@ -53,6 +63,23 @@ class LogSum(NamedTuple):
         """Returns log Σ e^x; 0 with zero gradient where there is no term, which `any` shows."""
         some = self.any
         return jnp.log(jnp.where(some, self.total, jnp.float32(1))) + jnp.where(some, self.maximum, jnp.float32(0))
+
+
+#: Ceiling on cosine similarity.
+Ceiling = Annotated[float, between(-1, 1)]
+
+
+def below(pairs: Pairs, similarity: Array, ceiling: float | None) -> Pairs:
+    """Returns pairs without the negatives whose cosine similarity is at a ceiling or above, which may be no true ones.
+
+    Args:
+        pairs: Pairs of a tile.
+        similarity: Cosine similarities, `f32[anchors, keys]`.
+        ceiling: Ceiling of a negative's cosine similarity; None for none.
+    """
+    if ceiling is None:
+        return pairs
+    return pairs._replace(negative=pairs.negative & (similarity < jnp.float32(ceiling)))
 
 
 class PairStats(NamedTuple):

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ecgjax.data.labels import ProbeData
-from ecgjax.data.recordings import Recordings
+from ecgjax.data.recordings import Recordings, unit_asked
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results, Rows
+from ecgjax.pages.digits import asked_in_words
 from ecgjax.pages.page import Page, Paragraph, Section, Table
+from ecgjax.pages.record_flow import flow_section
 from ecgjax.studies.ablation import ArmRun, described, first_arm, grids_of, measure_arms
-from ecgjax.studies.model_names import PLAIN, short_title
+from ecgjax.studies.model_names import INSTEAD, PLAIN, short_title
 from ecgjax.studies.readouts import TITLES
+from ecgjax.studies.report.conclusions import ON_VALIDATION, conclusions, several_seeds, tested_words
 from ecgjax.studies.report.seed_tables import seeds_table
-from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
+from ecgjax.studies.report.study_page import gains_section, not_pretrained, study_verdicts, write_study
+from ecgjax.studies.report.verdict import Rivals
+
+#: Models without an encoder that one would use in place of pretraining.
+_PLAIN_INSTEAD = [name for name in INSTEAD if name in PLAIN]
 
 
 def training_facts(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -59,6 +67,8 @@ def write_report(
     cautions: Sequence[str],
     command: str,
     choices: Sequence[str] = (),
+    questions: Mapping[str, Collection[str]] | None = None,
+    anonymous: bool = False,
 ) -> tuple[str, Path]:
     """Writes the page and `results.json` into `out`.
 
@@ -74,11 +84,15 @@ def write_report(
         cautions: Sentences that a reader must know first.
         command: Command line that repeats the ablation.
         choices: Sentences on what chose the hyperparameters.
+        questions: Names of the tasks that ask one question, by the question, as `measure_arms` takes them.
+        anonymous: Whether the files are written without traces of machine, user and time.
 
     Returns:
         The tables as text for the terminal, and the path of the page.
     """
-    results = Rows(measure_arms(runs, tasks, labels_only=labels_only, resamples=resamples))
+    questions = questions or {name: [name] for name in tasks}
+    results = Rows(measure_arms(runs, tasks, labels_only=labels_only, resamples=resamples, questions=questions))
+    asked = {question: [tasks[name] for name in names] for question, names in questions.items()}
     means = [key for key in results if key.seed is None]
     arms = list(dict.fromkeys(run.arm for run in runs))
     trained = {run.arm: run.twin for run in runs if run.twin}
@@ -94,7 +108,7 @@ def write_report(
     gains = gains_section(
         results,
         trained,
-        labels={name: f"{kind_of(data.task).primary}: arm minus random" for name, data in tasks.items()},
+        labels={name: f"{kind_of(data.task).primary}: arm minus random" for name, (data, *_) in asked.items()},
         alt="Difference of every arm from the random encoder with its interval, for every task, as in the table.",
     )
     lacking = {"Failed": [f"{name} ({reason})" for name, reason in failed.items()], "Not made yet": missing}
@@ -103,7 +117,7 @@ def write_report(
         title="Ablation: comparison of arms" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
         summary=[
-            Paragraph(_words(recordings, tasks, resamples=resamples)),
+            Paragraph(_words(recordings, asked, resamples=resamples)),
             *([Paragraph(" ".join(choices))] if choices else []),
             *unfinished,
         ],
@@ -114,8 +128,35 @@ def write_report(
         answered = {name: described(answers) for name, answers in run.tasks.items()}
         told.append({"arm": run.arm, "seed": run.seed, "facts": run.facts, "tasks": answered})
     written = list(tables.items())
+    instead = {short_title(name, ""): dict.fromkeys(trained, short_title(name, "")) for name in _PLAIN_INSTEAD}
+    rivals = Rivals(pretrained=list(trained), instead={"labels only": labels_only, **instead}, random=trained)
+    words = {
+        question: asked_in_words(data.task, unit_asked(data.task, recordings)) for question, (data, *_) in asked.items()
+    }
     return write_study(
-        page, out, results, recordings, command=command, tables=written, runs=told, choices=list(choices)
+        page,
+        out,
+        results,
+        recordings,
+        command=command,
+        tables=written,
+        verdicts=study_verdicts(results, rivals, questions=words),
+        # Draws of labels share their folds: one question is told once.
+        flow=flow_section(recordings, {question: data for question, (data, *_) in asked.items()}),
+        concluded=_conclusions(runs, recordings, asked),
+        anonymous=anonymous,
+        runs=told,
+        choices=list(choices),
+    )
+
+
+def _conclusions(runs: Sequence[ArmRun], recordings: Recordings, asked: Mapping[str, Sequence[ProbeData]]) -> Paragraph:
+    return conclusions(
+        cohort=recordings.name,
+        simulated=recordings.simulated,
+        tested=tested_words([data.test for data, *_ in asked.values()]),
+        seeds=several_seeds(len({run.seed for run in runs}), "pretraining, labels, initialisation and training"),
+        chosen=ON_VALIDATION,
     )
 
 
@@ -127,11 +168,17 @@ def _table(results: Results, means: Sequence[Key], minus: Mapping[str, str]) -> 
         means: Keys of the means over seeds.
         minus: Title of the arm that is subtracted, by the title of the arm; empty for none.
     """
+    fractions = {key.fraction for key in means}
     cells = {
-        arm: {f"{key.task} ({key.metric})": key for key in means if (key.model, key.minus) == (arm, other)}
+        arm: {_column(key, fractions): key for key in means if (key.model, key.minus) == (arm, other)}
         for arm, other in minus.items()
     }
     return seeds_table(results, cells, first="arm")
+
+
+def _column(key: Key, fractions: Collection[float]) -> str:
+    """Returns the title of a column, with the fraction of the labels where there are several."""
+    return f"{key.task}{f' at {100 * key.fraction:g} %' if len(fractions) > 1 else ''} ({key.metric})"
 
 
 def facts_table(runs: Sequence[ArmRun]) -> Table:
@@ -146,13 +193,17 @@ def facts_table(runs: Sequence[ArmRun]) -> Table:
     return Table(header=("arm", "seeds", *names), rows=rows)
 
 
-def _words(recordings: Recordings, tasks: Mapping[str, ProbeData], *, resamples: int) -> str:
-    counts = "; ".join(f"{name} is tested on {kind_of(data.task).counts(data.test)}" for name, data in tasks.items())
-    (fraction,) = {data.label_fraction for data in tasks.values()}
+def _words(recordings: Recordings, asked: Mapping[str, Sequence[ProbeData]], *, resamples: int) -> str:
+    counts = "; ".join(
+        f"{question} is tested on {kind_of(data.task).counts(data.test)}" for question, (data, *_) in asked.items()
+    )
+    fractions = Counter(data.label_fraction for data in next(iter(asked.values())))
+    draws = max(fractions.values())
+    over = "seeds" if draws == 1 else f"seeds and {draws} draws of labels for each"
     return (
         f"Data set {recordings.name}. Linear probes on frozen encoders, and the models beside them, are trained on "
-        f"{fraction:.3g} of the labelled training patients. {counts}. "
-        f"Values are the mean over seeds, [95 % interval over {resamples:,} "
+        f"{' or '.join(f'{fraction:.3g}' for fraction in fractions)} of the labelled training patients. {counts}. "
+        f"Values are the mean over {over}, [95 % interval over {resamples:,} "
         "resamples of the test patients], and ± standard deviation over seeds, which change labels, initialisation and "
         "training. "
         "Differences are paired: both sides have the same labels, test records and resamples."

@@ -13,13 +13,16 @@ from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
+from ecgjax.pages.record_flow import flow_section
 from ecgjax.studies.cross_validation import Fitted, Study
-from ecgjax.studies.model_names import PLAIN, short_title, told_apart
-from ecgjax.studies.pretrained_runs import PretrainedRun, told_of_batch_norm
+from ecgjax.studies.model_names import INSTEAD, PLAIN, short_title, told_apart
+from ecgjax.studies.pretrained_runs import PretrainedRun, step_of, told_of_batch_norm
 from ecgjax.studies.questions import Problem, Question
 from ecgjax.studies.readouts import TITLES, words_of
+from ecgjax.studies.report.conclusions import BY_INNER_FOLDS, conclusions, several_seeds
 from ecgjax.studies.report.seed_tables import seeds_table
-from ecgjax.studies.report.study_page import gains_section, not_pretrained, write_study
+from ecgjax.studies.report.study_page import gains_section, not_pretrained, study_verdicts, write_study
+from ecgjax.studies.report.verdict import Rivals
 
 _Means = Mapping[tuple[str, str, str], Sequence[Key]]
 
@@ -31,6 +34,7 @@ def write_report(
     runs: Sequence[PretrainedRun],
     cautions: Sequence[str],
     command: str,
+    anonymous: bool = False,
 ) -> tuple[str, Path]:
     """Writes the page and `results.json` into the study's folder.
 
@@ -40,6 +44,7 @@ def write_report(
         runs: Pretraining runs.
         cautions: Sentences that a reader must know first.
         command: Command line that repeats the study.
+        anonymous: Whether the files are written without traces of machine, user and time.
 
     Returns:
         The tables as text for the terminal, and the path of the page.
@@ -104,6 +109,13 @@ def write_report(
         command=command,
         settings=[Section("Method", [settings])],
         tables=tables,
+        verdicts=study_verdicts(
+            results, _rivals(study), questions={question.title: question.title for question in questions}
+        ),
+        flow=flow_section(recordings, {}, folds=False),
+        pretrainings=[step_of(run.source, title=run.title) for run in runs if run.source is not None],
+        concluded=_conclusions(study, answers),
+        anonymous=anonymous,
         method=method,
         models={model.title: model.name for model in study.models},
         batch_norm=told_of_batch_norm(runs),
@@ -111,6 +123,30 @@ def write_report(
             {**fitted._asdict(), **{name: getattr(each, name) for name in described}}
             for fitted, each in answers.items()
         ],
+    )
+
+
+def _rivals(study: Study) -> Rivals:
+    """Returns the models that the verdict is about: the linear probes of the pretrained encoders, and their rivals."""
+    probes = [each for each in study.models if each.name == "pretrained"]
+    plain = [short_title(name, "") for name in INSTEAD if name in PLAIN]
+    instead: dict[str, Mapping[str, str]] = {"labels only": {each.title: each.labels_only for each in probes}}
+    instead |= {title: {each.title: title for each in probes} for title in plain}
+    return Rivals(
+        pretrained=[each.title for each in probes],
+        instead=instead,
+        random={each.title: short_title("random", each.encoder) for each in probes},
+    )
+
+
+def _conclusions(study: Study, answers: Mapping[Fitted, Answers]) -> Paragraph:
+    number, recordings = len({fitted.seed for fitted in answers}), study.recordings
+    return conclusions(
+        cohort=recordings.name,
+        simulated=recordings.simulated,
+        tested=f"{len(np.unique(study.patients)):,} patients ({len(study.patients):,} records), all in turn,",
+        seeds=f"{several_seeds(number, 'folds, labels and initialisation')}; every pretrained encoder is one run",
+        chosen=BY_INNER_FOLDS,
     )
 
 

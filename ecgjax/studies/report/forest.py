@@ -112,3 +112,15 @@ def plain_axes(axes: Axes) -> None:
     """Removes the upper and right edge of a panel, and draws a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
+
+
+def share_axis(axes: Axes, fractions: Sequence[float]) -> None:
+    """Makes the horizontal axis one of shares of the labels, in per cent on a logarithmic scale.
+
+    Args:
+        axes: Axes whose horizontal axis is changed.
+        fractions: Shares that are marked, in ascending order.
+    """
+    axes.set_xscale("log")
+    axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
+    axes.minorticks_off()

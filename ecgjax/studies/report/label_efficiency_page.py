@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ecgjax.data.recordings import unit_of
+from ecgjax.data.recordings import unit_asked, unit_of
 from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Rows
-from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section
+from ecgjax.pages.digits import asked_in_words
+from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import configuration_section
+from ecgjax.pages.record_flow import flow_section
 from ecgjax.settings.sections import tree_of
 from ecgjax.studies.label_efficiency import Study, measure_cells
 from ecgjax.studies.readouts import told_of_choices
+from ecgjax.studies.report.conclusions import ON_VALIDATION, conclusions, several_seeds, tested_words
 from ecgjax.studies.report.label_efficiency_tables import (
     classes_table,
     differences_table,
@@ -23,17 +26,20 @@ from ecgjax.studies.report.label_efficiency_tables import (
     models_table,
     other_metrics_table,
 )
-from ecgjax.studies.report.study_page import write_study
+from ecgjax.studies.report.study_page import encoder_rivals, study_verdicts, write_study
 from ecgjax.studies.store import TrainedCell
 
 
-def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) -> tuple[str, Path]:
+def write_report(
+    study: Study, cells: Sequence[TrainedCell], *, command: str, anonymous: bool = False
+) -> tuple[str, Path]:
     """Writes the page and `results.json` of all cells into the study's folder.
 
     Args:
         study: Study that the cells belong to.
         cells: All trained cells.
         command: Command that made the cells.
+        anonymous: Whether the files are written without traces of machine, user and time.
 
     Returns:
         Tables as text, and the path of the page.
@@ -79,10 +85,11 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
         *([Paragraph(words)] if (words := _unlearnt(cells, len(data.classes))) else []),
         *([Paragraph(f"Not trained: {'; '.join(lacking)}.")] if lacking else []),
     ]
+    asked = asked_in_words(task, unit_asked(task, study.recordings))
     return write_study(
         Page(
             title=f"{task.title}: how few labels suffice",
-            cautions=study.cautions({trained.cell.mode for trained in cells}),
+            cautions=study.cautions({each.cell.mode for each in cells if each.cell.trained != "supervised"}),
             summary=[Paragraph(summary), Paragraph(" ".join(choices))],
             sections=[Section("Results", blocks)],
         ),
@@ -91,12 +98,36 @@ def write_report(study: Study, cells: Sequence[TrainedCell], *, command: str) ->
         study.recordings,
         command=command,
         settings=[configuration_section(tree_of(study.settings), default=tree_of(RunSettings()))],
-        tables=[("", table) for table in tables],
+        tables=[("", _for_terminal(table)) for table in tables],
+        verdicts=study_verdicts(results, encoder_rivals(task), questions={task.title: asked}),
+        flow=flow_section(study.recordings, {task.title: data}),
+        pretrainings=[study.pretraining],
+        concluded=_conclusions(study, cells),
+        anonymous=anonymous,
         task=task.title,
         choices=choices,
         metric=kind.primary,
         cells=[_described(each) for each in cells],
     )
+
+
+def _conclusions(study: Study, cells: Sequence[TrainedCell]) -> Paragraph:
+    seeds = len({each.cell.seed for each in cells})
+    return conclusions(
+        cohort=study.recordings.name,
+        simulated=study.recordings.simulated,
+        tested=tested_words([study.data.test]),
+        seeds=f"{several_seeds(seeds, 'labels, initialisation and training')}; the checkpoint is one",
+        chosen=ON_VALIDATION,
+    )
+
+
+def _for_terminal(table: Table) -> Table:
+    """Returns the columns of a table that a terminal has room for: what was compared, and the numbers."""
+    kept = [
+        at for at, name in enumerate(table.header) if name in ("fraction of labels", "model", "minus") or "[" in name
+    ]
+    return Table(header=[table.header[at] for at in kept], rows=[[row[at] for at in kept] for row in table.rows])
 
 
 def _described(trained: TrainedCell) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from ecgjax.data.tasks import Task
 from ecgjax.evaluation.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
+from ecgjax.pages.digits import decimals_in
 from ecgjax.pages.page import Table
 from ecgjax.studies.model_names import title_of
-from ecgjax.studies.report.forest import plain_axes
+from ecgjax.studies.report.forest import plain_axes, share_axis
 from ecgjax.studies.report.seed_tables import seeds_column, spread
 from ecgjax.studies.store import TrainedCell
 
@@ -37,6 +38,9 @@ _STYLES: Mapping[str, tuple[str, str]] = {
     "random_grid": ("#1a1a1a", "--"),
 }
 _DIFFERENCE = "#1f6fb4"
+
+#: Metrics in the unit of a quantity.
+_IN_UNIT = ("RMSE", "MAE")
 
 #: Comparisons that the figure draws: with encoders that were not pretrained, and what an embedding adds.
 _DRAWN = (("finetuned", "supervised"), ("pretrained", "random"), ("pretrained_fusion", "measured"))
@@ -120,11 +124,16 @@ def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Tabl
     groups = dict.fromkeys(key._replace(metric="", seed=None) for key in others)
     rows = []
     for group in groups:
-        cells = [spread(_values(results, group._replace(metric=name))) for name in names]
+        cells = [_of_seeds(_values(results, group._replace(metric=name)), name, unit) for name in names]
         rows.append((f"{group.fraction:.3g}", title_of(group.model, task), *cells))
-    titles = [f"{name}, {unit}" if unit and name in ("RMSE", "MAE") else name for name in names]
+    titles = [f"{name}, {unit}" if unit and name in _IN_UNIT else name for name in names]
     header = ("fraction of labels", "model", *titles)
     return Table(header=header, rows=rows, caption="Other metrics: mean ± SD over seeds")
+
+
+def _of_seeds(values: Sequence[float], metric: str, unit: str) -> str:
+    in_unit = bool(unit) and metric in _IN_UNIT
+    return spread(values, decimals=decimals_in(unit, size=float(np.mean(values))) if in_unit else 3)
 
 
 def classes_table(results: Results, task: Task, *, positives: Mapping[str, int]) -> Table:
@@ -191,9 +200,7 @@ def figure(results: Results, task: Task, *, title: str) -> Figure:
     right.set_ylabel(f"{metric}: pretrained minus not pretrained, paired")
     fractions = sorted({key.fraction for key in results})
     for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
-        axes.minorticks_off()
+        share_axis(axes, fractions)
         axes.set_xlabel("labelled training patients")
         plain_axes(axes)
         if axes.get_legend_handles_labels()[0]:

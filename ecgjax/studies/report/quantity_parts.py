@@ -8,7 +8,7 @@ from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.one_task.quantity import one_a_patient
 from ecgjax.studies.report.model_figures import bland_altman_figure, panels_figure, scatter_figure
 from ecgjax.studies.report.parts import Parts, quantity_name
-from ecgjax.studies.report.report_tables import outputs_of, titles
+from ecgjax.studies.report.report_tables import decimals_of, outputs_of, titles
 
 
 class QuantityParts(Parts):
@@ -76,7 +76,8 @@ def _agreement_table(one: OneTask) -> Table:
     rows = []
     for model, each in one.facts["agreement"].items():
         values = ((getattr(each, of), *getattr(each, f"{of}_interval")) for of in ("bias", "lower", "upper"))
-        texts = (f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in values)
+        digits = f"+z.{decimals_of(one)}f"
+        texts = (f"{value:{digits}} [{low:{digits}}, {high:{digits}}]" for value, low, high in values)
         rows.append((titles(one)[model], *texts, f"{each.number:,}"))
     header = ("model", f"bias{of_unit}", f"lower limit{of_unit}", f"upper limit{of_unit}", "patients")
     return Table(header=header, rows=rows, caption="Limits of agreement")

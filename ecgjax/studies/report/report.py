@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ecgjax.pages.provenance import Step
 from ecgjax.settings.sections import Tree
 
 
@@ -22,6 +23,8 @@ class Provenance(NamedTuple):
         statistics: What set batch norm, of `batch_norm.STATISTICS`; `"none"` for an encoder without it.
         remarks: Sentences on the pretraining, on batch norm and on settings.
         choices: Sentences on what chose the hyperparameters.
+        unit: Unit of the label that the question is about; empty if it has none.
+        steps: Steps from raw files to the command.
     """
 
     data: str
@@ -35,3 +38,5 @@ class Provenance(NamedTuple):
     statistics: str = "evaluation"
     remarks: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    unit: str = ""
+    steps: tuple[Step, ...] = ()

@@ -27,7 +27,13 @@ from ecgjax.system.environment import describe_environment
 
 
 def write_report(
-    one: OneTask, folder: Path, *, provenance: Provenance, default_config: Tree, sections: Sequence[Section] = ()
+    one: OneTask,
+    folder: Path,
+    *,
+    provenance: Provenance,
+    default_config: Tree,
+    sections: Sequence[Section] = (),
+    anonymous: bool = False,
 ) -> Written:
     """Writes the report to the task's folder in a folder of reports, replacing an earlier one once complete.
 
@@ -37,6 +43,7 @@ def write_report(
         provenance: Description of what was evaluated.
         default_config: Nested default configuration that the run's configuration is compared with.
         sections: Sections about recordings and training, which stand between the results and their provenance.
+        anonymous: Whether traces of machine, user and time, and numbers of records and patients, are left out.
 
     Returns:
         The paths of the page in HTML and in Markdown.
@@ -47,11 +54,11 @@ def write_report(
     # The report is built beside the earlier one, which stays until the new one is whole.
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        written = write_page(page, building)
+        written = write_page(page, building, anonymous=anonymous)
         # An evaluation has one fraction, which its keys leave out and other studies need to tell rows apart.
         results = {key._replace(fraction=one.data.label_fraction): value for key, value in one.results.items()}
-        write_results(building, results, **about(one, provenance=provenance))
-        _write_scores(building, one)
+        write_results(building, results, anonymous=anonymous, verdict=page.verdict, **about(one, provenance=provenance))
+        _write_scores(building, one, anonymous=anonymous)
         building.chmod(0o755)  # mkdtemp lets only the owner in, but colleagues read reports.
         replaced = building.with_name(f"{building.name}.old")  # A question such as lvef<0.5 has a dot of its own.
         if target.exists():
@@ -63,9 +70,12 @@ def write_report(
     return Written(html=target / written.html.name, markdown=target / written.markdown.name)
 
 
-def _write_scores(folder: Path, one: OneTask) -> None:
+def _write_scores(folder: Path, one: OneTask, *, anonymous: bool) -> None:
     test = one.data.test
     arrays = {"records": test.records, "patients": test.patients, "labels": test.labels}
+    if anonymous:
+        # Places in the data set would lead back to its ids; which rows are one patient's is needed for intervals.
+        arrays = {"patients": np.unique(test.patients, return_inverse=True)[1], "labels": test.labels}
     arrays |= {f"scores_{name}": values for name, values in outputs_of(one).items()}
     np.savez(folder / "scores.npz", allow_pickle=False, **arrays)
 

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from ecgjax.data.tasks import Kind
 from ecgjax.evaluation.metrics.clustered_auroc import FEW_PATIENTS
 from ecgjax.evaluation.models.kinds import kind_of
+from ecgjax.pages.digits import asked_in_words, share_in_words
 from ecgjax.pages.page import SIMULATED, Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import command_section, configuration_section, environment_section
 from ecgjax.settings.sections import Tree
-from ecgjax.studies.model_names import REFERENCE
+from ecgjax.studies.model_names import INSTEAD, REFERENCE, title_of
 from ecgjax.studies.one_task.neighbours import POSITIVE
 from ecgjax.studies.one_task.pipeline import OneTask
 from ecgjax.studies.report.binary_parts import BinaryParts
 from ecgjax.studies.report.class_parts import ClassParts
+from ecgjax.studies.report.conclusions import ON_VALIDATION, ONE_SEED, conclusions, tested_words
 from ecgjax.studies.report.embedding_map import MAX_POINTS, project
 from ecgjax.studies.report.forest import Row, forest
 from ecgjax.studies.report.parts import Parts
@@ -30,6 +32,7 @@ from ecgjax.studies.report.report_tables import (
     splits_table,
     titles,
 )
+from ecgjax.studies.report.verdict import Asked, Rivals, Verdict, verdict_text, verdicts_of
 
 #: Parts of the page that differ between kinds of questions; kinds without an entry have what all have.
 PARTS: Mapping[Kind, Parts] = {"binary": BinaryParts(), "multilabel": ClassParts(), "quantity": QuantityParts()}
@@ -54,8 +57,9 @@ def evaluation_page(
     )
     return Page(
         title=question(data),
+        verdict=verdict_text(verdicts(one, unit=provenance.unit), simulated=provenance.simulated),
         cautions=(*([SIMULATED] if provenance.simulated else []), *provenance.cautions),
-        summary=[Paragraph(_summary(one, provenance))],
+        summary=[Paragraph(_summary(one, provenance)), _conclusions(one, provenance)],
         sections=[
             Section("Results", _results(one, parts, provenance)),
             *parts.sections(one),
@@ -64,10 +68,40 @@ def evaluation_page(
             *sections,
             Section("Records", _records(one)),
             *([Section("Encoder", [Paragraph(" ".join(provenance.remarks))])] if provenance.remarks else []),
-            command_section(provenance.command, note=note),
+            command_section(provenance.command, before=provenance.steps, note=note),
             configuration_section(provenance.config, default=default_config),
             environment_section(),
         ],
+    )
+
+
+def verdicts(one: OneTask, *, unit: str = "") -> list[Verdict]:
+    """Returns the verdict on the question: the pretrained encoder's linear probe beside what needs no pretraining.
+
+    Args:
+        one: Results of the models.
+        unit: Unit of the label that the question is about; empty if it has none.
+    """
+    data = one.data
+    words = f"{asked_in_words(data.task, unit)}, {share_in_words(data.label_fraction)}"
+    # The rows of one evaluation have no fraction of their own.
+    asked = Asked(data.task.title, one.compared, 1.0, words)
+    rivals = Rivals(
+        pretrained=[REFERENCE],
+        instead={title_of(name, data.task): {REFERENCE: name} for name in INSTEAD},
+        random={REFERENCE: "random"},
+        title=lambda name: title_of(name, data.task),
+    )
+    return verdicts_of({key: value for key, value in one.results.items() if not key.part}, [asked], rivals)
+
+
+def _conclusions(one: OneTask, provenance: Provenance) -> Paragraph:
+    return conclusions(
+        cohort=provenance.data,
+        simulated=provenance.simulated,
+        tested=tested_words([one.data.test]),
+        seeds=ONE_SEED,
+        chosen=ON_VALIDATION,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key
+from ecgjax.pages.digits import decimals_in, share_in_words
 from ecgjax.pages.page import Table
 from ecgjax.studies.model_names import REFERENCE, title_of
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
@@ -34,7 +35,13 @@ def cell(one: OneTask, model: str, metric: str, *, minus: str = "", part: str = 
         part: Class, group or match that the number is about; empty for the whole task.
     """
     value = one.results.get(Key(model, metric, one.data.task.title, minus=minus, part=part))
-    return "" if value is None else value.signed() if minus else str(value)
+    decimals = decimals_of(one) if metric in supplement_of(one.data).in_unit else 3
+    return "" if value is None else value.signed(decimals) if minus else value.text(decimals)
+
+
+def decimals_of(one: OneTask) -> int:
+    """Returns the number of decimals of errors in the quantity's unit."""
+    return decimals_in(one.report.unit, size=float(np.std(one.data.test.labels)))
 
 
 def titles(one: OneTask) -> dict[str, str]:
@@ -91,8 +98,7 @@ def readouts_table(one: OneTask) -> Table:
 
 def question(data: ProbeData) -> str:
     """Returns the title of a task with the fraction of training labels that models are trained with."""
-    share = "all training labels" if data.label_fraction == 1 else f"{data.label_fraction:.3g} of the training labels"
-    return f"{data.task.title}, {share}"
+    return f"{data.task.title}, {share_in_words(data.label_fraction)}"
 
 
 def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "", thresholds: bool = False) -> Table:
@@ -115,7 +121,7 @@ def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "",
 def splits_table(data: ProbeData) -> Table:
     """Returns the table of splits, with their sizes and the distribution of their labels."""
     kind = kind_of(data.task)
-    drawn = f"train ({data.label_fraction:.3g} of the labelled patients)"
+    drawn = f"train ({100 * data.label_fraction:.3g} % of the labelled patients)"
     parts = {drawn: data.train, "train, all labelled": data.train_available, "validation": data.val, "test": data.test}
     columns: dict[str, Callable[[tuple[str, LabelledRecords]], str]] = {
         "split": lambda row: row[0],

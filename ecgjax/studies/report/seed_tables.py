@@ -69,9 +69,9 @@ def seeds_table(
     return Table(header=(first, *columns), rows=[row for row in rows if any(row[1:])], caption=caption)
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], *, decimals: int = 3) -> str:
     """Returns the mean ± standard deviation of the values of seeds as text; `"n/a"` where a value is NaN."""
     if np.isnan(values).any():
         return "n/a"
-    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):z.3f}{deviation}"
+    deviation = f" ± {np.std(values, ddof=1):.{decimals}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):z.{decimals}f}{deviation}"

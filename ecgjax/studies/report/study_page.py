@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ecgjax.data.recordings import Recordings
+from ecgjax.data.tasks import Task
 from ecgjax.evaluation.results import Results, write_results
 from ecgjax.pages.data_card import data_section
-from ecgjax.pages.markdown import format_table
-from ecgjax.pages.page import Page, Picture, Section, Table
-from ecgjax.pages.provenance import command_section, environment_section
+from ecgjax.pages.digits import share_in_words
+from ecgjax.pages.page import Page, Paragraph, Picture, Section, Table
+from ecgjax.pages.provenance import Step, command_section, environment_section
+from ecgjax.pages.steps_before import build_steps
+from ecgjax.pages.terminal import terminal_table, wrapped
 from ecgjax.pages.write import write_page
+from ecgjax.studies.model_names import INSTEAD, title_of
 from ecgjax.studies.report.forest import Row, forest
 from ecgjax.studies.report.seed_tables import row_of
+from ecgjax.studies.report.verdict import Asked, Rivals, Verdict, verdict_table, verdict_text, verdicts_of
 
 
 def not_pretrained(twins: Mapping[str, str], labels_only: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
@@ -29,6 +34,41 @@ def not_pretrained(twins: Mapping[str, str], labels_only: Mapping[str, str]) -> 
         "the same encoder at random initialisation": twins,
         "the same encoder trained with labels alone": labels_only,
     }
+
+
+def encoder_rivals(task: Task) -> Rivals:
+    """Returns the models of a study of one encoder: the pretrained one, frozen and fine-tuned, and its rivals.
+
+    Args:
+        task: Question of the study.
+    """
+    encoders = ("finetuned", "pretrained")
+    return Rivals(
+        pretrained=encoders,
+        instead={title_of(name, task): dict.fromkeys(encoders, name) for name in INSTEAD},
+        # Fine-tuned, the random encoder is the one that is trained with labels only.
+        random={"pretrained": "random"},
+        title=lambda name: title_of(name, task),
+    )
+
+
+def study_verdicts(results: Results, rivals: Rivals, *, questions: Mapping[str, str]) -> list[Verdict]:
+    """Returns the verdict on every question at its smallest and at its largest fraction of the labels.
+
+    Args:
+        results: Rows of the table of results.
+        rivals: Models that the verdicts are about.
+        questions: Words for each question, by its task in the keys of the results.
+    """
+    means = [key for key in results if key.seed is None and not key.minus and not key.part]
+    asked = []
+    for task, words in questions.items():
+        of_task = [key for key in means if key.task == task]
+        fractions = sorted({key.fraction for key in of_task})
+        for fraction in dict.fromkeys(fractions[:1] + fractions[-1:]):
+            metric = next(key.metric for key in of_task if key.fraction == fraction)
+            asked.append(Asked(task, metric, fraction, f"{words}, {share_in_words(fraction)}"))
+    return verdicts_of(results, asked, rivals)
 
 
 def gains_section(results: Results, twins: Mapping[str, str], *, labels: Mapping[str, str], alt: str) -> list[Section]:
@@ -62,6 +102,11 @@ def write_study(
     command: str,
     settings: Sequence[Section] = (),
     tables: Sequence[tuple[str, Table]],
+    verdicts: Sequence[Verdict],
+    flow: Section,
+    concluded: Paragraph,
+    pretrainings: Sequence[Step] = (),
+    anonymous: bool = False,
     **about: Any,
 ) -> tuple[str, Path]:
     """Writes the page and `results.json` into the study's folder.
@@ -74,14 +119,40 @@ def write_study(
         command: Command line that repeats the study.
         settings: Sections about settings.
         tables: Tables for the terminal with their titles, which may be empty.
+        verdicts: Verdict on every question, for the first line of the page and a table of several.
+        flow: Section on the flow of records.
+        concluded: Paragraph on what may be concluded.
+        pretrainings: Steps of the pretrainings, between the builds of the data sets and the study's own command.
+        anonymous: Whether the files are written without traces of machine, user and time.
         **about: Description of the study in `results.json`, as values that JSON can hold.
 
     Returns:
-        The tables as text for the terminal, and the path of the page.
+        The tables and the verdict as text for the terminal, and the path of the page.
     """
-    origin = [data_section(recordings.datasets), command_section(command), *settings, environment_section()]
-    written = write_page(dataclasses.replace(page, sections=[*page.sections, *origin]), folder)
-    write_results(folder, results, simulated=recordings.simulated, cautions=list(page.cautions), **about)
+    steps = [*build_steps(recordings.datasets), *pretrainings]
+    origin = [
+        flow,
+        data_section(recordings.datasets),
+        command_section(command, before=steps),
+        *settings,
+        environment_section(),
+    ]
+    verdict = verdict_text(verdicts, simulated=recordings.simulated)
+    by_question = [verdict_table(verdicts)] if len(verdicts) > 1 else []
+    page = dataclasses.replace(
+        page, verdict=verdict, summary=[concluded, *by_question, *page.summary], sections=[*page.sections, *origin]
+    )
+    written = write_page(page, folder, anonymous=anonymous)
+    write_results(
+        folder,
+        results,
+        anonymous=anonymous,
+        simulated=recordings.simulated,
+        verdict=verdict,
+        concluded=concluded.text,
+        cautions=list(page.cautions),
+        **about,
+    )
     # A table without a title begins with its header.
-    texts = [f"{name}\n{format_table(table.header, table.rows)}".lstrip("\n") for name, table in tables]
-    return "\n\n".join(texts), written.html
+    texts = [f"{wrapped(name)}\n{terminal_table(table.header, table.rows)}".lstrip("\n") for name, table in tables]
+    return "\n\n".join([*texts, wrapped(verdict)]), written.html

@@ -16,6 +16,7 @@ from ecgjax.keys import row_keys
 from ecgjax.system.beside_training import on_the_host
 from ecgjax.training.assembly import make_views
 from ecgjax.training.run import Run
+from ecgjax.training.run_batches import chosen_columns
 
 #: Greatest number of views of a record that are drawn: a config may have hundreds.
 _MOST_VIEWS = 6
@@ -65,7 +66,7 @@ def _drawn(run: Run, rows: np.ndarray, records: np.ndarray) -> tuple[np.ndarray,
     views = make_views(settings.augment, settings.views, num_leads=12, rate_hz=rate_hz)
     towards = None
     if views.moves_between_recordings:
-        partner = run.chosen(run.sampler)[partners.COLUMN](0, rows)
+        partner = chosen_columns(run.settings, run.columns, run.sampler)[partners.COLUMN](0, rows)
         # Who has no partner is not moved: it goes towards itself.
         others = run.sampler.record_numbers(0, np.where(partner < 0, rows, partner))
         other, other_recorded = _read(run, others)

@@ -21,6 +21,7 @@ COLD = COMMON | {
     "ratio_to_disk",
     "bytes_from_disk_a_record",
     "bytes_of_a_record",
+    "is_cold",
 }
 
 
@@ -57,6 +58,7 @@ def test_every_reader_is_timed_and_gives_the_same_samples(datasets, tmp_path, nu
         assert of_store["threads"] == threads[name.removesuffix("_by_blocks")]
         check_speeds(of_store, "disk")
         assert of_store["bytes_of_a_record"] == 16_000
+        assert of_store["is_cold"] is (of_store["bytes_from_disk_a_record"] >= 8_000)
     assert report["machine"]["cores"] >= 1
     assert report["peak_rss_mib"] > 0
 
@@ -131,12 +133,3 @@ def test_a_large_index_is_made_up_and_timed(tmp_path):
         assert all(milliseconds > 0 for milliseconds in found["ms"].values())
     assert report["streaming"]["batches"] == 1
     assert report["streaming"]["own_memory_mib"]["first"] > 0
-
-
-def test_the_command_says_what_is_wrong():
-    for option, message in (("--what=input --dataset=nowhere", "nowhere: no such"), ("--what=step", "needs --config")):
-        command = [sys.executable, "-m", "ecgjax.benchmark", *option.split()]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-        assert done.returncode != 0
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr

@@ -13,6 +13,7 @@ from data_pipelines.buckets.timed_task import Task
 from data_pipelines.errors import DataError
 from data_pipelines.packing import bucket_copy
 from data_pipelines.packing.bucket_copy import dataset_folder
+from data_pipelines.packing.local_copy import stage_dataset
 from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
 from data_pipelines.storage.packed_format import PACKED_DIR
 from data_pipelines.storage.store import open_store
@@ -71,6 +72,16 @@ def test_a_copy_that_is_whole_is_not_made_again_and_another_data_set_is_not_take
         object_stores.put(changed.parent, f"{bucket}/ecgs")
         with pytest.raises(DataError, match="holds another data set than"):
             dataset_folder(f"{bucket}/ecgs")
+
+
+def test_a_copy_that_was_staged_beforehand_with_shuffled_patients_is_taken(shards, cache):
+    folder, signals = shards
+    with object_stores.store("gs") as bucket:
+        object_stores.put(folder, f"{bucket}/ecgs")
+        stage_dataset(f"{bucket}/ecgs", below(cache / "data", f"{bucket}/ecgs"), seed=4)
+        store = open_store(dataset_folder(f"{bucket}/ecgs"))
+    assert not np.array_equal(store.in_stored_order(np.arange(len(signals))), np.arange(len(signals)))
+    assert np.array_equal(store.read(np.arange(len(signals))), signals)
 
 
 def test_a_copy_that_another_process_is_making_is_waited_for(shards, cache, capfd):

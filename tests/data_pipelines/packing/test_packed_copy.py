@@ -75,11 +75,12 @@ def test_progress_counts_every_record(copy):
     assert sum(counts) == open_dataset(copy).index.num_records
 
 
-def test_a_full_disk_is_noticed_before_anything_is_written(copy, monkeypatch):
+@pytest.mark.parametrize("seed", [None, 5], ids=["by number", "shuffled"])
+def test_a_full_disk_is_noticed_before_anything_is_written(copy, monkeypatch, seed):
     usage = shutil.disk_usage(copy)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=r"needs 0.27 GB more and 0.00 GB are free; make room"):
-        pack(open_dataset(copy))
+        pack(open_dataset(copy), seed=seed)
     assert not (copy / PACKED_DIR).exists()
     assert not packed_staging(copy).exists()
 
@@ -100,12 +101,13 @@ def test_a_damaged_shard_ends_packing_and_what_was_finished_is_kept(copy, stored
     assert_read(copy, signals)
 
 
-def test_records_that_are_not_those_of_the_index_are_not_packed(copy):
+@pytest.mark.parametrize("seed", [None, 5], ids=["by number", "shuffled"])
+def test_records_that_are_not_those_of_the_index_are_not_packed(copy, seed):
     path = copy / "index" / "content_hash.npy"
     hashes = np.load(path)
     hashes[4, 0] ^= 1
     np.save(path, hashes)
     with pytest.raises(DataError, match=r"array_record-00000-of-\d+: record 4 \('.*'\) is not what the index says"):
-        pack(open_dataset(copy))
+        pack(open_dataset(copy), seed=seed)
     assert not (copy / PACKED_DIR).exists()
     assert not packed_staging(copy).exists()

@@ -485,7 +485,7 @@ def test_a_patient_resembles_himself_more_than_others():
 def test_every_patient_has_leads_of_his_own():
     """No patient is seen through Dower's matrix itself, and not through a multiple of it."""
     n = 50
-    leads = waves._leads(Draws(seed=0, patient=np.arange(n), visit=np.zeros(n, np.int64)))
+    leads = waves._leads(Draws(seed=0, patient=np.arange(n), visit=np.zeros(n, np.int64)), waves.Placement())
     scale = (leads * waves._DOWER).sum(axis=(1, 2)) / (waves._DOWER**2).sum()
     off = np.sqrt(((leads - scale[:, None, None] * waves._DOWER) ** 2).sum(axis=(1, 2)) / (waves._DOWER**2).sum())
     assert np.all(off > 0.05)

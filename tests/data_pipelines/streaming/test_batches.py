@@ -8,6 +8,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.streaming.batches import batches
+from data_pipelines.streaming.block_order import BlockOrder
 from data_pipelines.streaming.orders import PatientOrder, RecordOrder
 from data_pipelines.streaming.sampler import Sampler
 from data_pipelines.system import reader_threads
@@ -156,6 +157,36 @@ def test_closing_or_dropping_a_stream_ends_its_threads(sampler):
             assert next(stream, None) is None
         del stream
         assert ended(), end
+
+
+def test_a_stream_closed_while_a_batch_is_begun_ends_its_threads():
+    """The batch is held before it hands parts to other threads, which are gone when it goes on."""
+    armed, held, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(MadeUpStore):
+        def announce(self, record_numbers):
+            if armed.is_set() and not held.is_set():
+                held.set()
+                go_on.wait(10)
+
+    store = Slow(num_records=256, shape=(2**14, 8), num_threads=2)  # Batches of 8 MB are read in two parts.
+    blocks = BlockOrder(np.arange(256), block=8, window=2, seed=0)
+    stream = batches(store, Sampler(blocks, batch_size=32), rows=np.arange(32))
+    next(stream)
+    time.sleep(0.3)  # Now batches are ready that are given while the one after them is held.
+    armed.set()
+    next(stream)
+    assert held.wait(10)
+    closing = threading.Thread(target=stream.close)
+    closing.start()
+    time.sleep(0.1)
+    go_on.set()
+    closing.join(10)
+    assert ended()
+    prefetching = [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
+    for thread in prefetching:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in prefetching)
 
 
 def ended(seconds=5.0):

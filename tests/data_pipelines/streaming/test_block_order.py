@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.packing.patient_order import shuffled_patients
 from data_pipelines.streaming.batches import batches
 from data_pipelines.streaming.block_order import BlockOrder
 from data_pipelines.streaming.orders import RecordOrder
@@ -85,6 +86,28 @@ def test_fingerprints_tell_settings_apart():
     found = {order_of(*sizes).fingerprint() for sizes in ((100, 5, 2), (100, 5, 3), (100, 6, 2), (101, 5, 2))}
     found |= {order_of(100, 5, 2, seed=4).fingerprint(), RecordOrder(np.arange(100) * 2 + 5, seed=3).fingerprint()}
     assert len(found) == 6
+
+
+def test_windows_of_a_shuffled_copy_hold_all_sites_and_their_order_is_another_one():
+    patient = np.repeat(np.arange(4000), 2)
+    site = patient // 1000  # Four sites lie one after another.
+    fingerprints, fewest, dispersed = set(), {}, {}
+    for name, stored in (("plain", np.arange(8000)), ("shuffled", shuffled_patients(patient, seed=0))):
+        order = BlockOrder(stored, block=50, window=8, seed=1)
+        fingerprints.add(order.fingerprint())
+        drawn = order.units(np.arange(8000))[:, 0]
+        assert np.array_equal(np.sort(drawn), np.arange(8000))
+        shares = np.array([np.bincount(site[window], minlength=4) / 400 for window in drawn.reshape(-1, 400)])
+        fewest[name], dispersed[name] = shares.min(), shares.std()
+        window = drawn[:400]
+        pairs = len(window) - len(np.unique(patient[window]))
+        assert pairs > 180, "a patient's records stay beside each other"
+    assert len(fingerprints) == 2
+    assert fewest["plain"] == 0
+    assert fewest["shuffled"] > 0.1
+    # Blocks of one site each would give sqrt(.25 · .75 / 8) = .15, patients one by one sqrt(.25 · .75 / 200).
+    assert dispersed["plain"] > 0.12
+    assert dispersed["shuffled"] < 1.3 * np.sqrt(0.25 * 0.75 / 200)
 
 
 @pytest.mark.parametrize(("records", "block", "window"), [([], 1, 1), ([1], 0, 1), ([1], 1, 0)])

@@ -65,6 +65,7 @@ def lowered_by_a_run(chosen, *, mesh, monkeypatch):
 
 def test_a_dry_run_compiles_the_program_of_the_run(stored_dataset, monkeypatch):
     changed = {"mesh.sharding": "fsdp", "mesh.fsdp_min_mb": 0.0, "optimizer.ema_decay": 0.9}
+    changed |= {"second.objective.name": "nt_xent", "second.relation.name": "same_patient"}
     chosen = settings(**{"data.dir": str(stored_dataset[0].directory), **changed})
     mesh = device_mesh.make_mesh()
     text = lowered_by_a_run(chosen, mesh=mesh, monkeypatch=monkeypatch)

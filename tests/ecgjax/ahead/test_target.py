@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ecgjax.encoders.attention import SelfAttention
-from ecgjax.encoders.convolutions import grouped_conv
+from ecgjax.encoders.operations.attention import SelfAttention
+from ecgjax.encoders.operations.convolutions import grouped_conv
 from ecgjax.objectives.pairs.tiles import CPU_CHUNK, Tiling
 from ecgjax.placement.target import for_cpu, target_device, traced_for
 from ecgjax.training import device_mesh
@@ -36,7 +36,7 @@ ASKS = {
     "ecgjax/ahead/topologies.py": "makes simulated devices",
     "ecgjax/system/beside_training.py": "keeps off the accelerators",
     "ecgjax/system/environment.py": "describes this machine",
-    "ecgjax/training/checkpoint.py": "places what it restores",
+    "ecgjax/training/checkpoints/checkpoint_reading.py": "places what it restores",
     "ecgjax/training/compilation/compile_cache.py": "keeps programs of this machine",
     "ecgjax/training/device_mesh.py": "makes the mesh",
     "ecgjax/training/devices.py": "reads this machine's memory and kind",

@@ -6,17 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from ecgjax import leads
 from ecgjax.augmentations import warps
-from ecgjax.augmentations.crops import Recorded, random_crop, resized_crop
+from ecgjax.augmentations.crops import Recorded, random_crop, resized_crop, stretched_crop
 from ecgjax.augmentations.dipole import rotation, vcg
-from ecgjax.augmentations.draws import normals
+from ecgjax.augmentations.draws import levels_between, normals
+from ecgjax.augmentations.filters import lowpass
 from ecgjax.augmentations.masks import lead_mask, time_mask
-from ecgjax.augmentations.noise import baseline_shift, baseline_wander, emg, gaussian_noise, powerline
+from ecgjax.augmentations.noise import (
+    baseline_shift,
+    baseline_wander,
+    emg,
+    gaussian_noise,
+    noise_floor,
+    powerline,
+)
 from ecgjax.augmentations.resampling import resample
 from ecgjax.augmentations.warps import amplitude_scale, polarity, time_reversal, time_warp
 
@@ -43,6 +51,8 @@ def assert_uniform(values, low, high):
         (random_crop, {"ratio": 1.0}),
         (resized_crop, {"min_ratio": 1.0}),
         (resized_crop, {"min_ratio": 1.0, "method": "cubic"}),
+        (stretched_crop, {"ratio": 1.0, "max_change": 0.0}),
+        (stretched_crop, {"ratio": 1.0, "max_change": 0.0, "method": "cubic"}),
         (time_warp, {"sigma": 0.0}),
         (time_reversal, {"p": 0.0}),
         (vcg, {"max_angle_deg": 0.0, "max_scale": 1.0}),
@@ -50,6 +60,9 @@ def assert_uniform(values, low, high):
         (amplitude_scale, {"sigma": 0.0}),
         (polarity, {"p": 0.0}),
         (gaussian_noise, {"min_sigma_mv": 0.0, "max_sigma_mv": 0.0}),
+        (noise_floor, {"p": 0.0}),
+        (lowpass, {"p": 0.0, "rate_hz": RATE_HZ}),
+        (lowpass, {"min_hz": 125.0, "max_hz": 150.0, "rate_hz": RATE_HZ}),
         (emg, {"max_amplitude_mv": 0.0}),
         (emg, {"p": 0.0}),
         (powerline, {"max_amplitude_mv": 0.0, "rate_hz": RATE_HZ}),
@@ -66,7 +79,7 @@ def test_no_strength_is_the_identity_bit_for_bit(augmentation, settings):
     np.testing.assert_array_equal(drawn(augmentation, ECG, num=2, **settings), np.broadcast_to(ECG, (2, *ECG.shape)))
 
 
-@pytest.mark.parametrize("augmentation", [emg, polarity, time_reversal, baseline_shift])
+@pytest.mark.parametrize("augmentation", [emg, noise_floor, polarity, time_reversal, baseline_shift])
 def test_p_is_the_share_of_rows_that_change(augmentation):
     changed = (drawn(augmentation, ECG, num=400, p=0.3) != np.asarray(ECG)).any((1, 2))
     assert abs(changed.mean() - 0.3) < 4 * np.sqrt(0.21 / 400)
@@ -125,6 +138,36 @@ def test_resized_crop_stretches_a_part_of_a_random_length_to_the_whole(method):
     np.testing.assert_allclose(crops[:, 500], start + 500 * (length - 1) / 999, atol=0.5)
     assert_uniform(length / 1000, 0.5, 1.0)
     assert_uniform(start / (1000 - length), 0, 1)
+
+
+def test_stretched_crop_plays_a_part_at_a_speed_about_the_usual():
+    # The first lead tells the position that each sample was read at.
+    ecg = np.column_stack([np.arange(400), RNG.normal(size=(400, 2)).cumsum(0)])
+    run = functools.partial(drawn, stretched_crop, jnp.asarray(ecg, jnp.float32), num=300, max_change=0.25)
+    crops = run(ratio=0.5).astype(np.float64)
+    assert crops.shape == (300, 200, 3)
+    position = crops[:, :, 0]
+    speed = (position[:, -1] - position[:, 0]) / 199
+    np.testing.assert_allclose(position, position[:, :1] + speed[:, None] * np.arange(200), atol=2e-4)
+    assert_uniform(speed, 0.8, 1.25)
+    assert_uniform(position[:, 0] / (399 - 199 * speed), 0, 1)
+    for crop in crops[:20]:
+        expected = np.column_stack([np.interp(crop[:, 0], np.arange(400), ecg[:, lead]) for lead in (1, 2)])
+        np.testing.assert_allclose(crop[:, 1:], expected, atol=2e-3)
+    # At the greatest ratio there is just room for the greatest speed.
+    position = run(ratio=0.8)[:, :, 0]
+    assert position.min() >= 0
+    assert position.max() <= 399
+
+
+@pytest.mark.parametrize(("start", "samples", "low", "high"), PLACES[:5])
+def test_stretched_crops_keep_to_what_was_recorded(start, samples, low, high):
+    ecg = jnp.broadcast_to(jnp.arange(200, dtype=jnp.float32)[:, None], (200, 8))
+    recorded = Recorded(jnp.int32(start), jnp.int32(samples))
+    first = drawn(stretched_crop, ecg, recorded=recorded, ratio=0.5, max_change=0.0)[:, 0, 0]
+    assert low - 1e-3 <= first.min()
+    assert first.max() <= high + 1e-3
+    assert np.ptp(first) >= 0.9 * (high - low)
 
 
 def test_cubic_resampling_is_closer_than_linear_to_what_lies_between():
@@ -202,6 +245,44 @@ def test_gaussian_noise_has_one_spread_a_row():
     spread = drawn(gaussian_noise, NOTHING, min_sigma_mv=0.0, max_sigma_mv=0.1).std(1)
     np.testing.assert_allclose(spread, np.broadcast_to(spread.mean(1, keepdims=True), spread.shape), rtol=0.2)
     assert_uniform(spread.mean(1), 0, 0.1)
+
+
+def test_noise_floors_are_log_uniform_and_leads_differ_by_a_factor():
+    alike = drawn(noise_floor, NOTHING, num=400, min_sigma_mv=0.002, max_sigma_mv=0.2, max_lead_ratio=1.0).std(1)
+    np.testing.assert_allclose(alike, np.broadcast_to(alike.mean(1, keepdims=True), alike.shape), rtol=0.2)
+    assert_uniform(np.log(alike.mean(1)), np.log(0.002), np.log(0.2))
+    fixed = drawn(noise_floor, NOTHING, num=400, min_sigma_mv=0.05, max_sigma_mv=0.05, max_lead_ratio=4.0)
+    assert_uniform(np.log(fixed.std(1)[:, 0] / 0.05), -np.log(4), np.log(4))
+    assert abs(np.corrcoef(np.log(fixed.std(1))[:, :2].T)[0, 1]) < 0.2, "each lead draws for itself"
+
+
+@pytest.mark.parametrize("rate_hz", [100, 250])
+def test_lowpass_is_a_windowed_sinc_of_a_log_uniform_cutoff(rate_hz):
+    reach, middle = round(0.05 * rate_hz), 100
+    run = functools.partial(drawn, lowpass, num=100, rate_hz=rate_hz, min_hz=20.0, max_hz=45.0)
+    taps = run(jnp.zeros((201, 1), jnp.float32).at[middle].set(1.0))[:, :, 0].astype(np.float64)
+    assert not taps[:, : middle - reach].any()
+    assert not taps[:, middle + reach + 1 :].any()
+    taps = taps[:, middle - reach : middle + reach + 1]
+    np.testing.assert_allclose(taps.sum(1), 1, atol=1e-6)
+    levels = levels_between(20.0, 45.0)
+    published = np.array([signal.firwin(2 * reach + 1, hertz, window="hamming", fs=rate_hz) for hertz in levels])
+    which = np.abs(taps[:, None] - published[None]).max(2).argmin(1)
+    np.testing.assert_allclose(taps, published[which], atol=1e-6)
+    assert_uniform(np.log(levels[which]), np.log(20), np.log(45))
+    # The same keys filter a recording by the same taps, with its ends repeated.
+    ecg = RNG.normal(size=(120, 3)).cumsum(0)
+    padded = np.pad(ecg, ((reach, reach), (0, 0)), mode="edge")
+    for found, own in zip(run(jnp.asarray(ecg, jnp.float32))[:10], taps, strict=False):
+        expected = np.column_stack([np.convolve(padded[:, lead], own, mode="valid") for lead in range(3)])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_lowpass_halves_a_wave_at_its_cutoff_and_keeps_what_is_far_below():
+    time = np.arange(1000) / RATE_HZ
+    waves = jnp.asarray(np.cos(2 * np.pi * time[:, None] * np.array([[1.0, 40.0, 110.0]])), jnp.float32)
+    run = drawn(lowpass, waves, num=2, rate_hz=RATE_HZ, min_hz=40.0, max_hz=40.0)[0, 125:-125]
+    np.testing.assert_allclose(run.std(0) * np.sqrt(2), [1, 0.5, 0], atol=0.02)
 
 
 def test_emg_has_a_spread_of_its_own_in_every_lead_and_all_frequencies():

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ecgjax import leads
 from ecgjax.augmentations import views as views_module
-from ecgjax.augmentations.views import AUGMENTATIONS, Recorded, Views, key_of, leaves_by_name
+from ecgjax.augmentations.views import AUGMENTATIONS, CROPS, Recorded, Views, key_of, leaves_by_name
 from ecgjax.errors import ConfigError
 from ecgjax.keys import row_keys, split_rows, step_key
 from ecgjax.training import device_mesh
@@ -18,7 +20,8 @@ RATE_HZ = 125
 SIGNAL = jnp.asarray(RNG.normal(0, 400, (16, 200, 8)).round(), jnp.int16)
 TOWARDS = SIGNAL[::-1]
 ROWS = jnp.arange(16, dtype=jnp.int32)
-ALL = {name: {} for name in AUGMENTATIONS if name != "random_crop"}
+ALL = {name: {} for name in AUGMENTATIONS if name not in ("random_crop", "stretched_crop")}
+SOME = {"vcg": {}, "time_mask": {}}
 
 
 def keys_of(rows, seed=0, step=0):
@@ -40,10 +43,10 @@ def recorded_of(*parts):
     return Recorded(*(jnp.asarray(column, jnp.int32) for column in zip(*parts, strict=True)))
 
 
-@pytest.fixture(scope="module")
-def everything():
-    """The function that draws all augmentations, jitted, and what it gives for rows 0 … 15."""
-    views = Views(ALL, rate_hz=RATE_HZ)
+@functools.cache
+def drawn(some=False):
+    """The function that draws all augmentations or some, jitted, and what it gives for rows 0 … 15."""
+    views = Views(SOME if some else ALL, rate_hz=RATE_HZ)
 
     def draw(key, rows, signal, towards):
         return views(jax.vmap(jax.random.fold_in, (None, 0))(key, rows), signal, towards=towards)
@@ -52,19 +55,21 @@ def everything():
     return run, np.asarray(run(step_key(0, 0, stream="views"), ROWS, SIGNAL, TOWARDS))
 
 
-def test_views_depend_on_seed_step_and_row_alone(everything):
-    run, whole = everything
+def test_views_depend_on_seed_step_and_row_alone():
+    run, whole = drawn()
     key = step_key(0, 0, stream="views")
     assert whole.shape == (16, 2, 200, 12)
-    part = np.array([7, 1, 9])
+    # As many rows as before, for the compiled program; the next test has parts of the batch, two rows on each device.
+    part = np.resize([7, 1, 9], 16)
     np.testing.assert_array_equal(run(key, ROWS[part], SIGNAL[part], TOWARDS[part]), whole[part])
     assert not np.array_equal(whole[:, 0], whole[:, 1])
     for seed, step, first in ((0, 1, 0), (1, 0, 0), (0, 0, 16)):
         assert not np.array_equal(run(step_key(seed, step, stream="views"), ROWS + first, SIGNAL, TOWARDS), whole)
 
 
-def test_views_are_the_same_on_one_and_on_eight_devices(everything):
-    run, whole = everything
+@pytest.mark.parametrize("some", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_views_are_the_same_on_one_and_on_eight_devices(some):
+    run, whole = drawn(some)
     devices = [jax.devices()[i] for i in (3, 7, 0, 5, 1, 6, 2, 4)]
     mesh = device_mesh.make_mesh(devices=devices)
     arrays = jax.device_put((ROWS, SIGNAL, TOWARDS), NamedSharding(mesh, PartitionSpec("data")))
@@ -79,7 +84,7 @@ def test_real_recordings_stay_finite_and_of_their_size(real_data):
     names = sorted((real_data / "ptbxl" / "records500" / "00000").glob("*.hea"))[:4]
     signals = np.stack([wfdb.rdsamp(str(name.with_suffix("")))[0] for name in names])[:, :, [0, 1, *range(6, 12)]]
     stored = jnp.asarray(np.rint(signals * 1000), jnp.int16)
-    names = [name for name in AUGMENTATIONS if name not in ("random_crop", "time_mask", "lead_mask", "emg")]
+    names = [name for name in ALL if name not in ("time_mask", "lead_mask", "emg")]
     quiet = {name: {"max_amplitude_mv": 0.05} if name in ("powerline", "baseline_wander") else {} for name in names}
     views = jax.jit(Views(quiet, rate_hz=500))
     ecg = np.asarray(views(keys_of(np.arange(len(stored))), stored, towards=stored))
@@ -229,7 +234,12 @@ def test_every_setting_has_a_meaning_and_every_numeric_one_a_bound():
         ({"restore_limb_algebra": {}}, {"num_leads": 8}, "is for 12 leads; config.encoder.num_leads=8"),
         ({"geodesic": {"key": 1}}, {}, r"geodesic has no settings \['key'\]; there are: .*'max_step', 'p', 'coupling'"),
         ({"geodesic": {}}, {}, "config.augment.geodesic moves recordings towards others, and there are none here"),
-        ({"random_crop": {}, "resized_crop": {}}, {}, "random_crop and resized_crop, which are two ways"),
+        ({"random_crop": {}, "resized_crop": {}}, {}, "random_crop and resized_crop, which are 2 ways to crop"),
+        ({name: {} for name in CROPS}, {}, "random_crop and resized_crop and stretched_crop, which are 3 ways"),
+        ({"stretched_crop": {"views": (1,)}}, {}, "stretched_crop.views must be empty"),
+        ({"stretched_crop": {"ratio": 0.95}}, {}, r"ratio=0.95 leaves no room for max_change=0.1: .* at most 1 / 1.1"),
+        ({"noise_floor": {"min_sigma_mv": 0.2}}, {}, "min_sigma_mv=0.2 exceeds max_sigma_mv=0.1"),
+        ({"lowpass": {"min_hz": 120.0}}, {}, "min_hz=120.0 exceeds max_hz=100.0"),
         ({"vcg": {"views": (2,)}}, {}, r"vcg.views=\(2,\) names views that there are not; each recording has 2"),
         ({"random_crop": {"views": (1,)}}, {}, "random_crop.views must be empty"),
         ({}, {"num_leads": 3}, "num_leads=3 is not possible"),

@@ -15,7 +15,7 @@ from ecgjax import defaults
 from ecgjax.benchmarks import embed, step_ceilings, training_step
 from ecgjax.benchmarks.step_breakdown import breakdown
 from ecgjax.encoders import cost
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.training import device_mesh
 from ecgjax.training.run import prepare_run
 from tests.support import tiny_config

@@ -1,7 +1,8 @@
-"""Configs by name: which file a name means, how it reaches the commands, and what is said of a name that is none."""
+"""Configs by name: which file a name means, how it reaches the commands, and what is said of a name that is none.
 
-import subprocess
-import sys
+What the command says of one is in tests/project/wrong_lines_of_runs.py.
+"""
+
 from pathlib import Path
 
 import pytest
@@ -55,33 +56,3 @@ def test_a_name_that_is_none_is_told_what_there_is(name):
 )
 def test_arguments_get_the_path(given, wanted):
     assert recipes.with_paths(given) == [text.format(ROOT / "configs/pclr.py") for text in wanted]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ["--config=simcl", "--workdir=x"],
-            "error: --config=simcl: there is no config file simcl, and no recipe of that name; recipes",
-        ),
-        (
-            ["--config=simclr:small", "--workdir=x", "--config.gradient_accumulation=4"],
-            "error: config.gradient_accumulation cannot be set: negatives come from the batch",
-        ),
-        (["--config=simclr:small", "--workdir=x"], "error: config.data.dir"),
-        (["--config=simclr:tiny", "--workdir=x"], "error: --config=simclr:tiny: after the colon of --config may stand"),
-        (
-            ["--config=simclr", "--workdir=x", "--config.objective.temprature=.1"],
-            "there is no setting config.objective.temprature of simclr; did you mean config.objective.temperature",
-        ),
-        (["--config=simclr", "--workdir=x", "--config.seed=1e23"], "error: flag --config.seed=1e23: invalid literal"),
-        ([], "error: --config=… must be given; --workdir=… must be given, except with --dry_run (--help tells more)"),
-        (["--nope=1"], "error: Unknown command line flag 'nope'"),
-    ],
-)
-def test_the_command_takes_a_name_and_says_what_is_wrong_in_one_line(tmp_path, arguments, message):
-    command = [sys.executable, "-m", "ecgjax.pretrain", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.physiology.store import measure_dataset
+from data_pipelines.physiology.store import measure_dataset, open_physiology
 from data_pipelines.prepared.dataset import open_dataset
 from ecgjax import defaults
+from ecgjax.data.labels import probe_data
 from ecgjax.data.recordings import open_recordings
-from ecgjax.data.row_metadata import CLUSTERED, row_columns
+from ecgjax.data.row_metadata import CLUSTERED, labels_looked_at, row_columns
+from ecgjax.data.tasks import parse_task
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.pairs.relations import Rows
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import assemble
-from ecgjax.training.run import abstract_batch, prepare_run
+from ecgjax.training.embedding_rows import Layout, embedding_rows
+from ecgjax.training.run import prepare_run
+from ecgjax.training.run_batches import abstract_batch
 from ecgjax.training.signal_columns import SignalNeighbours
 from tests.support import tiny_config
 from tests.support.fixtures import make_simulated_dataset
@@ -76,6 +80,18 @@ def test_physiology_is_standardised_on_training_records_alone(directory):
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-3 * covariance.max())
 
 
+def test_measured_waves_are_targets_in_their_units(directory):
+    leaves = {"task__name": "measurements", "columns__measurements": ("rate", "qtc_mean"), "columns__task": "lvef<40"}
+    settings = settings_of(directory, **leaves)
+    assert labels_looked_at(settings.column_use) == (), "they are no labels"
+    recordings, columns = columns_of(settings)
+    assert columns.keys() == {"measured"}
+    stored = open_physiology(open_dataset(directory))
+    expected = stored.values[:, [stored.names.index(name) for name in ("rr_mean", "rr_median", "qtc_mean")]]
+    np.testing.assert_array_equal(columns["measured"], expected)
+    assert 500 < np.nanmedian(columns["measured"][recordings.split.train, 0]) < 1500
+
+
 def test_clusters_are_numbered_and_incomplete_records_have_none(directory):
     recordings, columns = columns_of(settings_of(directory, relation__name="same_cluster"))
     assert set(np.unique(columns["cluster"])) <= {-1, 0, 1, 2}
@@ -88,6 +104,39 @@ def test_labels_are_values_or_answers(directory):
     recordings, classes = columns_of(settings_of(directory, relation__name="same_label", columns__task="lvef<40"))
     np.testing.assert_array_equal(values["label"], recordings.index.label("lvef"))
     np.testing.assert_array_equal(classes["label"], values["label"] < 40)
+
+
+def test_a_quantity_is_seen_as_classes_and_predicted_as_it_is(directory):
+    leaves = {"relation__name": "same_label", "columns__task": "wedge_pressure", "columns__class_width": 2.0}
+    recordings, columns = columns_of(settings_of(directory, **leaves, task__name="regression"))
+    pressure = recordings.index.label("wedge_pressure")
+    np.testing.assert_array_equal(columns["label"], pressure)
+    np.testing.assert_array_equal(columns["label_class"], np.floor(pressure / 2))
+    number = jnp.arange(3, dtype=jnp.int32)
+    batch = {"row": number, "record": number, "patient": number, "valid": number >= 0}
+    batch |= {"label": jnp.asarray([3.9, 4.0, 5.9]), "label_class": jnp.asarray([1.0, 2.0, 2.0])}
+    rows = embedding_rows(batch, Layout(views=1))
+    np.testing.assert_array_equal(rows.label, [1, 2, 2])
+    # A task alone needs no classes.
+    assert columns_of(settings_of(directory, **leaves | {"relation__name": "same_record"}))[1] == {}
+
+
+def test_labels_of_some_training_patients_alone_are_used(directory):
+    leaves = {"relation__name": "same_label", "columns__task": "lvef<40"}
+    recordings, every = columns_of(settings_of(directory, **leaves))
+    _, half = columns_of(settings_of(directory, **leaves, columns__label_fraction=0.5))
+    train, group = recordings.split.train, np.asarray(recordings.index.group)
+    used = ~np.isnan(half["label"])
+    patients = [np.unique(group[train[mask[train]]]) for mask in (~np.isnan(every["label"]), used)]
+    assert len(patients[1]) == -(-len(patients[0]) // 2)
+    assert not np.isin(group[train[~used[train]]], patients[1]).any(), "a patient's labels are used together"
+    np.testing.assert_array_equal(half["label"][used], every["label"][used])
+    others = np.setdiff1d(np.arange(len(used)), train)
+    np.testing.assert_array_equal(half["label"][others], every["label"][others])
+    # They are the patients that a fine-tuning with the same seed and fraction draws.
+    task = parse_task("lvef<40")
+    drawn = probe_data(recordings.index, recordings.split, task=task, label_fraction=0.5, seed=0).train
+    np.testing.assert_array_equal(drawn.records, train[used[train]])
 
 
 def test_partners_need_a_folder_for_every_data_set(directory, partners):
@@ -107,6 +156,8 @@ def test_what_is_missing_is_said(directory, tmp_path):
     bare = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4).directory
     with pytest.raises(DataError, match=r"data_pipelines\.measure"):
         columns_of(settings_of(bare, relation__name="similar_physiology"))
+    with pytest.raises(DataError, match=rf"not measured; run python -m data_pipelines\.measure --dataset={bare}"):
+        columns_of(settings_of(bare, task__name="measurements"))
     with pytest.raises(ConfigError, match=r"signal_radius=None with signal_distance='dtw'"):
         SignalNeighbours(settings_of(directory, columns__signal_distance="dtw").columns, tiling=Tiling())
     with pytest.raises(ConfigError, match=r"signal_distance='cosine' is unknown; there are: l1, l2, dtw"):
@@ -118,9 +169,8 @@ def test_neighbours_of_views_are_the_same_views_of_the_nearest_recordings(direct
     signal = (1000 * rng.normal(size=(6, 50, 8))).astype(np.int16)
     number = jnp.arange(6, dtype=jnp.int32)
     recordings = Rows(row=number, record=number, patient=number // 2, view=0 * number, valid=number != 4)
-    found = SignalNeighbours(settings_of(directory).columns, tiling=Tiling())(
-        jnp.asarray(signal), recordings, num_views=2
-    )
+    neighbours = SignalNeighbours(settings_of(directory).columns, tiling=Tiling())
+    found = jax.jit(functools.partial(neighbours.__call__, num_views=2))(jnp.asarray(signal), recordings)
     means = signal.astype(np.float64).reshape(6, 5, 10, 8).mean(2) / 1000
     apart = np.abs(means[:, None] - means[None]).mean((2, 3))
     for i in range(6):
@@ -152,16 +202,31 @@ METHODS = {
         "columns__task": "lvef<40",
         "task__name": "binary",
     },
+    "a margin from the first batch": {
+        "objective__name": "triplet",
+        "objective__temperature": None,
+        "objective__margin_share": 0.2,
+        "relation__name": "same_label",
+        "miner__name": "npair",
+        "columns__task": "wedge_pressure",
+        "columns__class_width": 2.0,
+        "columns__label_fraction": 0.5,
+        "task__name": "regression",
+        "init__head_variance": 1 / 3,
+        "optimizer__decayed": "all",
+    },
+    "measured waves beside the objective": {
+        "task__name": "measurements",
+        "task__reads": "features",
+        "task__views": (1,),
+        "columns__without_measurements": ("beat_correlation",),
+    },
     "partners of another modality": {
         "objective__name": "clip",
         "objective__learn": ("temperature",),
         "relation__name": None,
     },
 }
-
-
-#: What is trained in `make test`; the others are built there, and trained in `make test-slow`.
-TRAINED = {"labels, mined"}
 
 
 def method_of(directory, partners, method):
@@ -192,7 +257,7 @@ def test_moving_between_labels_needs_two_of_them(directory):
         columns_of(moving(directory, augment__geodesic__coupling="nearest"))
 
 
-@pytest.mark.parametrize("method", [*sorted(METHODS.keys() - TRAINED), "moved between labels"])
+@pytest.mark.parametrize("method", [*sorted(METHODS), "moved between labels"])
 def test_methods_are_built_from_the_config_alone(directory, partners, method):
     settings = moving(directory) if method not in METHODS else method_of(directory, partners, method)
     recordings, columns = columns_of(settings)
@@ -225,10 +290,9 @@ def test_recordings_are_moved_between_labels_from_the_config_alone(directory):
     assert np.isfinite(metrics["loss"])
 
 
-@pytest.mark.parametrize(
-    "method",
-    [pytest.param(name, marks=() if name in TRAINED else pytest.mark.slow) for name in METHODS],
-)
+# Built they are above; pairs and triplets of one label are trained on in `objectives`.
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_train_from_the_config_alone(directory, partners, method):
     settings = method_of(directory, partners, method)
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
@@ -250,3 +314,17 @@ def test_methods_train_from_the_config_alone(directory, partners, method):
         np.testing.assert_allclose(metrics["loss"], metrics["objective"] + metrics["task"], rtol=1e-6)
     if settings.objective.name == "clip":
         assert (after["objective"]["projection"] != before["objective"]["projection"]).any()
+
+
+def test_the_last_layer_begins_with_a_share_of_its_variance(directory):
+    def kernels(**leaves):
+        settings = settings_of(directory, **leaves)
+        recordings, columns = columns_of(settings)
+        mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
+        form, train = recordings.format, recordings.split.train
+        return assemble(settings, signal_format=form, train=train, columns=columns, mesh=mesh).params["encoder"]
+
+    usual, third = kernels(), kernels(init__head_variance=1 / 3)
+    kernel = third["head"].pop("kernel")
+    np.testing.assert_allclose(kernel, usual["head"].pop("kernel") / np.sqrt(3), rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, usual, third)

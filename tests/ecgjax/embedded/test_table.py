@@ -58,6 +58,7 @@ def test_a_folder_becomes_a_row_a_recording_and_a_list_of_the_others(model, ecgs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "e.parquet", "e.quarantine.csv"]
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same(model, ecgs, tmp_path):
     embed(model, ecgs, tmp_path / "one.parquet")
     embed(model, ecgs, tmp_path / "two.parquet", num_workers=2)

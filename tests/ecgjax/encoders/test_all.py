@@ -32,10 +32,16 @@ TINY = {
         "position_kernel": 8,
         "position_groups": 2,
     },
+    "lead_resnet": {"widths": (4, 6), "num_blocks": (1, 1)},
     "vit_s": {"dim": 16, "depth": 2, "num_heads": 2},
     "xresnet1d50": {"num_blocks": (1, 1), "width": 8, "stem_widths": (4, 4, 8)},
 }
 SAMPLES, LEADS, DIM = 192, 12, 8
+
+
+def covered_by(*fast, names=TINY):
+    """Parameters of a test that repeats one way through the code: the fast tests have some of them, the slow all."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @cache
@@ -79,8 +85,17 @@ def test_every_encoder_has_a_small_form_and_every_architecture_a_tiny_one():
     assert {encoders.ENCODERS[name][0] for name in TINY} == {cls for cls, _ in encoders.ENCODERS.values()}
 
 
-@pytest.mark.parametrize("num_leads", [8, 12])
-@pytest.mark.parametrize("name", TINY)
+# The dual stream takes its leads by their places among eight or twelve; the others have wider kernels and no more.
+@pytest.mark.parametrize(
+    ("name", "num_leads"),
+    [
+        *((name, 12) for name in TINY),
+        *(
+            pytest.param(name, 8, marks=() if name in ("resnet18", "temporal_net_dual") else pytest.mark.slow)
+            for name in TINY
+        ),
+    ],
+)
 def test_shapes_and_types(name, num_leads):
     settings = {"num_leads": num_leads, "embedding_dim": DIM, **TINY[name]}
     encoder = encoders.abstract(name, precision="bfloat16", **settings)
@@ -108,6 +123,24 @@ def test_shapes_and_types(name, num_leads):
 def test_small_forms_take_at_most_a_tenth_of_a_gmac(name):
     cost = macs(encoders.abstract(name, num_leads=12), (2500, 12))
     assert 0 < cost <= 100e6, f"{cost / 1e6:.0f} MMAC"
+
+
+@pytest.mark.parametrize(
+    "name",
+    covered_by("temporal_net", "xresnet1d50", names=("resnet18", "temporal_net", "temporal_net_dual", "xresnet1d50")),
+)
+def test_embeddings_and_features_of_one_pass_are_those_of_two(name):
+    encoder, (ecg, keys) = create(name), draw(3)
+
+    @jax.jit
+    def both(ecg, keys):
+        options = {"train": False, "keys": keys}
+        (z, features), _ = encoders.apply_with_features(encoder, ecg, **options)
+        return z, features, encoders.apply(encoder, ecg, **options, features=True)[0]
+
+    z, features, alone = both(ecg, keys)
+    np.testing.assert_allclose(z, forward(name)(ecg, keys), rtol=1e-4, atol=1e-5 * np.abs(z).max())
+    np.testing.assert_allclose(features, alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max())
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -13,13 +13,13 @@ from jax.sharding import PartitionSpec
 from ecgjax import encoders
 from ecgjax.encoders import cost
 from ecgjax.encoders.cost import macs_of, step_flops
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.objectives.losses.nt_xent import nt_xent
 from ecgjax.objectives.pairs.relations import Rows, same_patient
 from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.training import device_mesh
 from ecgjax.training.micro_batches import map_parts
-from tests.ecgjax.encoders.test_all import DIM, LEADS, TINY
+from tests.ecgjax.encoders.test_all import DIM, LEADS, TINY, covered_by
 
 BATCH, SAMPLES = 4, 192
 
@@ -90,7 +90,10 @@ def test_every_encoder_in_parts_costs_what_its_products_cost_one_by_one(name):
         assert macs_of(in_parts, *args) == expected
 
 
-@pytest.mark.parametrize("name", ["temporal_net", "temporal_net_dual", "xresnet1d50", "clocs_cnn"])
+@pytest.mark.parametrize(
+    "name",
+    covered_by("temporal_net", "clocs_cnn", names=("temporal_net", "temporal_net_dual", "xresnet1d50", "clocs_cnn")),
+)
 def test_zeros_of_convolutions_over_blocks_of_time_do_not_count(name, monkeypatch):
 
     def count():

@@ -16,17 +16,21 @@ import numpy as np
 import pytest
 
 from ecgjax import encoders
-from ecgjax.encoders.pooling import max_pool
+from ecgjax.encoders.operations.pooling import max_pool
 from tests.support import gradient_table
 from tests.support.pooled_gradients import NORMS, POOLINGS, worst_error
 
 SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
-#: Of the same classes and pieces as others, or slow to differentiate twice; `make test-slow` has them too.
+#: Of the same classes and pieces as others, or slow to differentiate twice; `make test-slow` has them too. Of what
+#: `plain_networks` replaces, the others lack convolutions that are grouped or double, whose gradients are compared with
+#: those of plain ones in `operations/test_convolutions.py`.
 ALIKE = (
-    "temporal_net:small", "temporal_net_dual:small", "vit_b:small", "xresnet1d50:small", "xresnet1d101:small",
+    "clocs_cnn:small", "pclr_resnet:small", "physio_transformer:small", "temporal_net:small", "temporal_net_dual:small",
+    "vit_b:small", "xresnet1d50:small", "xresnet1d101:small",
 )  # fmt: skip
-#: One of every class at its published size.
+#: One of every class at its published size; the soak has those of which the slow tests have the small form alone.
 PUBLISHED = ("resnet18", "pclr_resnet", "xresnet1d50", "vit_s", "physio_transformer", "clocs_cnn", "temporal_net")
+SOAKED = tuple(name for name in PUBLISHED if name not in ("resnet18", "vit_s"))
 
 
 def run_as_users_do(module, *arguments, timeout=1500):
@@ -93,7 +97,11 @@ def test_gradients_of_small_encoders_are_those_of_plain_networks(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("encoders", "devices"), [("resnet18:small,temporal_net_dual:small", 2), ("resnet18:small,temporal_net:small", 8)]
+    ("encoders", "devices"),
+    [
+        ("resnet18:small,temporal_net_dual:small", 2),
+        pytest.param("resnet18:small,temporal_net:small", 8, marks=pytest.mark.soak),
+    ],
 )
 def test_gradients_of_small_encoders_on_several_devices(encoders, devices):
     done = run_as_users_do("tests.support.gradient_table", f"--encoders={encoders}", f"--devices={devices}")
@@ -115,6 +123,7 @@ def test_gradient_of_a_step_in_micro_batches():
     assert found["whole_by_a_millionth"][0] < 0.02
 
 
+@pytest.mark.slow
 def test_gradients_of_a_small_encoder_as_users_compile():
     done = run_as_users_do("tests.support.gradient_table", "--encoders=resnet18:small")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -129,12 +138,15 @@ def test_gradients_of_parameters_that_are_divided_over_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak) if name in SOAKED else name for name in PUBLISHED]
+)
 def test_gradients_of_published_encoders_are_those_of_plain_networks(name):
     done = run_as_users_do("tests.support.gradient_table", f"--encoders={name}", "--batch=2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_gradients_in_float64_are_finite_differences():
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.finite_differences"],

@@ -4,6 +4,7 @@ What is looked at is the trace: a CPU would multiply in float32 of its own accor
 """
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +12,24 @@ import pytest
 from jax.extend import core
 
 from ecgjax import encoders
-from ecgjax.encoders import attention, gradient_sums
-from ecgjax.encoders.gradient_sums import gradients_summed_in
-from ecgjax.encoders.portability import portable
+from ecgjax.encoders.operations import attention, gradient_sums
+from ecgjax.encoders.operations.gradient_sums import gradients_summed_in
+from ecgjax.encoders.operations.portability import portable
 from ecgjax.keys import row_keys
 
 BATCH, SAMPLES = 3, 1000
 #: Names of the layers that `linear_head` makes.
 HEADS = ("head", "hidden")
 SMALL = sorted(name for name in encoders.ENCODERS if name.endswith(":small"))
+#: Made of the same pieces as others, and more of them.
+ALIKE = ("temporal_net_dual:small", "vit_b:small", "xresnet1d101:small")
+
+
+@functools.cache
+def abstract(name, **settings):
+    """The encoder in bfloat16, with as many leads as it is made for."""
+    leads = 8 if name.startswith("temporal_net") else 12
+    return encoders.abstract(name, precision="bfloat16", num_leads=leads, **settings)
 
 
 def wide_products(name, *, summed_in="float32"):
@@ -28,8 +38,7 @@ def wide_products(name, *, summed_in="float32"):
     Returns the number of all products too, and the rows of what the head takes.
     """
     leads, decodes = (8 if name.startswith("temporal_net") else 12), name.startswith("physio_transformer")
-    settings = {"decoder": True} if decodes else {}
-    encoder = encoders.abstract(name, precision="bfloat16", num_leads=leads, **settings)
+    encoder = abstract(name, **({"decoder": True} if decodes else {}))
 
     def loss(params, stats, ecg, row):
         run = encoders.reconstruct if decodes else encoders.apply
@@ -62,8 +71,7 @@ def of_heads(name):
 
     A head costs little: what is left of a recording, or of each of its leads, is a few numbers.
     """
-    encoder = encoders.abstract(name, precision="bfloat16", num_leads=8 if name.startswith("temporal_net") else 12)
-    heads = jax.tree_util.tree_flatten_with_path(encoder.params)[0]
+    heads = jax.tree_util.tree_flatten_with_path(abstract(name).params)[0]
     return {
         leaf.shape
         for path, leaf in heads
@@ -84,7 +92,9 @@ def accidents(name, **settings):
     return {each: times for each, times in found.items() if not set(each[1:]) <= allowed}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in SMALL]
+)
 def test_no_product_of_a_bfloat16_encoder_is_computed_in_float32_but_those_of_its_head(name):
     assert accidents(name) == {}
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ecgjax import encoders
-from ecgjax.encoders import layers
 from ecgjax.encoders.cost import macs, macs_of
+from ecgjax.encoders.operations import layers
+from tests.support.random_arrays import random_encoder
 
 TINY = {"widths": (2, 3), "embedding_dim": 5, "dropout": 0.0}
 
@@ -126,16 +127,16 @@ def test_recordings_are_resampled_where_the_encoder_has_a_length():
     ecg = noise(2, 100, 8)
     at_length = layers.resample_linear(ecg, 160)
     for name in ("pclr_resnet", "clocs_cnn"):
-        encoder = encoders.create(name, seed=0, num_leads=8, input_samples=160, **TINY)
+        encoder = random_encoder(name, num_leads=8, input_samples=160, **TINY)
         np.testing.assert_allclose(embed(encoder, ecg), embed(encoder, at_length), rtol=1e-4, atol=1e-5)
-    free = encoders.create("pclr_resnet", seed=0, num_leads=8, input_samples=0, **TINY)
+    free = random_encoder("pclr_resnet", num_leads=8, input_samples=0, **TINY)
     assert np.abs(embed(free, ecg) - embed(free, at_length)).max() > 1e-2
 
 
-@pytest.mark.parametrize("name", ["temporal_net", "clocs_cnn", "resnet18"])
+@pytest.mark.parametrize("name", ["temporal_net", "clocs_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_lead_wise_is_the_network_on_one_lead_after_the_other(name):
     settings = {"input_samples": 160} if name == "clocs_cnn" else {}
-    encoder = encoders.create(name, seed=0, num_leads=8, lead_wise=True, **TINY, **settings)
+    encoder = random_encoder(name, num_leads=8, lead_wise=True, **TINY, **settings)
     one = encoders.split(encoders.merge(encoder).encoder)
     ecg = noise(2, 160, 8)
     leads = [ecg[:, :, lead : lead + 1] for lead in range(8)]
@@ -146,7 +147,7 @@ def test_lead_wise_is_the_network_on_one_lead_after_the_other(name):
 
 
 def test_lead_wise_repeats_validity_and_splits_keys_lead_by_lead():
-    encoder = encoders.create("temporal_net", seed=0, num_leads=8, **TINY | {"dropout": 0.5})
+    encoder = random_encoder("temporal_net", num_leads=8, **TINY | {"dropout": 0.5})
     lead = noise(2, 160, 1)
     same = jnp.broadcast_to(lead, (2, 160, 8))
     keys = jax.random.split(jax.random.key(0), 2)
@@ -159,8 +160,8 @@ def test_lead_wise_repeats_validity_and_splits_keys_lead_by_lead():
 
 
 def test_dual_stream_looks_at_its_leads_alone_and_averages_them():
-    eight = encoders.create("temporal_net_dual", seed=0, num_leads=8, **TINY)
-    twelve = encoders.create("temporal_net_dual", seed=0, num_leads=12, **TINY)
+    eight = random_encoder("temporal_net_dual", num_leads=8, **TINY)
+    twelve = random_encoder("temporal_net_dual", num_leads=12, **TINY)
     # I, II, III, aVR, aVL, aVF, V1–V6.
     ecg = noise(2, 160, 12)
     stored = ecg[:, :, np.array([0, 1, 6, 7, 8, 9, 10, 11])]

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from flax import nnx
 
 from ecgjax import encoders
-from ecgjax.encoders.layers import BatchNorm, row_dropout
+from ecgjax.encoders.operations.layers import BatchNorm, row_dropout
 from ecgjax.errors import ConfigError
 
 
@@ -106,6 +108,7 @@ def test_batch_norm_is_flax_s_of_the_valid_rows(valid):
     x = jnp.float32(0.1) + jax.random.normal(jax.random.key(0), (6, 40, 5), jnp.float32)
     rows = slice(None) if valid is None else np.flatnonzero(valid)
 
+    @functools.partial(nnx.jit, static_argnames=("train", "use_running_average"))
     def gradient(module, x, **options):
         def value(module, x):
             out = module(x, **options)

@@ -14,7 +14,7 @@ from jax import export
 from ecgjax import encoders
 from ecgjax.encoders import physio_transformer
 from ecgjax.encoders.grid import Grid
-from tests.ecgjax.encoders.test_all import DIM, LEADS, SAMPLES, TINY, create, draw
+from tests.ecgjax.encoders.test_all import DIM, LEADS, SAMPLES, TINY, covered_by, create, draw
 from tests.support.plain_networks import away_from_initialisation
 
 GUIDE = Path(__file__).parents[3] / "docs" / "encoders.md"
@@ -57,6 +57,7 @@ def pooled(module, tokens, mask):
                 {
                     "mean": lambda there=there: there.mean(0),
                     "max and mean": lambda there=there: np.concatenate([there.max(0), there.mean(0)]),
+                    "mean and deviation": lambda there=there: np.concatenate([there.mean(0), there.std(0)]),
                     "flatten": lambda row=row, part=part, counts=counts: (row * counts[:, None])[part].ravel(),
                 }[str(module.pool).removeprefix("mean over leads of ")]()
             )
@@ -64,8 +65,13 @@ def pooled(module, tokens, mask):
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    ("name", "train"),
+    [
+        *((name, True) for name in TINY),
+        *(pytest.param(name, False, marks=() if name in ("resnet18", "vit_s") else pytest.mark.slow) for name in TINY),
+    ],
+)
 def test_the_pool_of_the_tokens_is_the_features(name, train):
     encoder, (ecg, keys) = create(name), draw(3)
 
@@ -96,7 +102,7 @@ def test_the_pool_leaves_masked_tokens_out(name):
     recorded = np.array([SAMPLES, 100, 60])
     mask = np.asarray(module.token_mask(SAMPLES, recorded=jnp.asarray(recorded)))
     rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(*mask.shape, module.feature_dim // (2 if "max" in str(module.pool) else 1)))
+    tokens = rng.normal(size=(*mask.shape, module.feature_dim // (2 if " and " in str(module.pool) else 1)))
     if "flatten" in str(module.pool):
         mask = mask & (rng.uniform(size=mask.shape) < 0.5)  # The tiny form has one token a lead.
         tokens = rng.normal(size=(*mask.shape, 5))
@@ -133,8 +139,13 @@ def test_all_tokens_count_in_recordings_without_padding(name):
         assert times.max() - 0.5 - stride / 2 < samples, samples
 
 
-@pytest.mark.parametrize("samples", [SAMPLES, SAMPLES + 15])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    ("name", "samples"),
+    [
+        *((name, SAMPLES + 15) for name in TINY),
+        *(pytest.param(name, SAMPLES, marks=() if name == "vit_s" else pytest.mark.slow) for name in TINY),
+    ],
+)
 def test_feature_maps_lie_on_their_grids_from_fine_to_coarse(name, samples):
     encoder = made(name)
     ecg = jax.ShapeDtypeStruct((2, samples, LEADS), jnp.float32)
@@ -201,9 +212,9 @@ def test_a_sample_moves_the_token_whose_patch_it_is_in(name, monkeypatch):
         assert (np.abs(sample + 0.5 - grid.times(rate_hz=1)[place]) < grid.stride / 2).all(), grid
 
 
-@pytest.mark.parametrize("name", LEAD_WISE)
+@pytest.mark.parametrize("name", [*LEAD_WISE, "lead_resnet"])
 def test_tokens_change_places_with_their_leads(name):
-    encoder, (ecg, _) = made(name, lead_wise=True), draw(2)
+    encoder, (ecg, _) = made(name, lead_wise=name in LEAD_WISE), draw(2)
     leads = encoders.merge(encoder).token_leads(SAMPLES)
     assert sorted(set(leads)) == list(range(LEADS))
     order = np.random.default_rng(0).permutation(LEADS)
@@ -257,7 +268,8 @@ def test_a_grid_is_static_in_traced_functions():
     np.testing.assert_array_equal(grid.times(rate_hz=2), [1, 3, 5, 1, 3, 5])
 
 
-@pytest.mark.parametrize("name", TINY)
+# In `tests/ecgjax/export/test_all.py` each is exported with a number of recordings that is left open, too.
+@pytest.mark.parametrize("name", covered_by("resnet18", "vit_s"))
 def test_an_exported_encoder_takes_any_number_of_recordings(name):
     encoder = create(name)
     forward = jax.jit(lambda ecg: encoders.apply(encoder, ecg, train=False)[0])
@@ -278,7 +290,14 @@ def test_the_guide_s_code_runs(capsys):
     assert names["leads"].tolist() == np.repeat(np.arange(8), 625).tolist()
 
 
-@pytest.mark.parametrize("name", sorted(name for name in encoders.ENCODERS if ":" not in name))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "xresnet1d101" else name  # 101 layers, as 50 are
+        for name in sorted(encoders.ENCODERS)
+        if ":" not in name
+    ],
+)
 def test_the_guide_s_table_is_that_of_the_encoders(name):
     (line,) = re.findall(rf"^\| `{name}` \| .*", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
     pool, tokens, width, strides = (cell.strip() for cell in line.split("|")[3:7])

@@ -12,7 +12,7 @@ from scipy.special import erf
 
 from ecgjax import encoders
 from ecgjax.encoders import transformer
-from ecgjax.encoders.attention import _is_fused, attend
+from ecgjax.encoders.operations.attention import _is_fused, attend
 from ecgjax.encoders.physio_transformer import ConvPositions, ConvStem
 from ecgjax.encoders.transformer import Blocks, pad_to_multiple
 from ecgjax.errors import ConfigError
@@ -160,9 +160,13 @@ def test_attention_and_its_gradients_are_those_of_jax(dtype, rounding):
     query, key, value, given = (jnp.asarray(rng.normal(size=(2, 7, 3, 8)), dtype) for _ in range(4))
 
     def value_and_gradients(attention):
-        with jax.numpy_dtype_promotion("standard"):  # JAX's own code mixes types.
-            y, gradient = jax.vjp(attention, query, key, value)
+        @jax.jit
+        def program(*arrays):
+            y, gradient = jax.vjp(attention, *arrays)
             return y, *gradient(given)
+
+        with jax.numpy_dtype_promotion("standard"):  # JAX's own code mixes types.
+            return program(query, key, value)
 
     for ours, theirs in zip(
         value_and_gradients(attend), value_and_gradients(jax.nn.dot_product_attention), strict=True
@@ -172,7 +176,7 @@ def test_attention_and_its_gradients_are_those_of_jax(dtype, rounding):
         np.testing.assert_allclose(ours, theirs, atol=rounding * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_layers_one_by_one_are_the_loop_over_them(remat, monkeypatch):
     module = make_blocks(norm_first=False, dropout=0.2, remat=remat)
     x = jnp.asarray(RNG.normal(size=(2, 5, DIM)), jnp.float32)

@@ -168,8 +168,9 @@ numpy.save(folder + "/out.npy", export.deserialize(content).call(numpy.load(fold
     assert error(np.load(tmp_path / "out.npy"), wanted[:3]) <= STABLEHLO_ERROR
 
 
-#: Encoders of which the files of the published size take minutes; those of their small forms are tested above.
-LARGEST = ("physio_transformer", "vit_b")
+#: Encoders whose files of the published size are left to the soak, some of which take minutes. Those of the small
+#: forms, of the same programs in fewer channels and layers, are tested here, and those of the tiny ones above.
+LARGEST = tuple(name for name in encoders.ENCODERS if ":" not in name and name != "resnet18")
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import pytest
 from jax import export
 
 from ecgjax import encoders
-from ecgjax.encoders import attention, convolutions
-from ecgjax.encoders.portability import is_portable, portable
+from ecgjax.encoders.operations import attention, convolutions
+from ecgjax.encoders.operations.portability import is_portable, portable
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.export import inference_of, read_stablehlo, stablehlo, write_stablehlo
 from tests.ecgjax.encoders.test_all import TINY

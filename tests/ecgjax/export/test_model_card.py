@@ -20,7 +20,7 @@ SIGNALS = {
 }  # fmt: skip
 
 
-def card(*datasets):
+def card(*datasets, **training):
     config = {
         "architecture": "resnet18", "layer": "features", "dimension": 8, "output_shape": [8], "token_dimension": 8,
         "pool": "mean", "statistics": "running", "weights": "last step", "stablehlo": None,
@@ -28,6 +28,7 @@ def card(*datasets):
         "training": {
             "steps": 5, "batch_size": 2, "exposures": 10, "epochs": 0.5, "git_revision": "abc", "git_dirty": True,
             "objective": {"loss": {"name": "nt_xent"}, "relation": {"name": "same_record"}, "miner": {"name": None}},
+            **training,
         },
     }  # fmt: skip
     about = {"signals": SIGNALS, "data": [{**each, "recipe": RECIPES["plain"].to_json()} for each in datasets]}
@@ -62,6 +63,13 @@ def test_a_card_says_each_data_sets_licence_and_where_one_is_share_alike():
     assert "loss nt_xent, relation same_record." in text
     assert "abc, with changes that are in no commit" in text
     assert "SHARE-ALIKE" not in card(PTBXL)
+
+
+def test_a_card_names_a_second_objective():
+    second = {"loss": {"name": "triplet"}, "relation": {"name": "same_patient"}, "miner": {"name": "semi_hard"}}
+    text = card(PTBXL, second_objective=second)
+    assert "- Second objective: loss triplet, relation same_patient, miner semi_hard; its head is no part" in text
+    assert "Second" not in card(PTBXL)
 
 
 @pytest.mark.parametrize(("datasets", "words"), [((MADE,), "All recordings"), ((PTBXL, MADE), "of simulated, which")])

@@ -250,7 +250,13 @@ def test_of_an_older_run_without_its_recordings_nothing_is_invented(tmp_path):
         export_run(older, tmp_path / "model", statistics="running")
 
 
-@pytest.mark.parametrize("error", [ConfigError("no form of it"), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ConfigError("no form of it"), marks=pytest.mark.slow),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
 def test_an_export_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch, error):
     out = export_run(run, tmp_path / "model", formats=())
     before = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -11,7 +11,7 @@ import pytest
 from ecgjax import defaults
 from ecgjax.config import run_config
 from ecgjax.data.recordings import open_recordings
-from ecgjax.encoders.from_config import create_split
+from ecgjax.encoders.from_config import abstract_split
 from ecgjax.errors import ConfigError
 from ecgjax.evaluation.features.frozen_encoder import load_encoder
 from ecgjax.health.asked_records import asked_records
@@ -26,7 +26,7 @@ from ecgjax.settings.initialisation import InitSettings
 from ecgjax.studies.finished_run import guarded
 from ecgjax.training import device_mesh
 from ecgjax.training.about import ABOUT_FILE
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.run_log.metrics_file import read_metrics
 from ecgjax.training.steps import Weights
 from tests.support.finished_runs import computed, final_state
@@ -174,7 +174,7 @@ def embedded(dataset, devices, *, damaged=None, **leaves):
     """Embeddings of the asked records, by weights that are laid out as a run's."""
     settings = defaults.settings_of(config(dataset, mesh__fsdp_min_mb=0.0, **HEALTH, **leaves))
     recordings, mesh = open_recordings(settings.data), device_mesh.make_mesh(model=settings.mesh.model, devices=devices)
-    split = away_from_initialisation(create_split(settings.encoder, seed=0))
+    split = away_from_initialisation(abstract_split(settings.encoder))
     params = {"encoder": split.params}
     layout = lay_out(params, mesh, settings.mesh)
     assert bool(layout.divided) == (settings.mesh.sharding != "replicated")

@@ -24,10 +24,11 @@ from ecgjax.leakage.guard import DROPPED, guard
 from ecgjax.leakage.overlaps import find_overlaps
 from ecgjax.leakage.trained_on import RECORDS_FILE, pretraining_records
 from ecgjax.training import device_mesh
-from ecgjax.training.run import records_of
+from ecgjax.training.run_records import records_of
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
 from tests.support.planted import noisy, resampled, stored
+from tests.support.written_runs import write_run
 
 REPOSITORY = Path(__file__).parents[3]
 ORDER = (3, 5, 1, 0, 7, 2, 6, 4)
@@ -279,8 +280,16 @@ def run(trained_on_set, tmp_path_factory, as_users_run_it):
     return config, workdir
 
 
-def test_a_checkpoint_knows_its_records_wherever_it_is_taken(run, trained_on, tmp_path):
-    _, workdir = run
+@pytest.fixture(scope="module")
+def written(trained_on_set, tmp_path_factory):
+    """The folder of a run on the first set, in which nothing is trained."""
+    config = config_of(trained_on_set)
+    return config, write_run(tmp_path_factory.mktemp("written") / "run", config, steps=(2,))
+
+
+@pytest.mark.parametrize("made", ["written", pytest.param("run", marks=pytest.mark.slow)])
+def test_a_checkpoint_knows_its_records_wherever_it_is_taken(made, request, trained_on, tmp_path):
+    _, workdir = request.getfixturevalue(made)
     copy = shutil.copytree(workdir, tmp_path / "copy")
     found = load_encoder(copy).trained_on()
     assert found.digest == trained_on.digest
@@ -289,6 +298,8 @@ def test_a_checkpoint_knows_its_records_wherever_it_is_taken(run, trained_on, tm
         load_encoder(copy).trained_on()
 
 
+# That other records are other data is tested by itself in `training/test_resumption.py`.
+@pytest.mark.slow
 def test_going_on_lists_the_same_records_again_or_is_refused(run, tmp_path, monkeypatch):
     config, workdir = run
     copy = shutil.copytree(workdir, tmp_path / "copy")

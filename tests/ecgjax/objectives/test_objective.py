@@ -37,6 +37,7 @@ ROWS = Rows(
     age=jnp.asarray(50 + RECORD, jnp.float32),
     physiology=jnp.asarray(np.repeat(RNG.normal(size=(N // VIEWS, 4)), VIEWS, axis=0), jnp.float32),
     nearest=jnp.asarray((NUMBER + VIEWS) % N),
+    neighbours=jnp.asarray(np.stack([RECORD + 2, RECORD + 3], axis=1) % (N // VIEWS)),
 )
 
 
@@ -52,11 +53,13 @@ def make_method(**leaves):
     return [read(SECTIONS[name], tree, path=f"config.{name}") for name, tree in trees.items()]
 
 
-def evaluate(method, params=None):
+def evaluate(method, params=None, *, jit=False):
     objective = Objective(*method, tiling=Tiling(), num_views=VIEWS)
     params = objective.init() if params is None else params
     key = step_key(0, jnp.int32(3), stream="mining")
-    return objective(params, EMBEDDINGS, ROWS, key=key, step=jnp.int32(3))
+    # As one program it is compiled in a fraction of the time that its operations take one by one.
+    run = jax.jit(objective.__call__) if jit else objective
+    return run(params, EMBEDDINGS, ROWS, key=key, step=jnp.int32(3))
 
 
 MINED = ("triplet", "margin", "angular")
@@ -82,7 +85,7 @@ def method_of(loss, relation, miner):
 
 @pytest.mark.parametrize(("loss", "relation", "miner"), COMBINATIONS)
 def test_every_loss_relation_and_miner_goes_by_its_name(loss, relation, miner):
-    out = evaluate(method_of(loss, relation, miner))
+    out = evaluate(method_of(loss, relation, miner), jit=True)
     assert np.isfinite(out.loss)
     assert out.loss != 0
     assert all(np.isfinite(value) for value in out.stats.values())
@@ -147,10 +150,10 @@ def test_each_class_may_learn_a_boundary_of_its_own():
     objective = Objective(*method, tiling=Tiling(), num_views=VIEWS)
     start = objective.init()["beta"]
     np.testing.assert_array_equal(start, np.full(3, 1.2, np.float32))
-    gradient = jax.grad(lambda params: evaluate(method, params).loss)({"beta": start})["beta"]
+    gradient = jax.jit(jax.grad(lambda params: evaluate(method, params).loss))({"beta": start})["beta"]
     assert (gradient != 0).all()
     assert len(set(gradient.tolist())) > 1
-    assert evaluate(method, {"beta": start}).stats["beta"] == pytest.approx(1.2)
+    assert evaluate(method, {"beta": start}, jit=True).stats["beta"] == pytest.approx(1.2)
 
 
 @pytest.mark.parametrize(
@@ -212,3 +215,35 @@ def test_what_does_not_fit_together_is_refused(leaves, message):
     with pytest.raises(ConfigError) as refused:
         evaluate(make_method(**leaves))
     assert message in str(refused.value)
+
+
+def test_a_margin_may_be_a_share_of_the_median_distance_in_the_first_batch():
+    leaves = {"objective__name": "triplet", "relation__name": "same_label", "miner__name": "npair"}
+    shared = Objective(*make_method(**leaves, objective__margin_share=0.2), tiling=Tiling(), num_views=VIEWS)
+    after = jax.jit(shared.stats_after)
+    first = after(shared.init_stats(), EMBEDDINGS, ROWS, step=jnp.int32(0))
+    z = np.asarray(EMBEDDINGS, np.float64)[np.asarray(ROWS.valid)]
+    apart = ((z[:, None] - z[None]) ** 2).sum(-1)[np.triu_indices(len(z), 1)]
+    np.testing.assert_allclose(first["median_distance"], np.median(apart), rtol=1e-5)
+    later = after(first, 5 * EMBEDDINGS, ROWS, step=jnp.int32(7))
+    assert later["median_distance"] == first["median_distance"]
+    nothing = ROWS._replace(valid=jnp.zeros(N, bool))
+    assert after(shared.init_stats(), EMBEDDINGS, nothing, step=jnp.int32(0))["median_distance"] == 0
+    settings = {"key": step_key(0, jnp.int32(3), stream="mining"), "step": jnp.int32(3)}
+    out = jax.jit(shared.__call__)({}, EMBEDDINGS, ROWS, stats=later, **settings)
+    fixed = make_method(**leaves, objective__margin=0.2 * float(np.median(apart)))
+    np.testing.assert_allclose(out.loss, evaluate(fixed, jit=True).loss, rtol=1e-5)
+    np.testing.assert_allclose(out.stats["margin"], 0.2 * np.median(apart), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "words"),
+    [
+        ({"objective__name": "nt_xent"}, "is of the hinge of config.objective.name='triplet'"),
+        ({"objective__name": "triplet", "objective__form": "soft"}, "is of the hinge of"),
+        ({"objective__name": "triplet", "objective__margin": 0.3}, "margin=0.3 both say how wide the hinge is"),
+    ],
+)
+def test_a_share_of_distances_is_no_margin_of_other_losses_or_beside_one(leaves, words):
+    with pytest.raises(ConfigError, match=words):
+        Objective(*make_method(**leaves, objective__margin_share=0.2), tiling=Tiling(), num_views=VIEWS)

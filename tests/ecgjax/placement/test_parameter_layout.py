@@ -7,16 +7,16 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ecgjax import encoders
 from ecgjax.errors import ConfigError
 from ecgjax.placement.layout_table import describe_layout
 from ecgjax.placement.parameter_layout import lay_out
 from ecgjax.placement.settings import MeshSettings
 from ecgjax.training import device_mesh
 from ecgjax.training.steps import init_state
+from tests.support.random_arrays import random_encoder
 
-VIT = {"encoder": encoders.create("vit_s", seed=0, dim=32, depth=8, num_heads=2, patch=20, embedding_dim=8).params}
-RESNET = {"encoder": encoders.create("resnet18", seed=0, widths=(8, 16), embedding_dim=8).params}
+VIT = {"encoder": random_encoder("vit_s", dim=32, depth=8, num_heads=2, patch=20, embedding_dim=8).params}
+RESNET = {"encoder": random_encoder("resnet18", widths=(8, 16), embedding_dim=8).params}
 NONE = PartitionSpec()
 
 

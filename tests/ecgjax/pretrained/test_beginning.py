@@ -13,7 +13,7 @@ from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pretrained.beginning import INIT_FILE, open_beginning, origin_of
 from ecgjax.pretrained.source import open_source
 from ecgjax.settings.initialisation import InitSettings
-from ecgjax.training.checkpoint import Saved
+from ecgjax.training.checkpoints.checkpoint import Saved
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
 

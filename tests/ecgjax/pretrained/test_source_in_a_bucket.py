@@ -15,6 +15,7 @@ from tests.support.fixtures import make_simulated_dataset
 from tests.support.written_runs import tiny, write_run
 
 
+@pytest.mark.slow
 def test_an_encoder_in_a_bucket_is_the_one_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("ECGJAX_CACHE", str(tmp_path / "cache"))
     data = make_simulated_dataset(tmp_path / "data", num_patients=40, rate=50, seconds=4).directory

@@ -147,6 +147,8 @@ def error_of(output):
     return [line for line in output.splitlines() if line.startswith("error: ")]
 
 
+# What the roll says of processes that differ is tested above, and how processes hear it in `test_roll_call.py`.
+@pytest.mark.slow
 def test_processes_with_different_settings_end_with_one_sentence(tmp_path):
     workdir = f"--workdir={tmp_path}/run"
     done = run_all(
@@ -198,6 +200,6 @@ def test_the_error_of_one_process_after_the_start_ends_all(tmp_path):
 
 
 def test_orbax_still_has_the_flag_that_limits_its_barriers():
-    import ecgjax.training.checkpoint  # noqa: F401  # It defines the flags of Orbax.
+    import ecgjax.training.checkpoints.checkpoint  # noqa: F401  # It defines the flags of Orbax.
 
     assert flag_values.FLAGS[start._ORBAX_FLAG].value is False, "set only where there are several processes"

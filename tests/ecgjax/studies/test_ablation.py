@@ -112,6 +112,37 @@ def test_arms_are_compared_with_every_model_that_stands_beside_them(cohort):
     assert not any(key.minus for key in results if key.model in names), "they are compared with nothing"
 
 
+def test_draws_of_labels_are_averaged_at_every_fraction(cohort):
+    labels = cohort[1][TASK].test.labels
+    rng = np.random.default_rng(1)
+    fractions = {"few, 1": 0.01, "few, 2": 0.01, "many, 1": 0.1, "many, 2": 0.1}
+    tasks = {name: dataclasses.replace(cohort[1][TASK], label_fraction=each) for name, each in fractions.items()}
+    scores = {
+        (arm, seed, name): (labels + rng.standard_normal(len(labels))).astype(np.float32)
+        for arm in ("random net", "a")
+        for seed in (0, 1)
+        for name in tasks
+    }
+    runs = [
+        dataclasses.replace(
+            _run(arm, seed, None, twin="" if arm.startswith("random") else "random net"),
+            tasks={name: Answers(outputs=scores[arm, seed, name], records=10) for name in tasks},
+        )
+        for arm, seed, _ in list(scores)[:: len(tasks)]
+    ]
+    results = measure_arms(runs, tasks, labels_only={}, resamples=100, questions={TASK: list(tasks)})
+    auroc = {key: roc_auc_score(labels, each.astype(float)) for key, each in scores.items()}
+    for fraction, names in ((0.01, ("few, 1", "few, 2")), (0.1, ("many, 1", "many, 2"))):
+        of_seeds_ = [np.mean([auroc["a", seed, name] for name in names]) for seed in (0, 1)]
+        minus = [np.mean([auroc["random net", seed, name] for name in names]) for seed in (0, 1)]
+        key = Key("a", "AUROC", TASK, fraction)
+        np.testing.assert_allclose(results[key].estimate, np.mean(of_seeds_), rtol=1e-12)
+        np.testing.assert_allclose(seed_sd(of_seeds(results, key)), np.std(of_seeds_, ddof=1), rtol=1e-9)
+        difference = results[key._replace(minus="random net")].estimate
+        np.testing.assert_allclose(difference, np.mean(of_seeds_) - np.mean(minus), rtol=1e-9)
+    assert {key.task for key in results} == {TASK}
+
+
 def test_an_arm_s_difference_from_an_equal_one_is_nothing_with_no_width(cohort):
     runs, tasks = cohort
     twin = [_run("same", run.seed, run.tasks[TASK].outputs) for run in runs if run.arm == "random net"]
@@ -354,6 +385,8 @@ def test_boosted_trees_answer_as_they_are_fitted_alone(asked_of_a_dataset, measu
     assert len(answers["fewer"].outputs) == len(data.test.records)
 
 
+# Training with labels alone is a part of `test_a_whole_study` in `test_label_efficiency.py`.
+@pytest.mark.slow
 def test_labels_alone_train_the_encoder_of_the_arms(asked_of_a_dataset, monkeypatch):
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     _, _, data = asked_of_a_dataset
@@ -449,8 +482,8 @@ def test_where_no_arm_has_a_model_for_a_question_the_page_says_so(cohort, stored
     tasks = {**tasks, "lost": tasks[TASK]}
     recordings = open_recordings(DataSettings(dir=str(stored_dataset[0].directory)))
     given = {"failed": {}, "missing": [], "labels_only": {}, "resamples": 100, "cautions": ()}
-    tables, _ = write_report(runs, recordings, tasks, out=tmp_path, command="", **given)
-    assert tables.count(f"n/a ({REASON})") >= 3
+    write_report(runs, recordings, tasks, out=tmp_path, command="", **given)
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").count(f"n/a ({REASON})") >= 3
     rows = read_results(tmp_path)
     assert {rows[key].reason for key in rows if key.task == "lost"} == {REASON}
     assert rows[_key("a")].estimate > 0.5

@@ -21,7 +21,7 @@ from ecgjax.studies.one_task.multilabel import BY_CLASS
 from ecgjax.studies.one_task.quantity import one_a_patient
 from ecgjax.studies.questions import check_answerable
 from tests.ecgjax.studies.report.small_tasks import CLASSES, FINDINGS, NUM, PRESSURE, SPLITS, small_data, small_task
-from tests.support.resampled import bounds
+from tests.support.resampled import auroc_of_pairs, bounds
 
 TEST = SPLITS["test"]
 WOMEN = TEST // 2 % 2 == 1
@@ -111,10 +111,6 @@ def test_every_class_and_what_is_left_out():
         assert not math.isnan(difference.low)
 
 
-def _auroc(labels, scores):
-    return roc_auc_score(labels, scores) if len(np.unique(labels)) == 2 else np.nan
-
-
 def test_intervals_are_over_patients_and_differences_are_paired():
     one, patients, truth = small_task("quantity"), TEST // 2, PRESSURE[TEST]
     ours, theirs = (one.models[name].outputs for name in ("pretrained", "random"))
@@ -138,10 +134,10 @@ def test_intervals_of_classes_are_over_patients():
 
     def of_women(rows):
         women = rows[WOMEN[rows]]
-        return np.mean([_auroc(labels[women, column], ours[women, column]) for column in (0, 1, 4)])
+        return np.mean([auroc_of_pairs(labels[women, column], ours[women, column]) for column in (0, 1, 4)])
 
     def difference(rows):
-        return roc_auc_score(labels[rows, 0], ours[rows, 0]) - roc_auc_score(labels[rows, 0], theirs[rows, 0])
+        return np.subtract(*(auroc_of_pairs(labels[rows, 0], scores[rows, 0]) for scores in (ours, theirs)))
 
     assert next(group for group in one.groups if group.group == "female").counted == 3
     found = {

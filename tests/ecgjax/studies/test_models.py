@@ -247,7 +247,7 @@ def _names():
     return [name for name in models_of(probe) if name != "finetuned"]
 
 
-@pytest.mark.parametrize("select", ["validation", "validation_part", "labelled"])
+@pytest.mark.parametrize("select", [pytest.param("validation", marks=pytest.mark.slow), "validation_part", "labelled"])
 def test_test_labels_never_count_and_validation_labels_only_where_they_choose(with_readouts, select, monkeypatch):
     attention = AttentionSettings(queries=1, steps=4, eval_every=2, weight_decays=(0.0,), batch_size=8)
     models = with_readouts(select=select, attention=attention)

@@ -63,9 +63,11 @@ for _ in range(4):
 @pytest.mark.parametrize(
     ("module", "mode", "kept"),
     [
-        ("ecgjax.label_efficiency", "command", True),
+        ("ecgjax.search", "command", True),
+        ("ecgjax.search", "library", False),
+        pytest.param("ecgjax.label_efficiency", "command", True, marks=(pytest.mark.slow, pytest.mark.soak)),
+        pytest.param("ecgjax.label_efficiency", "library", False, marks=pytest.mark.slow),
         pytest.param("launch.ablate", "command", True, marks=pytest.mark.slow),
-        ("ecgjax.label_efficiency", "library", False),
     ],
 )
 def test_commands_keep_memory_in_every_thread_and_a_library_changes_nothing(module, mode, kept):

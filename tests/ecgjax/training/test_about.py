@@ -10,10 +10,10 @@ from ecgjax.config import run_config
 from ecgjax.pretrain import pretrain
 from ecgjax.training import about, device_mesh
 from ecgjax.training.about import ABOUT_FILE, exposures, write_about
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from tests.support.fixtures import make_simulated_dataset
 from tests.support.storage_faults import no_file_beyond
-from tests.support.written_runs import tiny
+from tests.support.written_runs import tiny, write_run
 
 
 def told(workdir):
@@ -25,10 +25,19 @@ def dataset(tmp_path_factory):
     return make_simulated_dataset(tmp_path_factory.mktemp("data"), num_patients=40, rate=50, seconds=4)
 
 
+def config_of(dataset):
+    return tiny(dataset.directory, duration__value=12.0, checkpoint__every=5, eval_every=0, checkpoint__keep=9)
+
+
+@pytest.fixture(scope="module")
+def written(dataset, tmp_path_factory):
+    """The folder of a run in which nothing was trained."""
+    return write_run(tmp_path_factory.mktemp("written") / "run", config_of(dataset), steps=(10, 12))
+
+
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "run"
-    config = tiny(dataset.directory, duration__value=12.0, checkpoint__every=5, eval_every=0, checkpoint__keep=9)
+    workdir, config = tmp_path_factory.mktemp("runs") / "run", config_of(dataset)
     one_device = functools.partial(device_mesh.make_mesh, devices=jax.devices()[:1])
     # Optimisers mix types, which the other tests forbid.
     with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patch:
@@ -37,10 +46,14 @@ def run(dataset, tmp_path_factory):
     return workdir
 
 
-def test_every_checkpoint_says_what_it_is(run, dataset):
+@pytest.mark.parametrize(
+    ("made", "steps"), [("written", [10, 12]), pytest.param("run", [5, 10, 12], marks=pytest.mark.slow)]
+)
+def test_every_checkpoint_says_what_it_is(made, steps, request, dataset):
+    run = request.getfixturevalue(made)
     with Checkpoints(run_config.checkpoint_dir(run), read_only=True) as checkpoints:
         metadata = {step: checkpoints.metadata(step) for step in checkpoints.steps()}
-    assert sorted(metadata) == [5, 10, 12]
+    assert sorted(metadata) == steps
     for step, each in metadata.items():
         said = each["about"]
         assert each["exposures"]["exposures"] == 8 * step
@@ -55,6 +68,7 @@ def test_every_checkpoint_says_what_it_is(run, dataset):
         assert set(said["code"]) == {"git_revision", "git_dirty", "versions"}
 
 
+@pytest.mark.slow
 def test_the_folder_says_the_same_in_a_file(run):
     said = told(run)
     assert said["exposures_when_written"] == said["exposures_of_the_whole_run"]

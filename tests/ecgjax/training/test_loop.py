@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from ecgjax.errors import DivergedError
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.save_schedule import SaveSchedule
 from ecgjax.training.loop import train
 from ecgjax.training.run_log.metrics_file import read_metrics
-from ecgjax.training.save_schedule import SaveSchedule
 from ecgjax.training.telemetry import Telemetry
 
 
@@ -39,7 +39,7 @@ class RecordingCheckpoints:
         return False
 
 
-def run(workdir, *, start=0, num_steps=20, bad_from=math.inf, checkpoints=None, log_every=5, evaluate=None):
+def run(workdir, *, start=0, num_steps=20, bad_from=math.inf, checkpoints=None, log_every=5, evaluate=None, more=None):
     def step(state, batch):
         done = int(state.step) + 1
         value = math.nan if done >= bad_from else 1.0
@@ -59,6 +59,7 @@ def run(workdir, *, start=0, num_steps=20, bad_from=math.inf, checkpoints=None, 
             saves=SaveSchedule(every=10),
             evaluate=evaluate,
             eval_every=10 if evaluate else 0,
+            more_metrics=more,
         )
     return checkpoints
 
@@ -66,6 +67,21 @@ def run(workdir, *, start=0, num_steps=20, bad_from=math.inf, checkpoints=None, 
 def test_what_led_to_a_checkpoint_is_logged_before_it(tmp_path):
     # A run killed right after the save resumes there, and nobody would ever write these lines.
     assert run(tmp_path).logged == {10: [5, 10], 20: [5, 10, 15, 20]}
+
+
+def test_further_metrics_are_computed_at_a_tenth_of_the_logged_steps_alone(tmp_path):
+    asked = []
+
+    def more(state, batch):
+        asked.append(int(state.step))
+        return {"grad_norm_task": jnp.float32(state.step)}
+
+    run(tmp_path, more=more, num_steps=48, log_every=2)
+    assert asked == [1, 19, 39, 47], "before the first and the last that are logged, and every tenth"
+    logged = {
+        line["step"]: line["train/grad_norm_task"] for line in read_metrics(tmp_path) if "train/grad_norm_task" in line
+    }
+    assert logged == {2: 1.0, 20: 19.0, 40: 39.0, 48: 47.0}
 
 
 def test_a_run_started_again_from_0_writes_each_line_once(tmp_path):

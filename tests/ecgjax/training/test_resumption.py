@@ -1,18 +1,23 @@
 """Resumption on other devices, and with what may differ: named, allowed, and recorded."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from data_pipelines.packing.packed_copy import pack
+from data_pipelines.prepared.dataset import open_dataset
 from ecgjax import defaults
 from ecgjax.config import run_config
+from ecgjax.data.recordings import open_recordings
+from ecgjax.data.samplers import SampledSide
 from ecgjax.errors import CheckpointError, ConfigError
 from ecgjax.pretrain import pretrain
-from ecgjax.training import device_mesh
+from ecgjax.training import device_mesh, run_fingerprint
 from ecgjax.training.about import ABOUT_FILE, exposures
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from ecgjax.training.resumption import PARTS, changed_parts, changes, refuse_changes
 from ecgjax.training.run import prepare_run, restore_latest
 from tests.support import tiny_config
@@ -120,6 +125,37 @@ def test_records_seen_are_counted_by_the_batch_size_of_their_time():
     }
     by_hand = np.cumsum([0] + [8] * 10 + [4] * 10 + [2] * 10)
     assert [exposures(about, step)["exposures"] for step in range(31)] == by_hand.tolist()
+
+
+def test_a_packed_copy_that_was_shuffled_meanwhile_is_told_where_batches_depend_on_it(dataset, tmp_path):
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+
+    def metadata(shuffle):
+        leaves = {"sampling__shuffle": shuffle, "sampling__block": 8, "sampling__window": 2}
+        settings = defaults.settings_of(config_of(copy, **leaves))
+        recordings = open_recordings(settings.data)
+        side = SampledSide(settings.sampling, recordings, recordings.split.train)
+        parts = recordings, {}, side.sampler(batch_size=16, seed=0)
+        return {
+            **NOW,
+            "fingerprint": run_fingerprint.run_fingerprint(*parts, seed=0),
+            "digests": run_fingerprint.part_digests(*parts),
+        }
+
+    before = {shuffle: metadata(shuffle) for shuffle in ("full", "blocks")}
+    pack(open_dataset(copy), seed=1)
+    assert changed_parts(before["full"], metadata("full")) == []
+    now = metadata("blocks")
+    assert changed_parts(before["blocks"], now) == ["sampling", "stored"]
+    message = (
+        r"\(split, .*; order in which the packed copy holds the recordings .*\); resume on .*, add sampling to --con"
+    )
+    with pytest.raises(ConfigError, match=message):
+        refuse_changes(before["blocks"], now, allow="", directory="checkpoints", data="copy")
+    assert refuse_changes(before["blocks"], now, allow="sampling", directory="checkpoints", data="copy") is None
+    # A checkpoint from before there were shuffled copies was trained on records that lay by number.
+    older = {part: digest for part, digest in before["blocks"]["digests"].items() if part != "stored"}
+    assert changed_parts({**before["blocks"], "fingerprint": "other", "digests": older}, before["blocks"]) == []
 
 
 def test_names_that_are_allowed_must_exist():

@@ -8,7 +8,7 @@ from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
 from ecgjax.optim import Extension
 from ecgjax.settings.initialisation import InitSettings
-from ecgjax.training.checkpoint import Saved
+from ecgjax.training.checkpoints.checkpoint import Saved
 from ecgjax.training.run_length import (
     EXTENSIONS_FILE,
     check_kept,

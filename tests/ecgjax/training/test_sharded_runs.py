@@ -73,6 +73,7 @@ def test_a_rule_that_does_not_fit_the_model_ends_the_run_before_it_begins(datase
         take_steps(config_of("one stage", dataset, mesh__rules=("conv9=data",)), 1)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_whole_parameters_on_one_device(dataset, tmp_path):
     """A slow sibling takes it through more layouts, and two processes (tests/launch/test_layouts_of_processes.py)."""
     first, held, _ = take_steps(config_of("one stage", dataset, mesh__sharding="fsdp"), 2, folder=tmp_path)

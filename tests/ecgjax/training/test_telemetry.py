@@ -67,6 +67,17 @@ def test_a_collapse_is_told_once_until_it_is_over(tmp_path, clock, capsys):
     assert read_metrics(tmp_path)[3]["train/effective_rank"] is None
 
 
+def test_gradients_that_are_far_apart_are_told_once(tmp_path, clock, capsys):
+    norms = [(5.0, 1.0), (float("nan"), 1.0), (34.0, 1.0), (50.0, 1.0), (0.0, 2.0)]
+    with make(tmp_path) as telemetry:
+        for step, (objective, task) in enumerate(norms, start=1):
+            metrics = {"train/loss": 1.0, "train/grad_norm_objective": objective, "train/grad_norm_task": task}
+            telemetry.log(step, metrics)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert told.startswith("warning: at step 3 the gradient of the objective is 34 times that of the task (train/grad")
+    assert "config.objective.weight" in told
+
+
 def test_mfu_where_the_device_is_known(tmp_path, clock, monkeypatch):
     monkeypatch.setattr("ecgjax.training.telemetry.devices.peak_flops", lambda: 1e12)
     with make(tmp_path, flops_per_step=1e11) as telemetry:

@@ -15,6 +15,7 @@ from ecgjax.data.tasks import BinaryTask
 from ecgjax.defaults import settings_of
 from ecgjax.encoders.from_config import create_split
 from ecgjax.errors import CheckpointError
+from ecgjax.evaluation.features import frozen_encoder
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder, random_encoder, recalibrate_batch_norm
 from ecgjax.evaluation.models.answers import examples_of
@@ -24,7 +25,8 @@ from ecgjax.finetuning import trainer
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.leads import twelve_leads
 from ecgjax.settings.probe import FineTuneSettings
-from ecgjax.training.checkpoint import Checkpoints
+from ecgjax.training.checkpoints.checkpoint import Checkpoints
+from tests.support import tiny_config
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
@@ -50,12 +52,21 @@ def test_embedding_does_not_depend_on_how_many_are_asked_for(layer, dim):
     )
 
 
+def test_embeddings_of_single_leads_become_the_mean_over_leads():
+    split = encoders.create("resnet18", seed=0, num_leads=8, lead_wise=True, **TINY)
+    encoder, x = Encoder(split, num_leads=8, layer="embedding", batch_size=8), signals(5)
+    of_leads = encoders.apply(split, jnp.asarray(x, jnp.float32) * 1e-3, train=False)[0]
+    assert of_leads.shape == (5, 8, 6)
+    np.testing.assert_allclose(encoder.embed(x), np.mean(of_leads, axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_unknown_layer_is_refused():
     with pytest.raises(ValueError, match=r"config\.probe\.layer='last' is unknown; there are: features, embedding"):
         tiny("last")
 
 
-def test_recalibration_gives_the_statistics_of_the_recordings():
+def test_recalibration_gives_the_statistics_of_the_recordings(monkeypatch):
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 64)
     encoder, x = tiny(batch_size=32), signals(32)
     records = np.arange(32)
     recalibrated = recalibrate_batch_norm(encoder, lambda numbers: x[numbers], records=records)
@@ -67,7 +78,7 @@ def test_recalibration_gives_the_statistics_of_the_recordings():
     np.testing.assert_allclose(found["mean"], y.mean((0, 1)), rtol=0.01, atol=2e-3 * float(y.std()))
     np.testing.assert_allclose(found["var"], y.var((0, 1)), rtol=0.01)
     # And inference then agrees with normalising by the batch itself.
-    by_batch, _ = encoders.apply(encoder.split, twelve_leads(ecg), train=True, features=True)
+    by_batch, _ = jax.jit(lambda ecg: encoders.apply(encoder.split, ecg, train=True, features=True))(twelve_leads(ecg))
     np.testing.assert_allclose(recalibrated.embed(x), by_batch, rtol=0.05, atol=0.02)
     assert np.abs(encoder.embed(x) - by_batch).max() > 0.1, "before, the statistics were other ones"
 
@@ -79,7 +90,7 @@ def make_config():
 
 
 def test_load_encoder_gives_back_what_was_trained(tmp_path):
-    config = make_config()
+    config = tiny_config.get_config()
     x = signals(4)
     trained = random_encoder(settings_of(config).encoder, layer="features", seed=7)
     with pytest.raises(run_config.ConfigError, match="is not the folder of a pretraining run"):
@@ -165,7 +176,7 @@ def test_training_with_labels_learns_and_selects_on_validation(monkeypatch):
 
 
 def test_nothing_is_selected_on_validation_of_one_class():
-    settings = settings_of(make_config())
+    settings = settings_of(tiny_config.get_config())
     labels = np.r_[np.ones(8, int), np.zeros(8, int)]
     data = _data(labels, train=np.arange(8), val=np.arange(8, 16))
     with pytest.raises(DataError, match="none of 8 records is positive there"):

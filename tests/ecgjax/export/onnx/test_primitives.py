@@ -488,6 +488,14 @@ CASES = {
             lambda x, y: (x * y + x.sum(1, keepdims=True) - 2 * x * x).transpose(0, 2, 1),
         ),
     ],
+    "unstack": [
+        Case(
+            lambda x, axis=axis: jnp.unstack(x, axis=axis),
+            (floats(3, 2, 4),),
+            lambda x, axis=axis: [*np.moveaxis(x, axis, 0)],
+        )
+        for axis in (1, 2)
+    ],
 }
 
 #: Primitives that JAX itself does not write any more, or only below others.

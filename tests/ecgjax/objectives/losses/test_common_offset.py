@@ -130,7 +130,7 @@ def test_the_cosine_distance_is_that_of_float64_with_its_gradient_and_1_from_zer
             u = DISTANCES["cosine"].prepare(z)
             return (jnp.asarray(weight, jnp.float32) * DISTANCES["cosine"].of_pairs(u[:, None], u[None])).sum()
 
-        gradient = np.asarray(jax.grad(total)(jnp.asarray(z)), np.float64)
+        gradient = np.asarray(jax.jit(jax.grad(total))(jnp.asarray(z)), np.float64)
         u, both = unit(z), weight + weight.T
         np.fill_diagonal(both, 0)
         length = np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
@@ -197,7 +197,7 @@ def test_the_gradient_of_distances_needs_none_of_the_shift(offset):
 
     both, exact = weight + weight.T, z.astype(np.float64)
     expected = 2 * (both.sum(1)[:, None] * exact - both @ exact)
-    found = jax.grad(total)(jnp.asarray(z))
+    found = jax.jit(jax.grad(total))(jnp.asarray(z))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -270,4 +270,4 @@ def test_vicreg_sees_what_little_covariance_decorrelated_dimensions_have_left():
     covariance = np.cov(z[::2].astype(np.float64).T)
     expected = 2 * ((covariance - np.diag(np.diag(covariance))) ** 2).sum() / DIM
     assert expected > 1e-5
-    assert float(vicreg(jnp.asarray(z), rows).stats["covariance"]) == pytest.approx(expected, rel=0.01)
+    assert float(jax.jit(vicreg)(jnp.asarray(z), rows).stats["covariance"]) == pytest.approx(expected, rel=0.01)

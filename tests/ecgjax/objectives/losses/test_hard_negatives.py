@@ -105,6 +105,27 @@ def test_hcl_equals_brute_force_where_hidden_positives_outweigh_negatives():
     assert 4 < at_least_value.sum() < 20
 
 
+def test_hcl_leaves_out_negatives_at_its_ceiling_or_above():
+    def below(z, pairs, ceiling):
+        u = unit(z)
+        return [(near, [j for j in far if u[i] @ u[j] < ceiling]) for i, (near, far) in enumerate(pairs)]
+
+    settings = {"t": 0.5, "beta": 1.0, "prior": 0.1}
+    # Of equal rows no negative is left, and of others some.
+    z = {name: EMBEDDINGS[name] for name in ("random", "all equal")}
+    assert_equals_brute_force(
+        functools.partial(hcl, relation=same_patient, ceiling=0.3),
+        lambda z, _, pairs: brute_hcl(z, below(z, pairs, 0.3), **settings),
+        kinds=z,
+        prepare=functools.partial(positives_and_negatives, by="patient"),
+    )
+    rows = CASES["two views each"]
+    out = hcl(jnp.asarray(z["random"], jnp.float32), rows, relation=same_record, ceiling=0.3, tiling=Tiling())
+    left = [len(far) for _, far in below(z["random"], positives_and_negatives(rows, "record"), 0.3)]
+    np.testing.assert_allclose(out.stats["kept_negatives_per_row"], np.mean(left), rtol=1e-6)
+    assert 2 < np.mean(left) < 20
+
+
 def test_debiased_equals_brute_force():
     assert_equals_brute_force(
         functools.partial(debiased, relation=same_record, temperature=0.5, positive_prior=0.1),

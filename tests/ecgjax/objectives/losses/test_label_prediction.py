@@ -7,9 +7,9 @@ import pytest
 
 from ecgjax.errors import ConfigError
 from ecgjax.objectives.losses.label_prediction import RMSE_EPSILON, binary_cross_entropy, root_mean_square_error
-from ecgjax.training.heads import SupervisedTask
-from ecgjax.training.settings import TaskSettings
-from tests.support.objective_cases import assert_gradient, make_rows
+from ecgjax.training.tasks.heads import SupervisedTask
+from ecgjax.training.tasks.task_settings import TaskSettings
+from tests.support.objective_cases import assert_gradient
 
 RNG = np.random.default_rng(0)
 PREDICTIONS = 2 * RNG.normal(size=12)
@@ -58,17 +58,17 @@ def test_a_perfect_regression_has_a_gradient():
 
 def make_task(labels, **leaves):
     settings = TaskSettings(**{"name": "regression", "hidden": 16, "dropout": 0.0, **leaves})
-    return SupervisedTask(settings, embedding_dim=3, labels=np.asarray(labels, np.float32), seed=0)
+    return SupervisedTask(settings, dim=3, labels=np.asarray(labels, np.float32), seed=0)
 
 
 def test_a_regression_starts_in_the_unit_of_its_labels_and_is_learnt():
     z = jnp.asarray(RNG.normal(size=(64, 3)), jnp.float32)
     labels = 20 + 6 * np.asarray(z[:, 0])
     task = make_task(np.where(np.arange(64) == 0, np.nan, labels))
-    rows = make_rows(np.arange(64), np.arange(64), label=labels)
+    targets, valid = jnp.asarray(labels), jnp.ones(64, bool)
 
     def loss(params, stats, *, train=True):
-        out, stats = task(params, stats, z, rows, train=train, keys=None)
+        out, stats = task(params, stats, z, targets, valid=valid, train=train, keys=None)
         return out.loss, stats
 
     @jax.jit
@@ -89,12 +89,13 @@ def test_a_regression_starts_in_the_unit_of_its_labels_and_is_learnt():
 
 def test_dropout_of_the_head_follows_the_rows_keys():
     task = make_task(VALUES, dropout=0.5)
-    rows = make_rows(np.arange(12), np.arange(12), label=VALUES)
+    labels, valid = jnp.asarray(VALUES, jnp.float32), jnp.ones(12, bool)
     z = jnp.asarray(RNG.normal(size=(12, 3)), jnp.float32)
 
     def loss(seed):
         keys = None if seed is None else jax.random.split(jax.random.key(seed), 12)
-        return task(task.head.params, task.head.stats, z, rows, train=True, keys=keys)[0].loss
+        out, _ = task(task.head.params, task.head.stats, z, labels, valid=valid, train=True, keys=keys)
+        return out.loss
 
     assert loss(1) == loss(1)
     assert len({float(loss(seed)) for seed in (None, 1, 2)}) == 3

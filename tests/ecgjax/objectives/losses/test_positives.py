@@ -29,8 +29,10 @@ from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.objectives.settings import MinerSettings, ObjectiveSettings, RelationSettings
 from ecgjax.training import device_mesh
 from ecgjax.training.assembly import make_overlay
-from ecgjax.training.embedding_rows import Layout, positives_are_other_recordings
-from ecgjax.training.run import _check_other_recordings, describe_positives, prepare_run
+from ecgjax.training.embedding_rows import Layout, others_are_negatives
+from ecgjax.training.other_recordings import check_other_recordings, describe_other_recordings
+from ecgjax.training.run import prepare_run
+from ecgjax.training.settings import SecondSettings
 from ecgjax.training.steps import pretraining_loss
 from tests.ecgjax.objectives.losses.test_clocs import brute_clocs
 from tests.ecgjax.objectives.losses.test_hard_negatives import brute_hcl, brute_multi_similarity
@@ -50,6 +52,7 @@ from tests.support.objective_cases import (
     loss_and_gradients,
     make_rows,
 )
+from tests.support.random_arrays import random_encoder
 
 KEY = jax.random.key(9, impl="threefry2x32")
 ONE_ROW = Layout(views=1, shown=(Shown(0),))
@@ -220,6 +223,7 @@ def test_forms_agree_on_recordings_drawn_twice():
 IDLE = {
     "random_crop": {"ratio": 1.0},
     "resized_crop": {"min_ratio": 1.0, "max_ratio": 1.0},
+    "stretched_crop": {"ratio": 1.0, "max_change": 0.0},
     "vcg": {"max_angle_deg": 0.0, "max_scale": 1.0},
     "gaussian_noise": {"min_sigma_mv": 0.0, "max_sigma_mv": 0.0},
 }
@@ -240,9 +244,11 @@ def test_settings_that_are_taken_for_no_draw_draw_nothing():
         rows = jax.device_get(jax.jit(drawn)(keys, jnp.asarray(signal), towards=towards))
         return float(abs(rows[0] - rows[1]).max()), drawn.shown[0]
 
-    # One after the other in one program, which compiles longer than it runs; but the two crops exclude each other.
-    assert apart({name: settings for name, settings in IDLE.items() if name != "resized_crop"}) == (0, Shown(0))
-    assert apart({"resized_crop": IDLE["resized_crop"]}) == (0, Shown(0))
+    # One after the other in one program, which compiles longer than it runs; but crops exclude each other.
+    others = ("resized_crop", "stretched_crop")
+    assert apart({name: settings for name, settings in IDLE.items() if name not in others}) == (0, Shown(0))
+    for name in others:
+        assert apart({name: IDLE[name]}) == (0, Shown(0))
     for name in AUGMENTATIONS:
         found = Views({name: {}}, num_views=1, rate_hz=200).shown[0]
         assert found == (Shown(0, if_moved=True) if name == "geodesic" else Shown(-1))
@@ -323,7 +329,7 @@ def test_a_step_of_pclr_has_the_loss_of_other_recordings_alone(dataset):
 
 def test_recordings_that_nothing_was_moved_towards_are_no_views_of_themselves():
     seen = Views({"geodesic": {}}, num_views=2, rate_hz=50)
-    encoder = encoders.create("resnet18", seed=0, widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
+    encoder = random_encoder("resnet18", widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
     mesh = device_mesh.make_mesh(devices=jax.devices()[:1])
     loss = pretraining_loss(
         encoder.graph,
@@ -354,7 +360,7 @@ def test_recordings_that_nothing_was_moved_towards_are_no_views_of_themselves():
 def test_a_step_of_cmsc_has_no_positive_of_recordings_that_fill_no_more_than_a_segment(name):
     seen = Views({}, num_views=1, segments=2, rate_hz=50)
     layout = Layout(2, 1, shown=seen.shown)
-    encoder = encoders.create("resnet18", seed=0, widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
+    encoder = random_encoder("resnet18", widths=(4, 4), kernel=3, embedding_dim=6, num_leads=12)
     loss = pretraining_loss(
         encoder.graph,
         seen,
@@ -403,14 +409,12 @@ def training_side(settings, recordings):
 
 def check(settings, recordings, layout):
     """Refuses training records of which no patient has two, where a run would."""
-    if positives_are_other_recordings(settings.method, settings.sampling, layout):
-        _check_other_recordings(training_side(settings, recordings), settings)
+    check_other_recordings(training_side(settings, recordings), settings, layout)
 
 
 def describe(settings, recordings, layout):
     """The lines for people of a run, as far as they look at it."""
-    side = training_side(settings, recordings)
-    return describe_positives(types.SimpleNamespace(settings=settings, recordings=recordings, side=side, layout=layout))
+    return describe_other_recordings(settings, recordings, training_side(settings, recordings), layout)
 
 
 def test_data_without_a_second_recording_are_refused_or_said():
@@ -428,6 +432,46 @@ def test_data_without_a_second_recording_are_refused_or_said():
     assert lines[1].startswith("no patient of the validation side has two recordings")
     for recordings in (recordings_of(twice, twice), recordings_of(twice, [])):
         assert len(describe(settings, recordings, ONE_ROW)) == 1
+
+
+def test_hard_negatives_of_patients_without_a_second_recording_are_refused_or_said():
+    settings = pclr_settings("data/alone")
+    relation = RelationSettings(name="same_record", arguments={"others_of_patient": "negative"})
+    settings = dataclasses.replace(settings, relation=relation)
+    once, twice = recordings_of([1, 2, 3, 4], [5, 6, 6]), recordings_of([5, 6, 6, 7], [1])
+    assert others_are_negatives(settings.method)
+    with pytest.raises(
+        ConfigError, match="others_of_patient='negative' finds no such negative: none of the 4 patients"
+    ):
+        check(settings, once, ONE_ROW)
+    check(settings, twice, ONE_ROW)
+    (line,) = describe(settings, twice, ONE_ROW)
+    assert line.startswith("1 of 3 patients have two recordings or more, which are negatives of each other")
+    assert line.endswith("counts them)")
+    singly = dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, name="records"))
+    assert describe(singly, twice, ONE_ROW)[0].endswith("config.sampling.name='patients' draws them together")
+    left_out = dataclasses.replace(settings, relation=RelationSettings(name="same_record"))
+    assert not others_are_negatives(left_out.method)
+    assert describe(left_out, twice, ONE_ROW) == []
+
+
+def test_a_second_objective_of_patients_without_a_second_recording_is_refused_or_said():
+    of_patients = SecondSettings(
+        objective=ObjectiveSettings(name="nt_xent"), relation=RelationSettings(name="same_patient")
+    )
+    settings = dataclasses.replace(
+        pclr_settings("data/alone"), relation=RelationSettings(name="same_label"), second=of_patients
+    )
+    once, twice = recordings_of([1, 2, 3, 4], [5, 6, 6]), recordings_of([5, 6, 6, 7], [1])
+    layout = ONE_ROW._replace(lead_groups=12)  # features have one row of a signal even so
+    with pytest.raises(ConfigError, match=r"^config\.second\.relation\.name='same_patient' finds no positive: none of"):
+        check(settings, once, layout)
+    check(settings, twice, layout)
+    lines = describe(settings, twice, layout)
+    assert lines[0].startswith("second objective: 1 of 3 patients have two recordings or more")
+    assert lines[0].endswith("(train/second_anchors_without_positive counts them)")
+    assert lines[1].endswith("there is no positive in evaluation, and eval/second is 0")
+    assert describe(dataclasses.replace(settings, second=SecondSettings()), twice, layout) == []
 
 
 def components_of(group, dataset):

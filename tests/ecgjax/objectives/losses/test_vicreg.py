@@ -91,7 +91,7 @@ def test_two_recordings_by_hand():
     # View 2: (0,0), (0,2): C = [[0, 0], [0, 2]], v = (1 − √.0001 + 0)/2 = .495, c = 0.
     # Invariance: (0 + 2² + 0²)/(n d) = 4/4 = 1. Loss: 25 · 1 + 25 · .495 + 1 · 4.
     z = jnp.asarray([[0, 0], [0, 0], [2, 2], [0, 2]], jnp.float32)
-    out = vicreg(z, make_rows([0, 0, 1, 1], [0, 0, 1, 1]))
+    out = jax.jit(vicreg)(z, make_rows([0, 0, 1, 1], [0, 0, 1, 1]))
     assert float(out.loss) == pytest.approx(25 + 25 * 0.495 + 4, rel=1e-6)
     assert float(out.stats["covariance"]) == pytest.approx(4, rel=1e-6)
 
@@ -99,7 +99,7 @@ def test_two_recordings_by_hand():
 def test_a_recording_whose_views_are_the_same_is_left_out_and_counted():
     z, shown = jnp.asarray(EMBEDDINGS["random"], jnp.float32), np.arange(24) % 2
     rows = make_rows(np.arange(24) // 2, np.arange(24) // 2, shown=np.where(np.arange(24) // 2 == 3, 1, shown))
-    out = vicreg(z, rows)
+    out = jax.jit(vicreg)(z, rows)
     assert float(out.stats["anchors_without_positive"]) == 2
     assert np.flatnonzero(~np.asarray(out.counts)).tolist() == [6, 7]
 

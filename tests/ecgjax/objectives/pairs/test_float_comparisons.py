@@ -13,7 +13,7 @@ from ecgjax.objectives.pairs.tiles import Tiling
 from ecgjax.training import assembly
 from tests.ecgjax.encoders.test_all import DIM, LEADS, TINY, draw
 from tests.ecgjax.objectives.test_objective import COMBINATIONS, EMBEDDINGS, ROWS, VIEWS, make_method, method_of
-from tests.project.test_configs import CASES, load, model_and_batch, shapes_alone
+from tests.project.test_configs import load, model_and_batch, shapes_alone
 from tests.support.float_comparisons import float_comparisons
 
 X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
@@ -26,9 +26,17 @@ X = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
         lambda x: jnp.maximum(jnp.sin(x), jnp.cos(x)).sum(),
         lambda x: jax.lax.scan(lambda c, row: (jnp.maximum(c, jnp.sin(row).sum()), None), 0.0, x)[0],
         lambda x: jax.checkpoint(lambda x: jnp.sin(x).min(1).sum())(x),
+        lambda x: jnp.where(jnp.sin(x) == jnp.floor(jnp.sin(x)), x, 0.0).sum(),
         lambda x: jnp.where(jnp.sin(x) >= jax.lax.stop_gradient(jnp.sin(x)).max(1, keepdims=True), x, 0.0).sum(),
     ],
-    ids=["maximum of an array", "maximum of two", "in a loop", "computed again", "at least the maximum"],
+    ids=[
+        "maximum of an array",
+        "maximum of two",
+        "in a loop",
+        "computed again",
+        "whether whole",
+        "at least the maximum",
+    ],
 )
 def test_jax_s_own_gradients_of_maxima_are_found(function):
     assert float_comparisons(jax.grad(function), X)
@@ -40,9 +48,16 @@ def test_jax_s_own_gradients_of_maxima_are_found(function):
         lambda x: jax.nn.relu(jnp.sin(x)).sum(),
         lambda x: jax.nn.logsumexp(jnp.sin(x), axis=1).sum(),
         lambda x: jnp.where(x[:, :1] == x[:, 1:2], jnp.sin(x), x).sum(),
+        lambda x: jnp.where(x == jnp.floor(x), jnp.sin(x), x).sum(),
         lambda x: jnp.nan_to_num(jnp.sin(x)).sum(),
     ],
-    ids=["of the sign", "a maximum without gradient", "of numbers given", "whether it is a number"],
+    ids=[
+        "of the sign",
+        "a maximum without gradient",
+        "of numbers given",
+        "whether given numbers are whole",
+        "whether it is a number",
+    ],
 )
 def test_other_comparisons_are_not(function):
     assert not float_comparisons(jax.grad(function), X)
@@ -84,22 +99,14 @@ def test_hard_negatives_without_a_prior_compare_none():
     assert not float_comparisons(jax.grad(loss), EMBEDDINGS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "variant"), CASES)
-def test_the_steps_of_every_config_compare_none(monkeypatch, name, variant):
-    monkeypatch.setattr(assembly, "create_split", shapes_alone)
-    model, batch = model_and_batch(load(name, variant, "small"))
-    step = jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True)
-    assert not float_comparisons(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))
-
-
+# That steps of all configs compare none is tested in `tests/project/test_shared_buffers.py`, which traces them anyway.
 @pytest.mark.slow
 def test_a_step_with_every_augmentation_compares_none(monkeypatch):
     monkeypatch.setattr(assembly, "create_split", shapes_alone)
     config = load("simclr", "", "small")
     for name, settings in config.augment.items():
         # Partners of recordings are chosen on the host, by labels that this batch lacks; there is one crop at a time.
-        settings.enabled = name not in ("geodesic", "resized_crop")
+        settings.enabled = name not in ("geodesic", "resized_crop", "stretched_crop")
     model, batch = model_and_batch(config)
     step = jax.value_and_grad(functools.partial(model.loss, train=True), has_aux=True)
     assert not float_comparisons(step, model.params, model.stats, batch, jax.ShapeDtypeStruct((), jnp.int32))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecgjax.errors import ConfigError
-from ecgjax.objectives.pairs.relations import RELATIONS
+from ecgjax.objectives.pairs.relations import RELATIONS, WITHIN_RECORDING
 from tests.support.objective_cases import make_rows
 
 NUM = 48
@@ -29,6 +29,9 @@ def random_rows(seed, *, known=0.7, valid=0.8):
     physiology[3, 1:] = NAN  # known in part is not known
     physiology[5] = 0  # no direction
     nearest = np.where(generator.random(NUM) < known, generator.integers(0, NUM, NUM), -1)
+    other = np.random.default_rng([seed, 1])
+    neighbours = np.where(other.random((14, 3)) < known, other.integers(0, 14, (14, 3)), -1)
+    neighbours[other.random(14) >= known] = -1
     return make_rows(
         of_row,
         patient[of_row],
@@ -36,6 +39,7 @@ def random_rows(seed, *, known=0.7, valid=0.8):
         generator.random(NUM) < valid,
         segment=generator.integers(0, 3, NUM),
         lead=generator.integers(0, 3, NUM),
+        neighbours=neighbours[of_row],
         label=label[of_row],
         cluster=cluster[of_row],
         sex=sex[of_row],
@@ -77,6 +81,12 @@ def demographics_rule(a, b, max_years=5.0):
     return matched(a, b, known=known, same=lambda: a["sex"] == b["sex"] and abs(a["age"] - b["age"]) <= max_years)
 
 
+def neighbour_rule(a, b, either=True):
+    near, near_to = b["record"] in a["neighbours"], a["record"] in b["neighbours"]
+    known = a["neighbours"].max() >= 0 and b["neighbours"].max() >= 0
+    return matched(a, b, known=known and (either or near or not near_to), same=lambda: near or (either and near_to))
+
+
 RULES = {
     "same_record": lambda a, b: if_(a["record"] == b["record"]),
     "same_patient": lambda a, b: if_(a["patient"] == b["patient"]),
@@ -107,10 +117,11 @@ RULES = {
         and (b["row"] - b["view"] == a["nearest"] - a["view"] or b["record"] == a["nearest_record"])
         else if_(a["nearest"] == b["row"])
     ),
+    "nearest_in_dataset": neighbour_rule,
 }
 
 
-def by_rule(rule, rows):
+def by_rule(rule, rows, negatives_differ_in="patient"):
     """`bool[rows, rows]` positives and negatives."""
     arrays = {name: np.asarray(x) for name, x in rows._asdict().items() if x is not None}
     one = [{name: x[i] for name, x in arrays.items()} for i in range(len(arrays["row"]))]
@@ -122,7 +133,7 @@ def by_rule(rule, rows):
             verdict = rule(a, b)
             itself = a["record"] == b["record"] and a["shown"] == b["shown"] != -1
             positive[i, j] = verdict == POSITIVE and not itself
-            negative[i, j] = verdict == NEGATIVE and a["patient"] != b["patient"]
+            negative[i, j] = verdict == NEGATIVE and a[negatives_differ_in] != b[negatives_differ_in]
     return positive, negative
 
 
@@ -153,6 +164,27 @@ def test_equals_its_rule(name):
             assert negative.any()
 
 
+@pytest.mark.parametrize("name", WITHIN_RECORDING)
+def test_other_recordings_of_a_patient_are_negatives_where_they_are_asked_for(name):
+    relation = jax.jit(functools.partial(RELATIONS[name], others_of_patient="negative"))
+    for case, rows in ROWS.items():
+        found = relation(rows, rows)
+        positive, negative = by_rule(RULES[name], rows, negatives_differ_in="record")
+        np.testing.assert_array_equal(found.positive, positive, err_msg=case)
+        np.testing.assert_array_equal(found.negative, negative, err_msg=case)
+        if case != "nothing valid":
+            patient = np.asarray(rows.patient)
+            assert (negative & (patient[:, None] == patient[None, :])).any(), case
+    # One patient only: all other recordings are negatives, and one drawn twice is none of its own.
+    rows = make_rows([0, 0, 1, 1, 0], [7] * 5, segment=[0, 1, 0, 1, 0], lead=[0, 1, 0, 1, 0])
+    negative = np.array([[0, 0, 1, 1, 0]] * 2 + [[1, 1, 0, 0, 1]] * 2 + [[0, 0, 1, 1, 0]], bool)
+    np.testing.assert_array_equal(relation(rows, rows).negative, negative)
+    with pytest.raises(
+        ConfigError, match=r"config.relation.others_of_patient='near' is unknown; there are: left_out, n"
+    ):
+        RELATIONS[name](rows, rows, others_of_patient="near")
+
+
 @pytest.mark.parametrize(
     ("name", "rule", "settings"),
     [
@@ -160,6 +192,7 @@ def test_equals_its_rule(name):
         ("similar_physiology", physiology_rule, {"min_cosine": 0.9}),
         ("same_demographics", demographics_rule, {"max_years": 0.0}),
         ("same_demographics", demographics_rule, {"max_years": 30.0}),
+        ("nearest_in_dataset", neighbour_rule, {"either": False}),
     ],
 )
 def test_settings_of_a_relation(name, rule, settings):
@@ -184,6 +217,7 @@ def test_a_recording_shown_again_in_the_same_way_is_no_pair(name):
     record = np.array([0, 0, 0, 1, 1, 2])
     same = {"label": 0 * record, "cluster": 0 * record, "sex": 0 * record, "age": 50 + 0 * record}
     same |= {"physiology": np.ones((6, 3)), "segment": 0 * record, "lead": 0 * record}
+    same |= {"neighbours": np.array([[1, 2], [0, -1], [0, 1]])[record]}
     rows = make_rows(record, record, **same, nearest=[3, 3, 3, 5, 5, 0], nearest_record=[1, 1, 1, 2, 2, 0])
     without = RELATIONS[name](rows, rows)
     pairs = RELATIONS[name](*[rows._replace(shown=jnp.asarray([0, 0, -1, 0, 0, 0], jnp.int32))] * 2)

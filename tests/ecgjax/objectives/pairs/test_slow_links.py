@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from ecgjax.ahead.collectives import collectives_in
-from ecgjax.encoders.layers import BatchNorm
+from ecgjax.encoders.operations.layers import BatchNorm
 from ecgjax.objectives.losses.hard_negatives import hcl
 from ecgjax.objectives.losses.nt_xent import three_kg
 from ecgjax.objectives.miners.miners import MINERS
@@ -58,7 +58,7 @@ SCHEDULE = {"first_hardness": 0.0, "last_hardness": 1.0, "over_steps": 10}
 
 #: Losses, or miners of a triplet loss, that `make test` tries, and those that are tried gathered besides in a ring.
 QUICK = {("hcl", "ring"), ("clip", "gathered"), ("vicreg", "ring"), ("angular", "ring"), ("batch_hard", "gathered")}
-GATHERED = ("hcl", "clip", "batch_hard")
+GATHERED = ("hcl", "clip", "batch_hard", "hardest_nt_xent")
 
 
 def simulate(monkeypatch, *, size):

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from data_pipelines.errors import DataError
 from data_pipelines.records import SignalFormat
@@ -95,7 +96,9 @@ class _Index:
 
 def test_neighbours_as_ecgs():
     signals = RNG.integers(-500, 500, (12, 200, 8)).astype(np.int16)
+    card = {"scalars": {"lvef": {"unit": "%"}}}
     recordings = types.SimpleNamespace(
+        datasets=[types.SimpleNamespace(card=card)],
         index=_Index(),
         store=types.SimpleNamespace(read=signals.__getitem__),
         format=SignalFormat(sampling_rate_hz=100, num_samples=200),
@@ -128,3 +131,33 @@ def test_neighbours_as_ecgs():
         drawn = trace.get_path().vertices[:, 1]
         np.testing.assert_allclose(drawn - np.median(drawn), 10 * (lead - np.median(lead)), atol=1e-9)
     assert neighbour_section(recordings, data, embeddings, seed=3).blocks[0] == section.blocks[0]
+    # 25 mm are as long on the page as a CSS has them, and the paper is as large as what lies on it.
+    for picture in pictures:
+        assert picture.to_scale
+        assert picture.scale == 1
+    assert "25 mm/s and 10 mm/mV" in section.blocks[0].text
+
+
+def test_an_anonymous_section_names_no_record(monkeypatch):
+    signals = RNG.integers(-500, 500, (12, 200, 8)).astype(np.int16)
+    titles = []
+    monkeypatch.setattr(
+        "ecgjax.studies.report.neighbour_section.draw_ecg",
+        lambda signal, **settings: titles.extend(settings["title"]) or Figure(),
+    )
+    recordings = types.SimpleNamespace(
+        datasets=[types.SimpleNamespace(card={"scalars": {}})], index=_Index(), simulated=True,
+        store=types.SimpleNamespace(read=signals.__getitem__),
+        format=SignalFormat(sampling_rate_hz=100, num_samples=200),
+    )  # fmt: skip
+    records = np.arange(2, 12)
+    test = LabelledRecords(records=records, labels=(records < 5).astype(np.int64), patients=records // 2, unlabelled=0)
+    data = ProbeData(
+        task=BinaryTask(label="lvef", rule="below", threshold=35.0), train=test, val=test, test=test,
+        label_fraction=1.0, seed=0, train_available=test, excluded={},
+    )  # fmt: skip
+    section = neighbour_section(recordings, data, RNG.normal(size=(10, 3)), seed=3, anonymous=True)
+    pictures = [block for block in section.blocks if isinstance(block, Picture)]
+    assert len(pictures) == len(titles) == 8
+    assert not [text for each in pictures for text in (each.alt, each.caption) if "<rec>" in text]
+    assert not [title for title in titles if "<rec>" in title]

@@ -198,7 +198,7 @@ def test_groups_have_their_metrics_and_differences(kind):
     if kind == "quantity":
         metric = one.value("pretrained", "MAE", part="sex: female")
         difference = one.value("pretrained", "MAE", part="sex: female", minus="all other records")
-        assert table.rows[0][4:6] == (str(metric), difference.signed())
+        assert table.rows[0][4:6] == (metric.text(1), difference.signed(1))
 
 
 def test_classes_have_their_numbers():
@@ -314,18 +314,21 @@ def test_real_data_are_not_called_simulated(tmp_path, undrawn):
     assert "SIMULATED" not in report.html.read_text(encoding="utf-8")
 
 
-def test_a_report_replaces_the_earlier_one_only_when_whole(tmp_path):
-    one = small_task("trend")  # it has the fewest figures
+def test_a_report_replaces_the_earlier_one_only_when_whole(tmp_path, monkeypatch):
+    one, last = small_task("trend"), Picture(figure=Figure(), alt="x")
+
+    def image_of(picture):
+        if picture is last:
+            raise OSError("disk full")
+        return Image(data=picture.alt.encode(), kind="png", width=1, height=1)
+
+    monkeypatch.setattr(write, "image_of", image_of)
     folder = _write(one, tmp_path).html.parent
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / "note.txt").write_text("of the earlier report")
 
-    class Broken(Figure):
-        def savefig(self, *args, **kwargs):
-            raise OSError("disk full")
-
     with pytest.raises(OSError, match="disk full"):
-        _write(one, tmp_path, sections=[Section("x", [Picture(figure=Broken(), alt="x")])])
+        _write(one, tmp_path, sections=[Section("x", [last])])
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "note.txt"} == before
     assert [path.name for path in tmp_path.iterdir()] == ["grade"]
     _write(one, tmp_path)

@@ -1,0 +1,1 @@
+"""Operations that encoders are made of, in the forms that are fast or exact on each kind of device."""

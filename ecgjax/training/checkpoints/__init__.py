@@ -1,0 +1,1 @@
+"""Checkpoints of a run: written side by side with training, kept by rules, and checked leaf by leaf."""

@@ -1,0 +1,1 @@
+"""Tasks that a pretraining predicts beside its objective: labels or measured waves."""
