@@ -78,14 +78,18 @@ def kill():
 def kill_in_save(step):
     """Kills this process at some moment after the folder of a save is made, and before it gets its name at the latest.
 
-    Calls of the system are heard of before they are made.
+    Calls of the system are heard of before they are made, so that the folder is waited for.
     """
+
+    def kill_some_time_after_made(folder):
+        while not os.path.isdir(folder):
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.05))
+        kill()
 
     def hear(call, arguments):
         if call == "os.mkdir" and os.path.basename(arguments[0]).startswith(f"{step}.orbax-checkpoint-tmp"):
-            timer = threading.Timer(random.uniform(0, 0.05), kill)
-            timer.daemon = True
-            timer.start()
+            threading.Thread(target=kill_some_time_after_made, args=(os.fspath(arguments[0]),), daemon=True).start()
         elif call == "os.rename" and os.path.basename(arguments[1]) == str(step):
             kill()
 
