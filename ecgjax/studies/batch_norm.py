@@ -54,7 +54,8 @@ def plain_records(recordings: Recordings) -> NormRecords:
     pairs = [(dataset, own) for dataset, own in zip(recordings.datasets, parts, strict=True) if not dataset.simulated]
     real = [own for _, own in pairs]
     records = np.concatenate(real) if any(map(len, real)) else recordings.split.train
-    names = " and ".join(dataset.card["name"] for dataset, _ in pairs) if any(map(len, real)) else recordings.name
+    named = ", ".join(dict.fromkeys(dataset.card["name"] for dataset, _ in pairs))
+    names = named if any(map(len, real)) else recordings.name
     title = f"training records of the pretraining ({names})"
     return NormRecords(recordings.store.read, records, recordings.fingerprints, title)
 
