@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -127,5 +128,11 @@ def _module(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config={path} is no Python file; give one that ends in .py, or the name of a recipe")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Dataclasses look up the module that they are made in, while the file still runs.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module

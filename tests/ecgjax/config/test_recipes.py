@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import clocs, simclr
+from ecgjax import defaults
 from ecgjax.config import recipes
 from ecgjax.errors import ConfigError
 
@@ -19,6 +20,23 @@ def test_a_name_is_the_file_of_that_name_with_its_variant():
     assert recipes.load_recipe("clocs:cmlc,small").to_dict() == clocs.get_config("cmlc,small").to_dict()
     assert recipes.load_recipe("simclr").to_dict() == simclr.get_config().to_dict()
     assert recipes.path_of("clocs:cmlc,small") == f"{ROOT / 'configs/clocs.py'}:cmlc,small"
+
+
+@pytest.mark.parametrize("annotations", ["from __future__ import annotations\n", ""])
+def test_a_config_file_may_define_a_dataclass(tmp_path, annotations):
+    file = tmp_path / "own.py"
+    file.write_text(
+        f"{annotations}import dataclasses\nfrom ecgjax import defaults\n\n@dataclasses.dataclass\nclass Sizes:\n"
+        "    batch: int = 48\n\ndef get_config():\n    config = defaults.get_config()\n"
+        "    config.batch_size = Sizes().batch\n    return config\n",
+        encoding="utf-8",
+    )
+    assert recipes.load_recipe(str(file)).batch_size == 48
+
+
+def test_the_file_of_the_defaults_is_a_config_file_like_any_other():
+    found = recipes.load_recipe(str(ROOT / "ecgjax/defaults.py"))
+    assert found.to_dict() == defaults.get_config().to_dict()
 
 
 def test_every_config_file_is_a_recipe():
