@@ -28,6 +28,7 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
     stop_signals.listen()
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ from ecgjax.studies.readouts import check_readouts, told_of_choices
 from ecgjax.studies.report.ablation_page import write_report
 from ecgjax.training.assembly import check_method
 
-from .ablation.arms import arms_of
+from .ablation.arms import Arm, arms_of, shared_changes, short_titles
 from .ablation.handed_out import hand_out
 from .ablation.judged_records import begin, judged_on, names_of, tasks_of
 from .ablation.making import keep_compiled, make_all
@@ -76,7 +77,8 @@ def ablate(asked: Asked) -> int | None:
     elsewhere = asked.array == "jobset" and not asked.collect
     out = Path(asked.out) if elsewhere else output_folder("out", asked.out)
     baselines = checked_baselines(asked.baselines)
-    runs = plan(arms_of(asked.config, asked.sweep, common=asked.common), seeds=asked.seeds, baselines=baselines)
+    arms = arms_of(asked.config, asked.sweep, common=asked.common)
+    runs = plan(arms, seeds=asked.seeds, baselines=baselines)
     if unknown := {*asked.only} - {run.name for run in runs}:
         raise ConfigError(f"--only={min(unknown)}: there is no such run; there are: {', '.join(r.name for r in runs)}")
     if (asked.jobs or asked.array) and not asked.collect:
@@ -114,7 +116,7 @@ def ablate(asked: Asked) -> int | None:
         if status is not None:
             return status
     if asked.report:
-        _report(runs, recordings, drawn[0], asked=asked, out=out, failed=failed, cautions=cautions)
+        _report(arms, runs, recordings, drawn[0], asked=asked, out=out, failed=failed, cautions=cautions)
     for name, reason in failed.items():
         print(f"error: {name} failed: {reason}", file=sys.stderr)
     if not asked.collect:
@@ -133,6 +135,7 @@ def _check_method(run: Planned, *, rate_hz: float) -> None:
 
 
 def _report(
+    arms: Sequence[Arm],
     runs: Sequence[Planned],
     recordings: Recordings,
     tasks: Mapping[str, ProbeData],
@@ -143,7 +146,15 @@ def _report(
     cautions: Sequence[str],
 ) -> None:
     """Writes the report of the runs that are done, if any is, and prints its tables."""
-    done = [ArmRun.load(path) for run in runs for path in result_paths(out, run) if path.is_file()]
+    # Tables name what tells arms apart. Files keep whole titles, so that another arm leaves results as they are.
+    short = short_titles(arms)
+    done = [
+        dataclasses.replace(result, arm=result.arm.replace(run.arm, short.get(run.arm, run.arm), 1))
+        for run in runs
+        for path in result_paths(out, run)
+        if path.is_file()
+        for result in [ArmRun.load(path)]
+    ]
     if not done:
         return
     tables, page = write_report(
@@ -154,7 +165,13 @@ def _report(
         out=out,
         failed=failed,
         missing=[run.name for run in runs if not is_done(out, run) and run.name not in failed],
-        labels_only={title: run.labels_only for run in runs if run.labels_only for title in run.titles.values()},
+        labels_only={
+            title.replace(run.arm, short[run.arm], 1): run.labels_only
+            for run in runs
+            if run.labels_only
+            for title in run.titles.values()
+        },
+        shared=[f"{leaf}={value}" for leaf, value in shared_changes(arms)],
         choices=told_of_choices(
             runs[0].settings.probe,
             train=min(len(data.train.records) for data in tasks.values()),

@@ -76,6 +76,26 @@ class Arm:
             raise ConfigError(f"{self.title}: {error}") from error
 
 
+def shared_changes(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Returns the changes that every one of several arms brings, in the order of the first; none for a single arm."""
+    if len(arms) < 2:
+        return []
+    # Of a leaf that an arm changes twice the later value counts.
+    first, *others = (dict(arm.changes) for arm in arms)
+    return [change for change in first.items() if all(change in other.items() for other in others)]
+
+
+def short_titles(arms: Sequence[Arm]) -> dict[str, str]:
+    """Returns the arms' titles without what all of them share, by their whole titles.
+
+    Args:
+        arms: Arms of an ablation, no two of one title.
+    """
+    shared = shared_changes(arms)
+    kept = [tuple(change for change in arm.changes if change not in shared) for arm in arms]
+    return {arm.title: Arm(arm.config, own).title for arm, own in zip(arms, kept, strict=True)}
+
+
 def parse_sweep(text: str) -> list[tuple[tuple[str, str], ...]]:
     """Returns the alternatives of one sweep, each as the leaves that it changes with their values.
 

@@ -230,6 +230,24 @@ def test_an_array_whose_arms_fail_and_vanish_is_collected_and_gives_the_report_o
     assert {name: (out / name).read_bytes() for name in collected} == collected
 
 
+def test_tables_name_what_tells_arms_apart_and_the_page_what_they_share(faked, tmp_path):
+    give, _ = faked
+    assert give("--sweep=views.num=2") is None
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "All arms have views.num=2." in report
+    told = {run["arm"] for run in json.loads((tmp_path / "out" / "results.json").read_text())["runs"]}
+    assert {title for title in told if not title.startswith("random")} == {
+        f"tiny_config objective.temperature={temperature} batch_size={size}"
+        for temperature in (".1", ".5")
+        for size in (8, 16)
+    }
+    assert all(result.arm.endswith("views.num=2") for result in map(ArmRun.load, pretrained_results(tmp_path / "out")))
+
+
+def pretrained_results(out):
+    return [path for path in (out / "results").rglob("*.npz") if not path.parent.name.startswith("random")]
+
+
 def test_results_count_whatever_a_status_says(faked, tmp_path, capsys):
     give, _ = faked
     assert give() is None

@@ -67,6 +67,7 @@ def write_report(
     cautions: Sequence[str],
     command: str,
     choices: Sequence[str] = (),
+    shared: Sequence[str] = (),
     questions: Mapping[str, Collection[str]] | None = None,
     anonymous: bool = False,
 ) -> tuple[str, Path]:
@@ -84,6 +85,7 @@ def write_report(
         cautions: Sentences that a reader must know first.
         command: Command line that repeats the ablation.
         choices: Sentences on what chose the hyperparameters.
+        shared: Settings that all arms have and their titles leave out, each as `LEAF=VALUE`.
         questions: Names of the tasks that ask one question, by the question, as `measure_arms` takes them.
         anonymous: Whether the files are written without traces of machine, user and time.
 
@@ -118,6 +120,7 @@ def write_report(
         cautions=cautions,
         summary=[
             Paragraph(_words(recordings, asked, resamples=resamples)),
+            *([Paragraph(f"All arms have {', '.join(shared)}.")] if shared else []),
             *([Paragraph(" ".join(choices))] if choices else []),
             *unfinished,
         ],

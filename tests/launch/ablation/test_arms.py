@@ -3,7 +3,7 @@
 import pytest
 
 from ecgjax.errors import ConfigError
-from launch.ablation.arms import Arm, arms_of, parse_sweep
+from launch.ablation.arms import Arm, arms_of, parse_sweep, shared_changes, short_titles
 
 
 def test_sweeps_are_alternatives_of_one_or_several_leaves():
@@ -43,6 +43,27 @@ def test_a_config_may_bring_changes_of_its_own():
     assert arms[0].config == "configs/clocs.py:cmsc,small"
     assert arms[0].changes == (("encoder.input_samples", "500"), ("batch_size", "64"), ("a", "1"))
     assert arms[1].changes == (("a", "1"),)
+
+
+def test_what_all_arms_share_is_left_out_of_their_short_titles():
+    arms = arms_of(["configs/simclr.py:small a=1 b=2", "configs/pclr.py b=2 a=3"], ["c=5|6"])
+    assert shared_changes(arms) == [("b", "2")]
+    assert short_titles(arms) == {
+        "simclr:small a=1 b=2 c=5": "simclr:small a=1 c=5",
+        "simclr:small a=1 b=2 c=6": "simclr:small a=1 c=6",
+        "pclr b=2 a=3 c=5": "pclr a=3 c=5",
+        "pclr b=2 a=3 c=6": "pclr a=3 c=6",
+    }
+
+
+def test_a_value_that_a_sweep_changes_again_is_not_shared():
+    arms = arms_of(["configs/simclr.py a=1"], ["base|a=2"])
+    assert shared_changes(arms) == []
+    assert [*short_titles(arms).values()] == ["simclr a=1", "simclr a=1 a=2"]
+
+
+def test_a_single_arm_keeps_its_title():
+    assert short_titles(arms_of(["configs/simclr.py a=1"], [])) == {"simclr a=1": "simclr a=1"}
 
 
 def test_the_same_arm_twice_is_refused():
