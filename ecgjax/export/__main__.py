@@ -18,6 +18,8 @@ if __name__ == "__main__":
     keep_freed_memory()  # This must come before the imports below, which start threads.
     stop_signals.listen()
 
+from collections.abc import Sequence
+
 from absl import flags
 
 from data_pipelines.buckets.finished_folders import finished_folder
@@ -29,6 +31,9 @@ from ecgjax.export.file_names import FUNCTION_FORMATS
 from ecgjax.export.inference import LAYERS
 from ecgjax.export.model_folder import export_run
 from ecgjax.export.trained_run import STATISTICS
+
+#: Value of `--formats` for none of them, because a shell's empty variable is refused.
+NONE = "none"
 
 
 def main(_: list[str]) -> None:
@@ -43,10 +48,19 @@ def main(_: list[str]) -> None:
             statistics=chosen.statistics,
             layer=chosen.layer,
             with_signatures=chosen.with_signatures,
-            formats=chosen.formats,
+            formats=asked_formats(chosen.formats),
             pretraining_data=chosen.pretraining_data,
         )
         print(visible(f"exported: {out}"))
+
+
+def asked_formats(asked: Sequence[str]) -> Sequence[str]:
+    """Returns the forms that `--formats` names; none for the word `none`.
+
+    Args:
+        asked: Value of the flag.
+    """
+    return () if list(asked) == [NONE] else asked
 
 
 def define_flags() -> None:
@@ -68,7 +82,8 @@ def define_flags() -> None:
     )
     words = "Folder where data sets of the pretraining lie now, if not where they were. Repeat for several."
     flags.DEFINE_multi_string("pretraining_data", [], words)
-    flags.DEFINE_list("formats", list(FUNCTION_FORMATS), f"Forms to write: {', '.join(FUNCTION_FORMATS)}.")
+    words = f"Forms to write beside the weights: {', '.join(FUNCTION_FORMATS)}; or {NONE}."
+    flags.DEFINE_list("formats", list(FUNCTION_FORMATS), words)
 
 
 if __name__ == "__main__":

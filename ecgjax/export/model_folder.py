@@ -184,7 +184,7 @@ def _check_formats(formats: Collection[str]) -> None:
         if find_spec(package) is None:
             raise ConfigError(
                 f"--formats={','.join(formats)}: {each} is written with the package {package}, which is not installed; "
-                "run: pip install 'ecgjax[export]'"
+                "run: pip install 'ecgjax[export]', or give --formats without it (none for the weights alone)"
             )
 
 

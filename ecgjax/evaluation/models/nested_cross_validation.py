@@ -253,7 +253,7 @@ def fit_nested(
     losses = []
     for train, held_out in _inner_splits(labels, patients, folds=inner_folds, seed=seed):
         path = _Path(features[train], labels[train], make_preprocessor)
-        losses.append([path.loss(c, features[held_out], labels[held_out]) for c in strengths])
+        losses.append(path.losses(strengths, features[held_out], labels[held_out]))
     mean = np.mean(losses, axis=0) if losses else np.zeros(0)
     best = strengths[int(np.argmin(mean))] if len(mean) else strengths[0]
     model = _Path(features, labels, make_preprocessor)
@@ -303,16 +303,20 @@ class _Path:
             self._model.set_params(C=c).fit(self._features, self._labels)
         return lambda features: self._model.decision_function(self._transform(features))
 
-    def loss(self, c: float, features: np.ndarray, labels: np.ndarray) -> float:
-        """Fits with a strength, and returns the mean cross-entropy on other records, in nats.
+    def losses(self, strengths: Sequence[float], features: np.ndarray, labels: np.ndarray) -> list[float]:
+        """Fits with each strength in turn, and returns the mean cross-entropy of each on other records, in nats.
 
         Args:
-            c: Inverse L2 strength C.
+            strengths: Inverse L2 strengths C.
             features: Features of the other records, `[m, d]`.
             labels: Labels of the other records, `[m]`, 0 or 1.
         """
-        self.fit(c)
-        return float(log_loss(labels, self._model.predict_proba(self._transform(features)), labels=[0, 1]))
+        transformed = self._transform(features)
+        found = []
+        for c in strengths:
+            self.fit(c)
+            found.append(float(log_loss(labels, self._model.predict_proba(transformed), labels=[0, 1])))
+        return found
 
     def _transform(self, features: np.ndarray) -> np.ndarray:
         return self._preprocessor.transform(np.asarray(features, np.float64))

@@ -19,6 +19,7 @@ from ecgjax.evaluation.features.features import map_records
 from ecgjax.evaluation.features.frozen_encoder import Encoder, load_encoder
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.results import Key, write_results
+from ecgjax.export import __main__ as command
 from ecgjax.export import model_folder, read_safetensors, read_stablehlo, read_weights
 from ecgjax.export.file_names import CARD_FILE, CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, SAMPLE_FILE, WEIGHTS_FILE
 from ecgjax.export.model_folder import export_run
@@ -58,6 +59,18 @@ def weights_of(folder, run):
 
 def stats(folder):
     return {name: array for name, array in read_weights(folder / WEIGHTS_FILE).tensors.items() if name[:5] == "stats"}
+
+
+@pytest.mark.parametrize(("asked", "forms"), [(["none"], []), (["onnx"], ["onnx"]), (["onnx", "none"], None)])
+def test_the_word_none_exports_the_weights_alone(run, tmp_path, asked, forms):
+    asked = command.asked_formats(asked)
+    if forms is None:
+        with pytest.raises(ConfigError, match="'none' is unknown; there are: onnx, stablehlo"):
+            export_run(run, tmp_path / "model", formats=asked, statistics="running")
+        return
+    written = export_run(run, tmp_path / "model", formats=asked, statistics="running")
+    assert [path.suffix[1:] for path in written.iterdir() if path.suffix in (".onnx", ".stablehlo")] == forms
+    assert (written / WEIGHTS_FILE).is_file()
 
 
 def test_every_file_is_there_with_its_digest(whole):
