@@ -21,7 +21,7 @@ from ecgjax.embedded.table import places
 from ecgjax.search_index.conditions import Remaining
 from ecgjax.search_index.exact_search import Neighbours
 from ecgjax.search_index.index_folder import SIMILARITY, SearchIndex
-from ecgjax.search_index.index_queries import Queries
+from ecgjax.search_index.index_queries import OtherName, Queries
 
 # Queries whose answers are in memory as a table at a time.
 _AT_ONCE = 4096
@@ -44,6 +44,7 @@ class Answers:
         remaining: Rows that could be neighbours.
         k: Number of neighbours that were asked for.
         same_patient: What was done with records of the query's patient, `"exclude"` or `"keep"`.
+        other_names: Queries whose signal the index has under another name; that row is no answer to them.
     """
 
     index: SearchIndex
@@ -52,6 +53,7 @@ class Answers:
     remaining: Remaining
     k: int
     same_patient: str
+    other_names: Sequence[OtherName] = ()
 
     def counts(self) -> np.ndarray:
         """Returns the number of neighbours of each query, `int64[m]`."""
@@ -93,6 +95,8 @@ class Answers:
                 "source": self.queries.source,
                 "number": len(self.queries.ids),
                 "without_patient": self.queries.ids.column("patient_id").null_count,
+                "without_signal_hash": self.queries.signals.null_count,
+                "in_index_under_another_name": len(self.other_names),
                 "refused": dict(Counter(each.flaw.reason for each in self.queries.refused).most_common()),
                 "simulated": self.queries.simulated,
             },
@@ -152,7 +156,7 @@ class Answers:
         rows = shown.slice(0, _MOST_LINES).to_pylist()
         cells: list[Sequence[str]] = [("query", "rank", "similarity", "record", "patient", "data set")]
         for row in rows:
-            ids = [_shown(row[name] or "") for name in ("query_record", "record", "patient_id", "data_set")]
+            ids = [shown_id(row[name] or "") for name in ("query_record", "record", "patient_id", "data_set")]
             cells.append((ids[0], str(row["rank"]), f"{row['similarity']:.4f}", *ids[1:]))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -162,7 +166,7 @@ class Answers:
         return lines + ([f"… and {more} more"] if more else [])
 
 
-def _shown(text: str) -> str:
+def shown_id(text: str) -> str:
     """Returns an id as it is printed: made visible, and its end where it is long, since paths differ there."""
     text = visible(text)
     return text if len(text) <= _MOST_SHOWN else f"…{text[1 - _MOST_SHOWN :]}"
