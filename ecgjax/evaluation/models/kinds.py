@@ -31,7 +31,7 @@ class QuestionKind(abc.ABC):
 
     Attributes:
         primary: Name of the metric by which models are chosen and compared; higher is better.
-        needs: Description of what records must have for the metrics to be defined.
+        needs: Description of what records must have for metrics to be defined that `needs.py` does not know.
         log_odds: Whether a model predicts log odds, and not values in the unit of a quantity.
         alike: Relation of two records whose features metric learning pulls together: `"same_label"`, or `"same_record"`
             for a record and itself; empty where the kind has none.
@@ -154,7 +154,7 @@ class QuestionKind(abc.ABC):
 class Binary(QuestionKind):
     """A task with the labels yes (1) and no (0)."""
 
-    primary, needs, yes_or_no = "AUROC", "both classes: too few patients of one class", True
+    primary, needs, yes_or_no = "AUROC", "positive and negative records", True
     alike = "same_label"
     spread_title = "positive"
     fewest_positives = " Fewest positives are the positive training records of the seed that has fewest."
@@ -208,7 +208,7 @@ _SIGNS = (("positive", 1), ("negative", 0))
 class MultiLabel(QuestionKind):
     """A task with several classes, of which a record can have any number."""
 
-    primary, needs = "macro AUROC", "both labels of every class"
+    primary, needs = "macro AUROC", "positive and negative records of every class"
     # The strengths, one for all classes, are coarser than those of a single label: each takes a fit for every class.
     strengths = tuple(float(c) for c in np.logspace(-5, 1, 7))
     iterations = 500
@@ -275,7 +275,7 @@ def common_is_fewer(labels: np.ndarray) -> bool:
 class Quantity(QuestionKind):
     """A quantity, predicted in its own unit."""
 
-    primary, needs, log_odds = "R²", "predictions that differ", False
+    primary, needs, log_odds = "R²", "values that differ", False
     alike = "same_record"
 
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:
