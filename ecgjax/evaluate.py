@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 import functools
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -194,10 +195,14 @@ def evaluate(
     models = StudyModels(features, settings=settings, pretrained=of_batch_norm.encoder, progress=progress)
     answers: dict[str, Answers] = {}
     for name in answerable(("pretrained", "nearest", *models_of(probe), *BESIDE), task):
+        start = time.monotonic()
         if name == "supervised":
-            say("training the same encoder with the labels alone …")
+            number, steps = len(data.train.records), probe.supervised.steps
+            say(f"training the same encoder with the labels alone: {steps} steps at most, {number:,} records …")
         # The random encoder of a run is the one that its pretraining began with.
         answers[name] = models.answers(name, data, seed=settings.seed if name.startswith("random") else probe.seed)
+        if name == "supervised":
+            say(f"labels alone: {answers[name].selected}; {time.monotonic() - start:.0f} s")
     if head is not None and source.model is not None:
         answers["exported_head"] = head_answers(source.model, data, read=recordings.store.read, progress=progress)
     embeddings = {

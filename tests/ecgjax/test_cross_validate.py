@@ -662,9 +662,9 @@ def recalibrated_on(monkeypatch):
     """Every read function and record numbers that batch norm was recalibrated on."""
     seen, recalibrate = [], frozen_encoder.recalibrate_batch_norm
 
-    def noted(encoder, read, *, records, seed=0):
+    def noted(encoder, read, *, records, **further):
         seen.append((read, records))
-        return recalibrate(encoder, read, records=records, seed=seed)
+        return recalibrate(encoder, read, records=records, **further)
 
     monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(frozen_encoder, "recalibrate_batch_norm", noted)

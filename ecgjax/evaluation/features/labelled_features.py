@@ -131,7 +131,7 @@ class LabelledFeatures:
                 return found
         start = time.monotonic()
         found = frozen_encoder.recalibrate_batch_norm(
-            encoder, self._norm.read, records=self._norm.records, seed=self._seed
+            encoder, self._norm.read, records=self._norm.records, seed=self._seed, progress=self._progress
         )
         # Several readouts of one encoder follow each other; of an encoder that is over nothing is kept for long.
         self._recalibrated = [*self._recalibrated[1 - _RECALIBRATED :], (encoder, found)]
