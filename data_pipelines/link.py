@@ -19,14 +19,14 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, given, output_file, run
+from data_pipelines.command import command, given, output_file, print_report, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared import contradictions
 from data_pipelines.prepared.copies_of import Links, save_links
 from data_pipelines.prepared.dataset import Dataset, open_dataset
-from data_pipelines.system.visible_text import visible, visible_report
+from data_pipelines.system.visible_text import visible
 
 _DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")
@@ -139,7 +139,7 @@ def main() -> None:
     save_links(links, out)
     found, listed = contradictions.contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
     contradictions.write_contradictions(found, listed)
-    print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}"))
+    print_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ from absl import flags
 
 from data_pipelines import command
 from data_pipelines.buckets.finished_folders import fetched_folder, finished_folder
-from data_pipelines.command import output_folder, progress_bar
+from data_pipelines.command import output_folder, print_report, progress_bar
 from data_pipelines.errors import DataError
 from data_pipelines.system.counted import counted
-from data_pipelines.system.visible_text import visible, visible_report
+from data_pipelines.system.visible_text import visible
 from ecgjax.config import run_config
 from ecgjax.embedded.table import checked_out, places
 from ecgjax.search_index import conditions, index_queries
@@ -68,7 +68,7 @@ def _build() -> None:
         *(f"    {reason:<18}{count}" for reason, count in stated["quarantined"].items()),
         *_notes(simulated=stated["simulated"], without_patient=stated["rows_without_patient"]),
     ]
-    print(visible_report("\n".join(map(visible, lines))))
+    print_report("\n".join(map(visible, lines)))
 
 
 def _query() -> None:
@@ -103,7 +103,8 @@ def _query() -> None:
         same_patient=chosen.same_patient,
     )
     answers.write(out)
-    print(visible_report("\n".join(map(visible, [*answers.lines(), *_summary(answers, out)]))))
+    print("\n".join(answers.lines()))
+    print_report("\n".join(map(visible, _summary(answers, out))))
 
 
 def _one_name() -> str | None:

@@ -17,6 +17,7 @@ from data_pipelines.label_tables.text_table import read_text_table
 from data_pipelines.metadata.ages import read_age
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.metadata.sexes import SexCoding, column_coding
+from data_pipelines.system.counted import named
 
 #: Suffixes that a table may have.
 SUFFIXES = (".csv", ".parquet")
@@ -120,12 +121,14 @@ def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     table = _read(path)
     if "age_years" in table.columns:
         # The label 'age_years', which every data set has, would hide this column.
-        raise DataError(f"{path}: call its column 'age_years' 'age'")
+        raise DataError(f"{path}: rename its column 'age_years' to 'age'")
     names = known_names(table.columns, path=path)
     if missing := [column for column in ("record", "patient_id") if column not in names.values()]:
         separator = next((sign for sign in ";\t|" if len(table.columns) == 1 and sign in table.columns[0]), None)
         remedy = f"; its columns are set apart by {separator!r}: write it with commas" if separator else ""
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}{remedy}")
+        raise DataError(
+            f"{path}: {named(missing, 'column', 'is', 'are')} missing; it has {', '.join(table.columns)}{remedy}"
+        )
     renamed = [f"'{own}' as {known}" for own, known in names.items() if own != known]
     table = table.rename(columns=names)
     for column in _WHOLE_COLUMNS:

@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -328,9 +329,10 @@ def test_random_records_are_those_of_the_seed(made, inspect, tmp_path):
     assert first == again != other
     assert len(set(first)) == 3
     [number] = random_records(made, 1, seed=5)
-    text = inspect(made, random=1, seed=5, out=str(tmp_path))
-    assert text.count("\n") == 1
-    assert f"made_up, record {made.index.record_id[number]} " in text
+    file, title, *further = inspect(made, random=1, seed=5, out=str(tmp_path)).splitlines()
+    assert Path(file).parent == tmp_path
+    assert title.startswith(f"  made_up, record {made.index.record_id[number]} ")
+    assert max(map(len, [title, *further])) <= 80
 
 
 def test_quarantined_recordings_are_listed_by_reason(made, inspect):
