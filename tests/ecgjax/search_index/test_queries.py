@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.system.terminal_lines import COLUMNS
 from ecgjax.search_index import answers as answers_module
 from ecgjax.search_index import conditions, index_queries
 from ecgjax.search_index.answers import Answers
@@ -196,8 +197,19 @@ def test_long_ids_and_hidden_characters_are_printed_in_short(index, tmp_path):
     queries = of_table(index, tmp_path / "q.parquet", directions(2), record=["\x1b[31m", "folder/" * 99 + "end"])
     shown = [line.split()[0] for line in answered(index, queries, k=1).lines()[1:]]
     assert shown[0] == "\\x1b[31m"
-    assert len(shown[1]) == 40
+    assert 30 < len(shown[1]) <= 40
     assert shown[1].endswith("/folder/end")
+
+
+def test_ids_are_shortened_as_far_as_a_terminal_asks_for(tmp_path):
+    ids = [f"{'site/' * 9}{row}" for row in range(5)]
+    made = write_embeddings(tmp_path / "e.parquet", directions(5), name="a_long_name_of_a_data_set", record=ids,
+                            patient_id=[f"patient-{row:030}" for row in range(5)])  # fmt: skip
+    build_index(open_tables([str(made)]), tmp_path / "index")
+    long = open_index(tmp_path / "index")
+    lines = answered(long, index_queries.of_records(ids[:2], long), k=2).lines()
+    assert 70 < max(map(len, lines)) <= COLUMNS
+    assert [line.split()[0][-2:] for line in lines[1:]] == ["/0", "/0", "/1", "/1"], "the end of an id tells it apart"
 
 
 @pytest.mark.parametrize(
