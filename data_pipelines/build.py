@@ -381,7 +381,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  stored              {counts['stored']} of {counted(card['num_patients'], 'patient')} in "
         f"{counted(len(card['shards']), 'shard')}",
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
-        *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
+        *(f"    {reason:<16}  {count}" for reason, count in counts["quarantined"].items()),
         *_remark_lines(counts),
         *sex_lines(counts),
         f"  equal content       {counted(len(counts['duplicates']), 'record')} marked as duplicates",

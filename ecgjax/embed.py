@@ -93,7 +93,7 @@ def _summary(recordings: Input, counts: Counts, out: Path) -> str:
         f"{out}: {counts.embedded} of {counted(recordings.num_items, 'recording')} embedded; "
         f"{about.name} tells of the columns",
         f"  quarantined         {quarantined}" + (f", listed in {listed.name}" if quarantined else ""),
-        *(f"    {reason:<18}{count}" for reason, count in counts.quarantined.items()),
+        *(f"    {reason:<16}  {count}" for reason, count in counts.quarantined.items()),
         *(f"  note: {visible(note)}" for note in recordings.notes),
     ]
     return "\n".join(lines)

@@ -63,9 +63,9 @@ def _build() -> None:
     lines = [
         f"{out}: {stated['rows']} embeddings of {stated['model']['dimension']} numbers, "
         f"{sum(each['bytes'] for each in stated['files'].values()) / 1e6:.1f} MB",
-        *(f"  {name:<20}{count}" for name, count in stated["data_sets"].items()),
+        *(f"  {name:<18}  {count}" for name, count in stated["data_sets"].items()),
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
-        *(f"    {reason:<18}{count}" for reason, count in stated["quarantined"].items()),
+        *(f"    {reason:<16}  {count}" for reason, count in stated["quarantined"].items()),
         *_notes(simulated=stated["simulated"], without_patient=stated["rows_without_patient"]),
     ]
     print_report("\n".join(map(visible, lines)))
