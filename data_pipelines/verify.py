@@ -204,7 +204,7 @@ def _by_contents(directory: Path, bar: Bar) -> Verdict:
             for number, is_valid, signal in zip(numbers, valid, store.read(numbers, valid=valid), strict=True):
                 wrong += bool(is_valid) and content_hash(signal) != index.content_hash[number].tobytes()
             progress(len(numbers))
-    remarks.append(f"{index.num_records} signals compared with their hashes in the index, {wrong} differ")
+    remarks.append(f"{counted(index.num_records, 'signal')} compared with the hashes in the index, {wrong} differ")
     bad = sorted({shard.path.relative_to(directory).as_posix() for shard in store.bad_shards})
     return Verdict(
         damaged=(*damaged, *(name for name in bad if (directory / name).exists()), *(["signals"] if wrong else [])),

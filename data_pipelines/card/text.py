@@ -10,6 +10,7 @@ from data_pipelines.card import rows as card_rows
 from data_pipelines.card.summary_lines import aligned
 from data_pipelines.prepared.fold_labels import fold_table
 from data_pipelines.prepared.remarks import remark_lines
+from data_pipelines.system.counted import counted
 
 _INDENT = "  "
 _NAME_WIDTH = 22
@@ -117,7 +118,11 @@ def _scalar_table(scalars: Mapping[str, Mapping[str, Any]], width: int) -> list[
 
 def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int, width: int) -> list[str]:
     read, seed = amplitudes["records_read"], amplitudes["seed"]
-    which = f"all {read:,} records" if seed is None else f"{read:,} of {num_records:,} records, drawn with seed {seed}"
+    which = (
+        f"all {counted(read, 'record')}"
+        if seed is None
+        else f"{read:,} of {num_records:,} records, drawn with seed {seed}"
+    )
     rows = [
         (lead, *(f"{spans[key]:.2f}" for key in ("p1", "median", "p99", "max")))
         for lead, spans in amplitudes["peak_to_peak_mv"].items()
@@ -130,11 +135,12 @@ def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
     padding, quality = card["padding"], card["quality"]
     lines = ["Quality", *_table(card_rows.FLAG_HEADER, card_rows.flag_rows(card), width)]
     if quality["clipped_samples"]:
-        clipped = f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
-        lines += _wrapped(clipped, width)
+        samples, records = counted(quality["clipped_samples"], "sample"), counted(quality["clipped_records"], "record")
+        lines += _wrapped(f"{samples} clipped in {records}", width)
     if padding["padded"]:
         lines += _wrapped(
-            f"{padding['padded']:,} records padded, {padding['padded_before']:,} of them before their start; of the "
+            f"{counted(padding['padded'], 'record')} padded, {padding['padded_before']:,} of them before their "
+            f"start; of the "
             f"padded {padding['shortest_seconds']:.2f} s at least are recorded, {padding['median_seconds']:.2f} s in "
             "the median",
             width,

@@ -17,7 +17,7 @@ from data_pipelines.label_tables.text_table import read_text_table
 from data_pipelines.metadata.ages import read_age
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.metadata.sexes import SexCoding, column_coding
-from data_pipelines.system.counted import named
+from data_pipelines.system.counted import counted, named
 
 #: Suffixes that a table may have.
 SUFFIXES = (".csv", ".parquet")
@@ -165,12 +165,18 @@ def _rows(table: pd.DataFrame, path: Path, notes: list[str]) -> dict[str, Mappin
     nameless = table["record"].map(is_missing)
     kept = table[~repeated & ~nameless]
     if repeated.any():
-        notes.append(f"{int(repeated.sum())} rows of the labels repeat an earlier one in all columns")
+        notes.append(
+            f"{counted(int(repeated.sum()), 'row of the labels repeats', 'rows of the labels repeat')} an "
+            f"earlier one in all columns"
+        )
     if nameless.any():
         values = ", ".join(f"'{text}' {count}" for text, count in Counter(table.loc[nameless, "record"]).items())
-        notes.append(f"{int(nameless.sum())} rows of the labels name no record ({values}) and are left out")
+        number = counted(int(nameless.sum()), "row of the labels names", "rows of the labels name")
+        notes.append(f"{number} no record ({values}) and {'is' if nameless.sum() == 1 else 'are'} left out")
     if twice := [record for record, count in Counter(kept["record"]).items() if count > 1]:
-        raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
+        raise DataError(
+            f"{path}: {counted(len(twice), 'record has', 'records have')} more than one row, first '{twice[0]}'"
+        )
     columns: list[str] = kept.columns.tolist()
     rows = (dict(zip(columns, texts, strict=True)) for texts in kept.itertuples(index=False, name=None))
     return {row["record"]: row for row in rows}

@@ -278,8 +278,8 @@ def test_the_text_fits_the_terminal_and_says_everything(made, simulated, width):
         "r3 = r0",
         "Task rhythm, 3 classes, 6 of 7 records labelled",
         "never: AF",
-        "1 samples clipped in 1 records",
-        "1 records padded, 1 of them before their start; of the padded 1.50 s at least are recorded",
+        "1 sample clipped in 1 record",
+        "1 record padded, 1 of them before their start; of the padded 1.50 s at least are recorded",
     ):
         assert part in " ".join(text.split())
     rows = [line.split() for line in text.splitlines()]

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy import special
 
+from data_pipelines.system.counted import counted
 from ecgjax.data.labels import MIN_EVENTS, LabelledRecords, ProbeData, common_classes
 from ecgjax.data.tasks import Kind, Task
 from ecgjax.evaluation.metrics import regression
@@ -173,7 +174,7 @@ class Binary(QuestionKind):
         """Returns the number of positive or of negative records, whichever is smaller, where it is too small."""
         positives = int(labels.sum())
         fewest, name = min((positives, "positive"), (len(labels) - positives, "negative"))
-        return f"only {fewest} {name} test records" if fewest < MIN_EVENTS else ""
+        return f"only {counted(fewest, f'{name} test record')}" if fewest < MIN_EVENTS else ""
 
     def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
         """Returns sentences on the numbers of positive records of every fold, and on how to choose folds."""

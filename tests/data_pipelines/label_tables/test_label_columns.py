@@ -163,7 +163,7 @@ def test_ids_that_a_spreadsheet_shortened(tmp_path):
 def test_rows_that_repeat_and_rows_without_a_record(tmp_path):
     made = table(tmp_path, "record,patient_id,x\na,p,1\na,p,1\nNA,q,2\n,q,3\nb,q,4\n")
     assert len(made) == 2
-    assert "1 rows of the labels repeat an earlier one in all columns" in made.notes
+    assert "1 row of the labels repeats an earlier one in all columns" in made.notes
     assert "2 rows of the labels name no record ('NA' 1, '' 1) and are left out" in made.notes
 
 
