@@ -285,7 +285,8 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
 
 def _check_unique(studies: np.ndarray, path: Path) -> None:
     if len(repeated := studies[pd.Series(studies).duplicated().to_numpy()]):
-        message = f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
+        which = counted(len(repeated), "row names", "rows name")
+        message = f"{path}: {which} a study that came before, first {repeated[0]}; download it again"
         raise DataError(message)
 
 

@@ -190,13 +190,13 @@ def test_tables_that_are_not_mimics(published, tmp_path):
     with pytest.raises(DataError, match=r"machine_measurements.csv: not MIMIC-IV-ECG's own table .*long"):
         source(published)
     table.write_text(text + text.splitlines()[-1] + "\n")
-    with pytest.raises(DataError, match=r"machine_measurements.csv: 1 rows name a study that came before"):
+    with pytest.raises(DataError, match=r"machine_measurements.csv: 1 row names a study that came before"):
         source(published)
     table.unlink()
     with pytest.raises(DataError, match=r"machine_measurements.csv: no such file; --source is the folder of MIMIC"):
         source(published)
     write_tables(published, records=[*RECORDS, RECORDS[0]])
-    with pytest.raises(DataError, match=r"record_list.csv: 1 rows name a study that came before, first 40689238"):
+    with pytest.raises(DataError, match=r"record_list.csv: 1 row names a study that came before, first 40689238"):
         source(published)
     write_tables(published, records=[])
     with pytest.raises(DataError, match=r"record_list.csv: lists no record"):
