@@ -125,17 +125,17 @@ class MimicIvEcgSource:
             )
         if num_without := np.count_nonzero(self._row == _NO_ROW):
             notes.append(
-                f"{counted(num_without, 'record has', 'records have')} no row in {MEASUREMENTS_FILE}: no "
-                f"measurements and no report"
+                f"{counted(int(num_without), 'record has', 'records have')} no row in {MEASUREMENTS_FILE}: no "
+                "measurements and no report"
             )
         if num_unused := len(self._measured.study_id) - len(np.unique(self._row[self._row != _NO_ROW])):
             notes.append(
-                f"{counted(num_unused, 'row')} of {MEASUREMENTS_FILE} {'is' if num_unused == 1 else 'are'} of "
+                f"{counted(int(num_unused), 'row')} of {MEASUREMENTS_FILE} {'is' if num_unused == 1 else 'are'} of "
                 f"studies that {RECORDS_FILE} does not list"
             )
         if num_timeless:
             notes.append(
-                f"{counted(num_timeless, 'record has', 'records have')} no ecg_time that can be read: time_days "
+                f"{counted(int(num_timeless), 'record has', 'records have')} no ecg_time that can be read: time_days "
                 f"is missing"
             )
         return tuple(notes)

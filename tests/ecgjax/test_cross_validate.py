@@ -806,7 +806,7 @@ def test_batch_norm_is_set_by_real_recordings_where_there_are_any(runs, stored_d
 def test_records_that_an_encoder_has_seen(runs, leaking_set):
     whole = entry.open_whole(str(leaking_set.directory), links="")
     assert len(whole.split.train) == 49
-    with pytest.raises(ConfigError, match=r"one: 1 of the 49 .* equal recordings \('leak' .*--overlaps=drop"):
+    with pytest.raises(ConfigError, match=r"one: 1 of the 49 .* 1 equal recording \('leak' .*--overlaps=drop"):
         entry.keep_apart(runs, whole, overlaps="refuse")
     dropped, cautions = entry.keep_apart(runs, whole, overlaps="drop")
     assert len(dropped.split.train) == 48
