@@ -24,10 +24,12 @@ NEWER_VERSION := import ensurepip, sys, venv; sys.version_info < (3, 12) and sys
   print(*sys.version_info[:3], sep=".")
 # Makes environment $(2) with Python $(1); $(3) is --clear where an earlier one may be of another Python. Setuptools comes
 # from the pins too, hence no isolated build.
+# Setuptools warns at every editable installation of folders that lie in the working directory, which is the point of it.
 define pinned_environment
 	$(1) -m venv $(3) $(2)
 	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --upgrade pip setuptools
-	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --no-build-isolation -e '.[test]'
+	PYTHONWARNINGS='ignore:Editable installation' \
+	  $(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --no-build-isolation -e '.[test]'
 endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
@@ -55,7 +57,11 @@ $(VENV)/.installed: setup.py $(PINS)
 	$(call pinned_environment,$(PYTHON),$(VENV))
 	@touch $@
 
+# Other targets install too, and end with a line of their own.
 install: $(VENV)/.installed  ## make .venv and install ecgjax with its test tools, at the pinned versions
+	@$(if $(filter install,$(MAKECMDGOALS)),$(PY) -c 'from data_pipelines.version import __version__; \
+	  print(f"ecgjax {__version__} with its test tools is installed in $(VENV).", \
+	  "Next: make quickstart, or source $(VENV)/bin/activate && ecgjax help")')
 
 quickstart: install  ## simulated cohort -> pretraining -> probe -> report, in a few minutes on two cores
 	$(PY) -m launch.quickstart --seed=$(SEED) --out=$(RUNS)/quickstart

@@ -42,7 +42,7 @@ from data_pipelines.builders.ptbxl import PtbxlSource
 from data_pipelines.builders.simulated import SimulatedSource
 from data_pipelines.builders.source_folder import check_source
 from data_pipelines.card.summary_lines import fold_lines, sex_lines
-from data_pipelines.command import MOST_WORKERS, command, given, output_folder, progress_bar, run
+from data_pipelines.command import MOST_WORKERS, command, given, output_folder, print_report, progress_bar, run
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.source_names import NO_NAME, name_notes, name_of_source
 from data_pipelines.physiology.definitions import BEATS, MEDIAN_BEAT
@@ -63,7 +63,8 @@ from data_pipelines.signals.recipe import BASELINES, CUTS, PADS, RECIPES, Signal
 from data_pipelines.simulation.cohort import DEFAULT_BEAT_TO_BEAT_SHARE
 from data_pipelines.simulation.sites import SITES, site_named
 from data_pipelines.statements.declared import ORIENTATIONS, Declared
-from data_pipelines.system.visible_text import visible, visible_report
+from data_pipelines.system.counted import counted
+from data_pipelines.system.visible_text import visible
 
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or be a finished data set.")
 _RECIPE = flags.DEFINE_enum(
@@ -377,12 +378,13 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"{form['sampling_rate_hz']} Hz",
         f"  recipe              {card['recipe']['name']}, version {card['recipe']['version']}",
         f"  recordings in       {_recordings_in(counts)}",
-        f"  stored              {counts['stored']} of {card['num_patients']} patients in {len(card['shards'])} shards",
+        f"  stored              {counts['stored']} of {counted(card['num_patients'], 'patient')} in "
+        f"{counted(len(card['shards']), 'shard')}",
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
-        *(f"    {reason:<18}{count}" for reason, count in counts["quarantined"].items()),
+        *(f"    {reason:<16}  {count}" for reason, count in counts["quarantined"].items()),
         *_remark_lines(counts),
         *sex_lines(counts),
-        f"  equal content       {len(counts['duplicates'])} records marked as duplicates",
+        f"  equal content       {counted(len(counts['duplicates']), 'record')} marked as duplicates",
         *(f"    {visible(record)} = {visible(first)}" for record, first in counts["duplicates"][:20]),
         *([f"    … and {len(counts['duplicates']) - 20} more"] if len(counts["duplicates"]) > 20 else []),
         *(f"  {visible(shared_sentence(entry))}" for entry in counts.get("shared_contents", ())),
@@ -409,7 +411,7 @@ def _remark_lines(counts: dict[str, Any]) -> list[str]:
 
 def _recordings_in(counts: dict[str, Any]) -> str:
     recordings, records = counts.get("recordings_in", counts["records_in"]), counts["records_in"]
-    return str(records) if recordings == records else f"{recordings}, as {records} records"
+    return str(records) if recordings == records else f"{recordings}, as {counted(records, 'record')}"
 
 
 def _quality_lines(counts: dict[str, Any]) -> list[str]:
@@ -447,8 +449,8 @@ def _build(out: Path) -> None:
             with progress_bar("measuring", card["num_records"]) as tell:
                 measure_dataset(out, num_workers=_NUM_WORKERS.value, definition=definition, progress=tell)
     if existed:
-        print(f"finished already, nothing to do (--overwrite builds it again){_not_compared(out)}")
-    print(visible_report(summary(card, out)))
+        print_report(f"finished already, nothing to do (--overwrite builds it again){_not_compared(out)}")
+    print_report(summary(card, out))
 
 
 if __name__ == "__main__":

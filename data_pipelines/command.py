@@ -19,7 +19,9 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 from data_pipelines.system import stop_signals
 from data_pipelines.system.exit_status import ExitStatus
-from data_pipelines.system.visible_text import visible
+from data_pipelines.system.near_names import meant
+from data_pipelines.system.terminal_lines import broken, for_stream
+from data_pipelines.system.visible_text import visible, visible_report
 
 #: Exit status after an error in what the user asked for or gave.
 EXIT_USER_ERROR = ExitStatus.USER_ERROR
@@ -45,12 +47,24 @@ Value = TypeVar("Value")
 def fail(message: str, status: ExitStatus = ExitStatus.USER_ERROR) -> NoReturn:
     """Prints an error as one line, in which line ends show as escapes, and ends the process.
 
+    On a terminal the line is broken between words where it is longer than 80 columns.
+
     Args:
         message: Error, with what the user can do about it.
         status: Exit status; by default that of an error in what the user asked for or gave.
     """
-    print(f"error: {visible(message)}", file=sys.stderr)
+    print(for_stream(f"error: {visible(message)}", sys.stderr), file=sys.stderr)
     sys.exit(int(status))
+
+
+def print_report(text: str) -> None:
+    """Prints what a command reports, made visible and on lines that a terminal shows whole.
+
+    Args:
+        text: Report. One of several lines is broken wherever it goes; a single line is broken on a terminal alone.
+    """
+    shown = visible_report(text)
+    print(broken(shown) if "\n" in shown else for_stream(shown, sys.stdout))
 
 
 def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
@@ -68,6 +82,10 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     """
     try:
         rest: list[str] = flags.FLAGS(list(argv), known_only=known_only)
+    except flags.UnrecognizedFlagError as error:
+        # The parser's own suggestions are all names that begin about alike.
+        alike = meant(error.flagname, [name for name in flags.FLAGS if "." not in name], prefix="--")
+        fail(f"Unknown command line flag '{error.flagname}'{alike} (--help tells more)")
     except flags.Error as error:
         text = _OF_SEVERAL.sub("", _NOT_GIVEN.sub(r"--\1=… must be given", _in_one_line(error)))
         fail(f"{text} (--help tells more)")

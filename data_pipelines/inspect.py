@@ -41,10 +41,11 @@ from data_pipelines.prepared.kept_seconds import place_text
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 from data_pipelines.signals.quality import flag_names
 from data_pipelines.storage.store import open_store
+from data_pipelines.system.terminal_lines import COLUMNS, broken
 from data_pipelines.system.visible_text import visible, visible_json, visible_report
 
 # A terminal may have any width; text is laid out for one between these limits.
-_NARROWEST, _WIDEST = 80, 120
+_NARROWEST, _WIDEST = COLUMNS, 120
 
 _SEX_WORDS = {MALE: "male", FEMALE: "female"}
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -101,7 +102,7 @@ def _draw(dataset: Dataset, numbers: np.ndarray, out: Path) -> None:
         path = out / f"{file_stem(record_id, number)}.png"
         save_png(figure, path)
         drawn.append({"record_id": record_id, "file": str(path), "lines": title})
-    _print(drawn, lambda: "\n".join(f"{entry['file']}  {' | '.join(entry['lines'])}" for entry in drawn))
+    _print(drawn, lambda: "\n".join(f"{entry['file']}\n  {' | '.join(entry['lines'])}" for entry in drawn))
 
 
 def record_lines(dataset: Dataset, number: int) -> list[str]:
@@ -156,7 +157,7 @@ def file_stem(record_id: str, number: int) -> str:
 
 def _print(value: Any, text: Callable[[], str]) -> None:
     # Ids and labels may hold control characters, which are made visible; line breaks are only those of the text itself.
-    print(visible_json(value) if flags.FLAGS.json else visible_report(text()))
+    print(visible_json(value) if flags.FLAGS.json else broken(visible_report(text()), columns=_terminal_width()))
 
 
 def _terminal_width() -> int:

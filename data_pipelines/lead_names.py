@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from data_pipelines.errors import RecordError
 from data_pipelines.records import STANDARD_LEADS, STORED_LEADS
+from data_pipelines.system.counted import named
 
 # Accepted are 'II', 'Lead II', 'lead_ii', 'Lead-II', 'ECG Lead II', 'MDC_ECG_LEAD_II' (ISO/IEEE 11073, aECG and DICOM);
 # aVR in any capitals; 'DI DII DIII' and 'D1 D2 D3', as the limb leads are written in South America and the south of
@@ -66,7 +67,7 @@ def lead_columns(channels: Sequence[str], *, source: str) -> dict[str, int]:
         columns[lead] = column
     if missing := [lead for lead in STORED_LEADS if lead not in columns]:
         raise RecordError(
-            f"{source}: lead {', '.join(missing)} not found among its channels ({', '.join(channels) or 'none'}); "
+            f"{source}: {named(missing, 'lead')} not found among its channels ({', '.join(channels) or 'none'}); "
             f"needed are {' '.join(STORED_LEADS)}, by name",
             reason="missing_lead",
         )

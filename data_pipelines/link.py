@@ -19,14 +19,15 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.command import command, given, output_file, run
+from data_pipelines.command import command, given, output_file, print_report, run
 from data_pipelines.duplicates.search import link
 from data_pipelines.errors import DataError
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.prepared import contradictions
 from data_pipelines.prepared.copies_of import Links, save_links
 from data_pipelines.prepared.dataset import Dataset, open_dataset
-from data_pipelines.system.visible_text import visible, visible_report
+from data_pipelines.system.counted import counted
+from data_pipelines.system.visible_text import visible
 
 _DATASETS = flags.DEFINE_multi_string("dataset", [], "Directory of a prepared data set; may be given several times.")
 _OUT = flags.DEFINE_string("out", None, "File to write, such as links.npz; replaced where it exists.")
@@ -52,16 +53,22 @@ def summary(links: Links, datasets: list[Dataset]) -> str:
         (bool(pair["exact"]), names[pair["first_dataset"]], names[pair["second_dataset"]]) for pair in pairs
     )
     lines = [
-        f"  records             {len(groups)} in {len(names)} data sets",
+        f"  records             {len(groups)} in {counted(len(names), 'data set')}",
         *(f"    {visible(linked.name):<24}{linked.num_records:<10}{linked.directory}" for linked in links.datasets),
         f"  pairs compared      {links.num_candidates}"
-        + (f"; {links.num_crowded} records had more candidates than are looked at" if links.num_crowded else ""),
+        + (
+            f"; {counted(links.num_crowded, 'record')} had more candidates than are looked at"
+            if links.num_crowded
+            else ""
+        ),
         f"  exact copies        {int(pairs['exact'].sum())}",
         *_counts(kinds, exact=True),
         f"  near-duplicates     {int((~pairs['exact']).sum())}",
         *_counts(kinds, exact=False),
-        f"  recordings          {len(np.unique(copies))}, at most {np.bincount(copies).max()} copies of one",
-        f"  groups              {len(np.unique(groups))}, at most {np.bincount(groups).max()} records in one",
+        f"  recordings          {len(np.unique(copies))}, at most "
+        f"{counted(int(np.bincount(copies).max()), 'copy', 'copies')} of one",
+        f"  groups              {len(np.unique(groups))}, at most "
+        f"{counted(int(np.bincount(groups).max()), 'record')} in one",
         *(_line(pair, datasets) for pair in pairs[:_PAIRS_SHOWN]),
         *([f"    … and {len(pairs) - _PAIRS_SHOWN} more pairs"] if len(pairs) > _PAIRS_SHOWN else []),
     ]
@@ -139,7 +146,7 @@ def main() -> None:
     save_links(links, out)
     found, listed = contradictions.contradictions_of(links, datasets), out.with_suffix(".contradictions.csv")
     contradictions.write_contradictions(found, listed)
-    print(visible_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}"))
+    print_report(f"{_OUT.value}:\n{summary(links, datasets)}\n{contradictions_text(found, listed)}")
 
 
 if __name__ == "__main__":

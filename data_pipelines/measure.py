@@ -15,7 +15,7 @@ import os
 
 from absl import flags
 
-from data_pipelines.command import MOST_WORKERS, command, given, progress_bar, run
+from data_pipelines.command import MOST_WORKERS, command, given, print_report, progress_bar, run
 from data_pipelines.physiology.definitions import DEFINITIONS
 from data_pipelines.physiology.store import Physiology, measure_dataset, open_physiology
 from data_pipelines.prepared.dataset import open_dataset
@@ -47,8 +47,8 @@ def main() -> None:
         made = measure_dataset(dataset.directory, num_workers=_NUM_WORKERS.value, definition=definition, progress=tell)
     physiology = open_physiology(dataset, definition)
     state = "measured" if made else "measured already, nothing to do"
-    print(f"{dataset.directory / definition.folder}: {dataset.index.num_records} ECGs, {state}")
-    print(summary(physiology))
+    print_report(f"{dataset.directory / definition.folder}: {dataset.index.num_records} ECGs, {state}")
+    print_report(summary(physiology))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.buckets.addresses import local_path
-from data_pipelines.command import MOST_WORKERS, command, given, progress_bar, run
+from data_pipelines.command import MOST_WORKERS, command, given, print_report, progress_bar, run
 from data_pipelines.errors import DataError
 from data_pipelines.likeness.label_agreement import Agreement, agreement, answers
 from data_pipelines.likeness.neighbour_table import (
@@ -109,8 +109,8 @@ def main() -> None:
     made = find_neighbours(dataset.directory, search, num_workers=_NUM_WORKERS.value, bar=progress_bar)
     table = open_neighbours(dataset, space)
     state = "searched" if made else "searched already, nothing to do"
-    print(f"{dataset.directory / NEIGHBOUR_DIRS[space]}: {dataset.index.num_records:,} ECGs, {state}")
-    print(summary(table))
+    print_report(f"{dataset.directory / NEIGHBOUR_DIRS[space]}: {dataset.index.num_records:,} ECGs, {state}")
+    print_report(summary(table))
     if classes:
         groups, numbers = _groups(dataset, links), np.asarray(table.numbers)
         found = [agreement(question, own, groups, numbers) for question, own in classes.items()]

@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.buckets.remote_folder import TIMEOUT_S
-from data_pipelines.command import command, run
+from data_pipelines.command import command, print_report, run
 from data_pipelines.errors import DataError
 from data_pipelines.packing.local_copy import stage_dataset
 from data_pipelines.packing.packed_copy import pack
@@ -72,7 +72,7 @@ def main() -> None:
     state = "staged" if made else "staged already and whole, nothing to do"
     where = out or dataset.directory / PACKED_DIR
     order = "" if seed is None else f", patients shuffled by seed {seed}"
-    print(f"{where}: {dataset.index.num_records} ECGs, {num_bytes / 1e9:.2f} GB{order}, {state}")
+    print_report(f"{where}: {dataset.index.num_records} ECGs, {num_bytes / 1e9:.2f} GB{order}, {state}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from data_pipelines.command import command, progress_bar, run
+from data_pipelines.command import command, print_report, progress_bar, run
 from data_pipelines.errors import DataError
 from data_pipelines.likeness.neighbour_table import NEIGHBOUR_DIRS
 from data_pipelines.physiology.definitions import DEFINITIONS, FOLDERS, Definition
@@ -27,6 +27,7 @@ from data_pipelines.prepared.dataset import open_dataset, read_card
 from data_pipelines.records import SignalFormat, content_hash
 from data_pipelines.storage.packed_format import PACKED_DIR, PACKED_FILE, find_bad_shards, read_contents
 from data_pipelines.storage.store import open_store
+from data_pipelines.system.counted import counted
 from data_pipelines.system.digests import DIGESTS_FILE, file_digest, files_of, read_digests
 from data_pipelines.system.plain_names import why_elsewhere
 from data_pipelines.system.visible_text import visible
@@ -203,7 +204,7 @@ def _by_contents(directory: Path, bar: Bar) -> Verdict:
             for number, is_valid, signal in zip(numbers, valid, store.read(numbers, valid=valid), strict=True):
                 wrong += bool(is_valid) and content_hash(signal) != index.content_hash[number].tobytes()
             progress(len(numbers))
-    remarks.append(f"{index.num_records} signals compared with their hashes in the index, {wrong} differ")
+    remarks.append(f"{counted(index.num_records, 'signal')} compared with the hashes in the index, {wrong} differ")
     bad = sorted({shard.path.relative_to(directory).as_posix() for shard in store.bad_shards})
     return Verdict(
         damaged=(*damaged, *(name for name in bad if (directory / name).exists()), *(["signals"] if wrong else [])),
@@ -212,9 +213,9 @@ def _by_contents(directory: Path, bar: Bar) -> Verdict:
     )
 
 
-def report(verdict: Verdict, directory: Path) -> str:
+def verdict_text(verdict: Verdict, directory: Path) -> str:
     """Returns a verdict as text, with one line for each file that is not as it was written."""
-    lines = [f"{directory}: {verdict.checked} files are as they were written"]
+    lines = [f"{directory}: {counted(verdict.checked, 'file is as it was', 'files are as they were')} written"]
     for kind, names in (("damaged", verdict.damaged), ("missing", verdict.missing), ("not part of it", verdict.extra)):
         lines += [f"  {kind:<16}{visible(name)}" for name in names]
     lines += [f"  note: {remark}" for remark in verdict.remarks]
@@ -235,7 +236,7 @@ def main() -> None:
         raise DataError(f"--dataset={flags.FLAGS.dataset}: files are verified where they lie; mount the bucket")
     directory = Path(flags.FLAGS.dataset)
     verdict = verify_dataset(directory, bar=lambda total, unit: progress_bar("verifying", total, unit=unit))
-    print(report(verdict, directory))
+    print_report(verdict_text(verdict, directory))
     if not verdict.is_whole:
         sys.exit(1)
 

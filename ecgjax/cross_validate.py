@@ -16,6 +16,7 @@ was asked for.
 
 from __future__ import annotations
 
+from data_pipelines.command import print_report
 from data_pipelines.packing.bucket_copy import dataset_folder
 from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> None:
             runs, recordings, overlaps=chosen.overlaps, pretraining_data=chosen.pretraining_data
         )
         cautions = tuple(guard.by_weight((*([SIMULATED] if recordings.simulated else []), *cautions)))
-        print(*map(visible, (*cautions, *told_of_batch_norm(runs))), sep="\n")
+        print_report("\n".join(map(visible, (*cautions, *told_of_batch_norm(runs)))))
         study = Study(
             runs, recordings, tasks=chosen.task, method=method, folder=Path(out), baselines=baselines, alone=alone
         )

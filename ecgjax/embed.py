@@ -30,11 +30,12 @@ from absl import flags
 
 from data_pipelines.buckets.addresses import local_path
 from data_pipelines.buckets.finished_folders import fetched_folder
-from data_pipelines.command import MOST_WORKERS, progress_bar
+from data_pipelines.command import MOST_WORKERS, print_report, progress_bar
 from data_pipelines.errors import DataError
 from data_pipelines.readers.formats import FORMATS
 from data_pipelines.statements.declared import ORIENTATIONS, Declared
-from data_pipelines.system.visible_text import visible, visible_report
+from data_pipelines.system.counted import counted
+from data_pipelines.system.visible_text import visible
 from ecgjax.config import run_config
 from ecgjax.embedded.inputs import FileInput, Input, open_input
 from ecgjax.embedded.table import (
@@ -82,16 +83,17 @@ def main(argv: list[str]) -> None:
         for results in read:
             table.add(results)
             tell(len(results))
-    print(visible_report(_summary(recordings, table.counts(), out)))
+    print_report(_summary(recordings, table.counts(), out))
 
 
 def _summary(recordings: Input, counts: Counts, out: Path) -> str:
     quarantined = sum(counts.quarantined.values())
     _, about, listed = places(out)
     lines = [
-        f"{out}: {counts.embedded} of {recordings.num_items} recordings embedded; {about.name} tells of the columns",
+        f"{out}: {counts.embedded} of {counted(recordings.num_items, 'recording')} embedded; "
+        f"{about.name} tells of the columns",
         f"  quarantined         {quarantined}" + (f", listed in {listed.name}" if quarantined else ""),
-        *(f"    {reason:<18}{count}" for reason, count in counts.quarantined.items()),
+        *(f"    {reason:<16}  {count}" for reason, count in counts.quarantined.items()),
         *(f"  note: {visible(note)}" for note in recordings.notes),
     ]
     return "\n".join(lines)

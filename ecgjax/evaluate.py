@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 import functools
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ from absl import flags
 
 from data_pipelines.buckets.addresses import is_remote
 from data_pipelines.buckets.finished_folders import finished_folder
-from data_pipelines.command import output_folder
+from data_pipelines.command import output_folder, print_report
 from data_pipelines.system.visible_text import visible
 from ecgjax import defaults
 from ecgjax.config import run_config
@@ -152,7 +153,7 @@ def evaluate(
     # The data are made again below because the guard may drop records.
     labelled = functools.partial(probe_data, task=task, label_fraction=probe.label_fraction, seed=probe.seed)
     data = labelled(recordings.index, recordings.split)
-    say = print if progress else lambda message: None
+    say = print_report if progress else lambda message: None
     # A question that cannot be answered is refused before anything is loaded.
     check_answerable(data, recordings.index)
     source = open_source(place, step=step, layer=probe.layer)
@@ -183,21 +184,25 @@ def evaluate(
         pretraining_data=pretraining_data,
     )
     for caution in guard.by_weight((*([SIMULATED] if recordings.simulated else []), *found, *few)):
-        say(visible(caution))
+        say(caution)
     train, val, test = map(kind.counts, (data.train, data.val, data.test))
     say(f"{task.title}: {train} train, {val} validation, {test} test")
     for words in (of_batch_norm.words, _of_defaults(source, settings)):
         if words:
-            say(visible(words))
+            say(words)
     records = np.concatenate([part.records for part in (data.train, data.val, data.test)])
     features = LabelledFeatures(recordings, records, norm=of_batch_norm.norm, seed=probe.seed, progress=progress)
     models = StudyModels(features, settings=settings, pretrained=of_batch_norm.encoder, progress=progress)
     answers: dict[str, Answers] = {}
     for name in answerable(("pretrained", "nearest", *models_of(probe), *BESIDE), task):
+        start = time.monotonic()
         if name == "supervised":
-            say("training the same encoder with the labels alone …")
+            number, steps = len(data.train.records), probe.supervised.steps
+            say(f"training the same encoder with the labels alone: {steps} steps at most, {number:,} records …")
         # The random encoder of a run is the one that its pretraining began with.
         answers[name] = models.answers(name, data, seed=settings.seed if name.startswith("random") else probe.seed)
+        if name == "supervised":
+            say(f"labels alone: {answers[name].selected}; {time.monotonic() - start:.0f} s")
     if head is not None and source.model is not None:
         answers["exported_head"] = head_answers(source.model, data, read=recordings.store.read, progress=progress)
     embeddings = {

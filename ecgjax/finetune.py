@@ -62,8 +62,8 @@ from ecgjax.finetuning.run import (
 from ecgjax.finetuning.settings import MAY_CHANGE, FineTuningSettings
 from ecgjax.finetuning.trainer import chosen_look
 from ecgjax.leakage.trained_on import RECORDS_FILE
-from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Table
+from ecgjax.pages.terminal import terminal_table
 from ecgjax.placement.layout_table import describe_layout
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.processes.watchdog import Watchdog
@@ -411,7 +411,7 @@ def _print_results(found: Finetuned, table: Table, workdir: Path, *, missing: tu
     say(f"\n{visible(head.question)}: {visible(head.selected)}")
     if head.chosen_on:
         say(visible(f"{head.calibration} and thresholds ({head.threshold_rule}) from {head.chosen_on}"))
-    say(format_table(table.header, table.rows))
+    say(terminal_table(table.header, table.rows))
     if missing:
         say(f"{' and '.join(missing)} not written: pip install 'ecgjax[export]', and the same command again")
     say(visible(f"results: {workdir / RESULTS_FILE}"))

@@ -14,6 +14,7 @@ results.json in --out show all of it. `--config.probe.supervised.…` (random) a
 
 from __future__ import annotations
 
+from data_pipelines.command import print_report
 from data_pipelines.system import stop_signals
 from ecgjax.system.host_memory import keep_freed_memory
 
@@ -106,7 +107,7 @@ def main(argv: list[str]) -> None:
             pretraining_data=chosen.pretraining_data,
         )
         for words in filter(None, (*study.cautions(set(chosen.modes) - {LABELS_ONLY}), study.batch_norm.words)):
-            print(visible(words))
+            print_report(words)
         run_cells(cells, folder, study.train)
         command = shlex.join(["python", "-m", "ecgjax.label_efficiency", *sys.argv[1:]])
         tables, report = write_report(study, read_cells(folder), command=command, anonymous=chosen.anonymous)

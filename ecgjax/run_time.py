@@ -28,8 +28,8 @@ from data_pipelines.system.visible_text import visible
 from ecgjax.bucket_runs.workdirs import fetched_logs
 from ecgjax.config import run_config
 from ecgjax.errors import ConfigError
-from ecgjax.pages.markdown import format_table
 from ecgjax.pages.page import Section, Table
+from ecgjax.pages.terminal import terminal_table, wrapped
 from ecgjax.pages.write import write_page
 from ecgjax.system.terminal import say
 from ecgjax.training.profiling.operations import Operation, latest_trace, operations_of
@@ -75,8 +75,8 @@ def main(_: list[str]) -> None:
     operations = operations_of(latest_trace(workdir))[: chosen.top]
     tables = [operations_table(operations)] if operations else []
     for table in (starts_table(account), kinds_table(account), *tables):
-        say(format_table(table.header, table.rows))
-    say(summary_of(account))
+        say(f"{terminal_table(table.header, table.rows)}\n")
+    say(wrapped(summary_of(account)))
     more = [Section("Operations", tables)] if tables else []
     page = time_page(account, title=Path(chosen.workdir).absolute().name, more=more)
     with finished_folder(chosen.out or str(workdir / _FOLDER)) as given:

@@ -7,9 +7,10 @@
 Embeddings are tables that python -m ecgjax.embed wrote. An index holds those of one encoder, layer and preprocessing,
 and answers no others. The answer is exact: the cosines are those of the stored float16 numbers, of equal ones the
 earlier row comes first, and neither the number of devices nor the size of blocks changes it. A record is never its own
-neighbour, and its patient's other records are left out unless --same_patient=keep. Ids of records and patients are
-compared within the name of a data set (--names). The table of answers has a row for each neighbour; NAME.json beside it
-says where they come from, and NAME.quarantine.csv lists rows that could be no queries.
+neighbour: it is known by its id, and by its signal under any other. Its patient's other records are left out unless
+--same_patient=keep. Ids of records and patients are compared within the name of a data set (--names). The table of
+answers has a row for each neighbour; NAME.json beside it says where they come from, and NAME.quarantine.csv lists rows
+that could be no queries.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from data_pipelines import command
 from data_pipelines.buckets.finished_folders import fetched_folder, finished_folder
-from data_pipelines.command import output_folder, progress_bar
+from data_pipelines.command import output_folder, print_report, progress_bar
 from data_pipelines.errors import DataError
-from data_pipelines.system.visible_text import visible, visible_report
+from data_pipelines.system.counted import counted
+from data_pipelines.system.visible_text import visible
 from ecgjax.config import run_config
 from ecgjax.embedded.table import checked_out, places
 from ecgjax.search_index import conditions, index_queries
-from ecgjax.search_index.answers import Answers
+from ecgjax.search_index.answers import Answers, shown_id
 from ecgjax.search_index.embedding_tables import open_tables
 from ecgjax.search_index.exact_search import MOST_NEIGHBOURS, QUERIES_AT_ONCE, nearest
 from ecgjax.search_index.index_build import build_index
@@ -60,12 +63,12 @@ def _build() -> None:
     lines = [
         f"{out}: {stated['rows']} embeddings of {stated['model']['dimension']} numbers, "
         f"{sum(each['bytes'] for each in stated['files'].values()) / 1e6:.1f} MB",
-        *(f"  {name:<20}{count}" for name, count in stated["data_sets"].items()),
+        *(f"  {name:<18}  {count}" for name, count in stated["data_sets"].items()),
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
-        *(f"    {reason:<18}{count}" for reason, count in stated["quarantined"].items()),
+        *(f"    {reason:<16}  {count}" for reason, count in stated["quarantined"].items()),
         *_notes(simulated=stated["simulated"], without_patient=stated["rows_without_patient"]),
     ]
-    print(visible_report("\n".join(map(visible, lines))))
+    print_report("\n".join(map(visible, lines)))
 
 
 def _query() -> None:
@@ -92,6 +95,7 @@ def _query() -> None:
         )
     answers = Answers(
         index=index,
+        other_names=index_queries.under_other_names(apart),
         queries=queries,
         neighbours=neighbours,
         remaining=remaining,
@@ -99,7 +103,8 @@ def _query() -> None:
         same_patient=chosen.same_patient,
     )
     answers.write(out)
-    print(visible_report("\n".join(map(visible, [*answers.lines(), *_summary(answers, out)]))))
+    print("\n".join(answers.lines()))
+    print_report("\n".join(map(visible, _summary(answers, out))))
 
 
 def _one_name() -> str | None:
@@ -133,30 +138,66 @@ def _summary(answers: Answers, out: Path) -> list[str]:
     index, queries = answers.index, answers.queries
     _, about, listed = places(out)
     without = queries.ids.column("patient_id").null_count
-    excluding = answers.same_patient == "exclude"
+    excluding, number = answers.same_patient == "exclude", len(queries.ids)
     return [
-        f"{out}: {int(answers.counts().sum())} neighbours of {len(queries.ids)} queries among "
-        f"{len(answers.remaining.rows)} of {index.num_rows} rows; {about.name} tells where they come from",
-        *(f"  where {text}: {met} rows; {missing} have no value" for text, met, missing in answers.remaining.told),
-        f"  with fewer than {answers.k} neighbours: {answers.fewer()} queries",
-        *([f"  no queries: {len(queries.refused)} rows, listed in {listed.name}"] if queries.refused else []),
+        f"{out}: {counted(int(answers.counts().sum()), 'neighbour')} of {counted(number, 'query', 'queries')} among "
+        f"{len(answers.remaining.rows)} of {counted(index.num_rows, 'row')}; {about.name} tells where they come from",
+        *(
+            f"  where {text}: {counted(met, 'row')}; {missing} without a value"
+            for text, met, missing in answers.remaining.told
+        ),
+        f"  with fewer than {counted(answers.k, 'neighbour')}: {counted(answers.fewer(), 'query', 'queries')}",
+        *([f"  no query: {counted(len(queries.refused), 'row')}, listed in {listed.name}"] if queries.refused else []),
         *_notes(
             simulated=index.simulated or queries.simulated,
             without_patient=index.stated["rows_without_patient"] if excluding else 0,
         ),
+        *_notes_on_own_records(answers),
         *(
-            [f"  note: {without} queries have no patient_id; only their own record is left out"]
+            [
+                f"  note: {_queries(without, number, 'has', 'have')} no patient_id, so that records of the "
+                "same patient may be answers"
+            ]
             if excluding and without
             else []
         ),
     ]
 
 
+def _queries(some: int, number: int, one: str, several: str) -> str:
+    """Returns how many of the queries are meant, with their verb: `"1 of 3 queries has"`, `"2 queries have"` if all."""
+    which = counted(number, "query", "queries") if some == number else f"{some} of {number} queries"
+    return f"{which} {one if some == 1 else several}"
+
+
+def _notes_on_own_records(answers: Answers) -> list[str]:
+    """Returns under which names the index has queries, and where they could not be known."""
+    index, queries, others = answers.index, answers.queries, answers.other_names
+    lines = []
+    if others:
+        query = queries.ids.column("record")[others[0].query].as_py()
+        row = index.ids_of(np.array([others[0].row])).to_pylist()[0]
+        lines.append(
+            f"  note: {_queries(len(others), len(queries.ids), 'is', 'are')} in the index under another name, by the "
+            f"signal, and left out too: {shown_id(query)} is {shown_id(row['record'])} of {row['data_set']}"
+            + (", …" if len(others) > 1 else "")
+        )
+    if queries.from_tables and (queries.signals.null_count or index.rows_without_signal()):
+        lines.append(
+            "  note: rows without signal_hash (embedded by an earlier ecgjax) are known as a query's own record by "
+            "data set and id alone; embed them again, and they are known under any name"
+        )
+    return lines
+
+
 def _notes(*, simulated: bool, without_patient: int) -> list[str]:
     return [
         *(["  note: recordings are SIMULATED"] if simulated else []),
         *(
-            [f"  note: {without_patient} rows have no patient_id, so that a patient's other recordings may be answers"]
+            [
+                f"  note: {counted(without_patient, 'row')} of the index {'has' if without_patient == 1 else 'have'} "
+                "no patient_id, so that a patient's other recordings may be answers"
+            ]
             if without_patient
             else []
         ),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.system.exit_status import ExitStatus
+from data_pipelines.system.terminal_lines import for_stream
 from data_pipelines.version import __version__
 from ecgjax.system.terminal import give_up_blocked_output
 
@@ -116,5 +117,6 @@ def _print(text: str) -> None:
 def _refuse(name: str) -> NoReturn:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
-    print(f"error: ecgjax has no command {name!r}; {meant}ecgjax help lists all", file=sys.stderr)
+    error = f"error: ecgjax has no command {name!r}; {meant}ecgjax help lists all"
+    print(for_stream(error, sys.stderr), file=sys.stderr)
     sys.exit(int(ExitStatus.USER_ERROR))

@@ -27,6 +27,7 @@ from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
 from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.statements.declared import Declared
+from data_pipelines.system.counted import counted
 
 REFERENCE_FILE = "REFERENCE.csv"
 
@@ -83,7 +84,9 @@ class Cpsc2018Source:
         if reference is None:
             notes.append(f"there is no {REFERENCE_FILE}: no record has labels")
         elif num_without := sum(path.stem not in reference for path in paths):
-            notes.append(f"{num_without} records have no row in {REFERENCE_FILE} and no labels")
+            notes.append(
+                f"{counted(num_without, 'record has', 'records have')} no row in {REFERENCE_FILE} and no labels"
+            )
         self.card = SourceCard(
             name="cpsc2018",
             description="CPSC 2018: 12-lead ECGs of 6 to 144 s from 11 hospitals in China, with up to three of nine "
@@ -170,6 +173,9 @@ def _read_reference(folder: Path) -> dict[str, tuple[str, ...]] | None:
     names = table[_RECORD_COLUMN].str.removesuffix(".mat")
     # Of two rows of one record nothing tells which is right.
     if len(repeated := names[names.duplicated()]):
-        raise DataError(f"{path}: {len(repeated)} records have more than one row, first '{repeated.iloc[0]}'")
+        raise DataError(
+            f"{path}: {counted(len(repeated), 'record has', 'records have')} more than one row, first "
+            f"'{repeated.iloc[0]}'"
+        )
     labels = table[list(_LABEL_COLUMNS)].to_numpy()
     return {name: tuple(text for text in row if not is_missing(text)) for name, row in zip(names, labels, strict=True)}

@@ -28,6 +28,7 @@ from data_pipelines.records import NO_FOLD, EcgRecord, LabelSchema
 from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.statements.declared import Declared
+from data_pipelines.system.counted import counted
 
 # TFDS uses the name in file names and identifiers.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -132,7 +133,7 @@ class FolderSource:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self._counts.most_common())
         self.card = SourceCard(
             name=name,
-            description=f"12-lead ECGs read from a folder of {len(listed.recordings)} recordings ({kinds}).",
+            description=f"12-lead ECGs read from a folder of {counted(len(listed.recordings), 'recording')} ({kinds}).",
             simulated=False,
             notes=self._notes(name, folder),
             sex_reading=(self._people.sex_of_table or self._people.sex_of_files).said_by,

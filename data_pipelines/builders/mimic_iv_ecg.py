@@ -26,6 +26,7 @@ from data_pipelines.recording import Recording
 from data_pipelines.records import EcgRecord, LabelSchema
 from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.system.counted import counted
 from data_pipelines.system.plain_names import path_below
 
 RECORDS_FILE = "record_list.csv"
@@ -123,11 +124,20 @@ class MimicIvEcgSource:
                 f"measurements that stand for 'not measured' (29999 …) or cannot be, and are missing: {removed}"
             )
         if num_without := np.count_nonzero(self._row == _NO_ROW):
-            notes.append(f"{num_without} records have no row in {MEASUREMENTS_FILE}: no measurements and no report")
+            notes.append(
+                f"{counted(int(num_without), 'record has', 'records have')} no row in {MEASUREMENTS_FILE}: no "
+                "measurements and no report"
+            )
         if num_unused := len(self._measured.study_id) - len(np.unique(self._row[self._row != _NO_ROW])):
-            notes.append(f"{num_unused} rows of {MEASUREMENTS_FILE} are of studies that {RECORDS_FILE} does not list")
+            notes.append(
+                f"{counted(int(num_unused), 'row')} of {MEASUREMENTS_FILE} {'is' if num_unused == 1 else 'are'} of "
+                f"studies that {RECORDS_FILE} does not list"
+            )
         if num_timeless:
-            notes.append(f"{num_timeless} records have no ecg_time that can be read: time_days is missing")
+            notes.append(
+                f"{counted(int(num_timeless), 'record has', 'records have')} no ecg_time that can be read: time_days "
+                f"is missing"
+            )
         return tuple(notes)
 
     def reader(self) -> RecordingReader[MimicItem]:
@@ -275,7 +285,8 @@ def _pieces(path: Path, types: dict[str, type]) -> Iterator[pd.DataFrame]:
 
 def _check_unique(studies: np.ndarray, path: Path) -> None:
     if len(repeated := studies[pd.Series(studies).duplicated().to_numpy()]):
-        message = f"{path}: {len(repeated)} rows name a study that came before, first {repeated[0]}; download it again"
+        which = counted(len(repeated), "row names", "rows name")
+        message = f"{path}: {which} a study that came before, first {repeated[0]}; download it again"
         raise DataError(message)
 
 

@@ -32,6 +32,7 @@ from data_pipelines.recording import Recording
 from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
 from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
+from data_pipelines.system.counted import counted
 from data_pipelines.system.workers import map_ordered
 
 # Scanning a header takes 80 µs from memory and milliseconds from a cold disk; starting a process takes 3 s.
@@ -224,7 +225,10 @@ def _notes(
             "samples prove that, else quarantined as broken_gain"
         )
     if num_others:
-        notes.append(f"{num_others} records with names of none of the challenge's sets are left out")
+        notes.append(
+            f"{counted(num_others, 'record')} with names of none of the challenge's sets "
+            f"{'is' if num_others == 1 else 'are'} left out"
+        )
     return tuple(notes)
 
 

@@ -23,6 +23,7 @@ from data_pipelines.signals.conversion import stored_signal
 from data_pipelines.signals.lead_checks import check_timing
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.signals.window import num_pieces
+from data_pipelines.system.counted import counted
 from data_pipelines.system.visible_text import storable_text
 from data_pipelines.system.workers import map_ordered
 
@@ -213,12 +214,14 @@ def _cut(length: Length, recipe: SignalRecipe) -> Cut:
 def _notes(cuts: Sequence[Cut], recipe: SignalRecipe) -> list[str]:
     several = [cut for cut in cuts if cut.pieces > 1]
     notes = [
-        f"cut into pieces of {recipe.seconds:g} s: {len(several)} of {len(cuts)} recordings, into "
-        f"{sum(cut.pieces for cut in several)} records; an id ends with the number of the piece, as in '….piece2'"
+        f"cut into pieces of {recipe.seconds:g} s: {len(several)} of {counted(len(cuts), 'recording')}, into "
+        f"{counted(sum(cut.pieces for cut in several), 'record')}; an id ends with the number of the piece, as "
+        "in '….piece2'"
     ]
     if rests := [cut.dropped_seconds for cut in cuts if cut.dropped_seconds > _ROUNDING_S]:
         notes.append(
-            f"{len(rests)} recordings end with a rest shorter than --min_seconds={recipe.min_seconds:g}, which is not "
+            f"{counted(len(rests), 'recording ends', 'recordings end')} with a rest shorter than "
+            f"--min_seconds={recipe.min_seconds:g}, which is not "
             f"stored: {sum(rests):.6g} s together"
         )
     return notes

@@ -8,6 +8,7 @@ from typing import Any
 from data_pipelines.prepared.kept_seconds import kept_sentence
 from data_pipelines.prepared.shared_contents import shared_sentence
 from data_pipelines.records import NO_FOLD
+from data_pipelines.system.counted import counted
 
 #: Numbers of records per patient that are counted separately.
 _PATIENT_SIZES = (1, 2, 3, 4)
@@ -75,9 +76,9 @@ def count_facts(card: Mapping[str, Any]) -> Facts:
         ("quarantined", f"{quarantined:,} ({percent(quarantined / card['records_in'])})"),
         (
             "equal content",
-            f"{duplicates['records']:,} records repeat an earlier one, "
+            f"{counted(duplicates['records'], 'record repeats', 'records repeat')} an earlier one, "
             f"{duplicates['under_another_patient']:,} of them under another patient id; "
-            f"{duplicates['groups']:,} groups to split by",
+            f"{counted(duplicates['groups'], 'group')} to split by",
         ),
         *(("many patients", shared_sentence(entry)) for entry in card["shared_contents"]),
         ("seconds", kept_sentence(card["seconds"]) if card["seconds"] else "not known (built before they were kept)"),

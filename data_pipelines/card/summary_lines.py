@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines.prepared.fold_labels import fold_table
+from data_pipelines.system.terminal_lines import COLUMNS
 
 _MOST_LABELS = 12
+_GAP = "  "
 
 
 def sex_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -42,16 +44,35 @@ def fold_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def aligned(rows: Sequence[Sequence[str]], *, indent: str, num_left: int = 1) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], *, indent: str, num_left: int = 1, width: int = COLUMNS) -> list[str]:
     """Returns rows of a table as lines, with the first columns aligned to the left and the others to the right.
+
+    Columns that do not fit beside the others follow below them, with those of the left repeated.
 
     Args:
         rows: Rows of the table, its header among them.
         indent: Text before every line.
         num_left: Number of columns that are aligned to the left.
+        width: Number of letters that fit on a line.
     """
+    columns = list(zip(*rows, strict=True))
+    sizes = [max(map(len, column)) + len(_GAP) for column in columns]
+    left, room = columns[:num_left], width - len(indent) - sum(sizes[:num_left]) + len(_GAP)
+    parts: list[list[Sequence[str]]] = [[]]
+    used = 0
+    for column, size in zip(columns[num_left:], sizes[num_left:], strict=True):
+        if parts[-1] and used + size > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(column)
+        used += size
+    lines = [_aligned_part(list(zip(*left, *part, strict=True)), indent, num_left) for part in parts]
+    return [line for part in lines for line in part]
+
+
+def _aligned_part(rows: Sequence[Sequence[str]], indent: str, num_left: int) -> list[str]:
     columns = [list(column) for column in zip(*rows, strict=True)]
     for number, column in enumerate(columns):
         align, width = "<" if number < num_left else ">", max(map(len, column))
         column[:] = [f"{cell:{align}{width}}" for cell in column]
-    return [(indent + "  ".join(cells)).rstrip() for cells in zip(*columns, strict=True)]
+    return [(indent + _GAP.join(cells)).rstrip() for cells in zip(*columns, strict=True)]

@@ -10,6 +10,7 @@ from data_pipelines.card import rows as card_rows
 from data_pipelines.card.summary_lines import aligned
 from data_pipelines.prepared.fold_labels import fold_table
 from data_pipelines.prepared.remarks import remark_lines
+from data_pipelines.system.counted import counted
 
 _INDENT = "  "
 _NAME_WIDTH = 22
@@ -29,19 +30,19 @@ def card_text(card: Mapping[str, Any], *, width: int) -> str:
         _heading(card, width),
         _counts(card, width),
         _people(card, width),
-        ["Folds", *_table(card_rows.FOLD_HEADER, card_rows.fold_rows(card["folds"]))],
-        _labels_by_fold(card["labels_by_fold"]),
+        ["Folds", *_table(card_rows.FOLD_HEADER, card_rows.fold_rows(card["folds"]), width)],
+        _labels_by_fold(card["labels_by_fold"], width),
         *(_task_section(name, task, card["num_records"], width) for name, task in card["tasks"].items()),
-        _scalar_table(card["scalars"]),
-        _amplitude_table(card["amplitudes"], card["num_records"]),
+        _scalar_table(card["scalars"], width),
+        _amplitude_table(card["amplitudes"], card["num_records"], width),
         _quality_section(card, width),
     )
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
 def _heading(card: Mapping[str, Any], width: int) -> list[str]:
-    title = f"{card['name']}  {card['directory']}"
-    lines = [f"{title}  *** SIMULATED: NO PATIENT WAS RECORDED ***" if card["simulated"] else title]
+    lines = _wrapped(f"{card['name']}  {card['directory']}", width, indent="")
+    lines += ["*** SIMULATED: NO PATIENT WAS RECORDED ***"] if card["simulated"] else []
     lines += _wrapped(card["description"], width)
     for doubt in card["doubts"]:
         lines += _wrapped(f"Doubt: {doubt}", width)
@@ -80,7 +81,7 @@ def _people(card: Mapping[str, Any], width: int) -> list[str]:
     # The bars show all sexes together, relative to the largest decade.
     sums = [sum(row[name] for name in sex) for row in decades]
     bars = [_bar(count / max(sums)) for count in sums]
-    header, *table = _table(("years", *sex), rows)
+    header, *table = _table(("years", *sex), rows, width)
     return [*lines, header, *(f"{line}{_BETWEEN}{bar}".rstrip() for line, bar in zip(table, bars, strict=True))]
 
 
@@ -102,38 +103,44 @@ def _task_section(name: str, task: Mapping[str, Any], num_records: int, width: i
     return lines
 
 
-def _labels_by_fold(counted: Mapping[str, Any]) -> list[str]:
+def _labels_by_fold(counted: Mapping[str, Any], width: int) -> list[str]:
     if not counted["labels"]:
         return []
     header, *rows = fold_table(counted, most=None)
-    return ["Labels by fold, positive/known records, or mean (known)", *_table(header, rows)]
+    return ["Labels by fold, positive/known records, or mean (known)", *_table(header, rows, width)]
 
 
-def _scalar_table(scalars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _scalar_table(scalars: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:
     if not scalars:
         return []
-    return ["Scalars, by record", *_table(card_rows.SCALAR_HEADER, card_rows.scalar_rows(scalars), num_left=2)]
+    return ["Scalars, by record", *_table(card_rows.SCALAR_HEADER, card_rows.scalar_rows(scalars), width, num_left=2)]
 
 
-def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int) -> list[str]:
+def _amplitude_table(amplitudes: Mapping[str, Any], num_records: int, width: int) -> list[str]:
     read, seed = amplitudes["records_read"], amplitudes["seed"]
-    which = f"all {read:,} records" if seed is None else f"{read:,} of {num_records:,} records, drawn with seed {seed}"
+    which = (
+        f"all {counted(read, 'record')}"
+        if seed is None
+        else f"{read:,} of {num_records:,} records, drawn with seed {seed}"
+    )
     rows = [
         (lead, *(f"{spans[key]:.2f}" for key in ("p1", "median", "p99", "max")))
         for lead, spans in amplitudes["peak_to_peak_mv"].items()
     ]
-    return [f"Amplitudes, peak to peak in mV, {which}", *_table(("lead", "1 %", "median", "99 %", "max"), rows)]
+    heading = _wrapped(f"Amplitudes, peak to peak in mV, {which}", width, indent="")
+    return [*heading, *_table(("lead", "1 %", "median", "99 %", "max"), rows, width)]
 
 
 def _quality_section(card: Mapping[str, Any], width: int) -> list[str]:
     padding, quality = card["padding"], card["quality"]
-    lines = ["Quality", *_table(card_rows.FLAG_HEADER, card_rows.flag_rows(card))]
+    lines = ["Quality", *_table(card_rows.FLAG_HEADER, card_rows.flag_rows(card), width)]
     if quality["clipped_samples"]:
-        clipped = f"{quality['clipped_samples']:,} samples clipped in {quality['clipped_records']:,} records"
-        lines += _wrapped(clipped, width)
+        samples, records = counted(quality["clipped_samples"], "sample"), counted(quality["clipped_records"], "record")
+        lines += _wrapped(f"{samples} clipped in {records}", width)
     if padding["padded"]:
         lines += _wrapped(
-            f"{padding['padded']:,} records padded, {padding['padded_before']:,} of them before their start; of the "
+            f"{counted(padding['padded'], 'record')} padded, {padding['padded_before']:,} of them before their "
+            f"start; of the "
             f"padded {padding['shortest_seconds']:.2f} s at least are recorded, {padding['median_seconds']:.2f} s in "
             "the median",
             width,
@@ -154,8 +161,8 @@ def _wrapped(text: str, width: int, *, indent: str = _INDENT, further: str = _IN
     return whole.wrap(text)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_left: int = 1) -> list[str]:
-    return aligned([header, *rows], indent=_INDENT, num_left=num_left)
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], width: int, *, num_left: int = 1) -> list[str]:
+    return aligned([header, *rows], indent=_INDENT, num_left=num_left, width=width)
 
 
 def _columns(cells: Sequence[str], width: int) -> list[str]:

@@ -73,7 +73,9 @@ def known_names(names: Iterable[str], *, path: Path) -> dict[str, str]:
             if _key(name) not in _OTHER_NAMES[meant]:
                 continue
             raise DataError(f"{path}: columns '{own[meant]}' and '{name}' both mean '{meant}'; keep one of them")
-        raise DataError(f"{path}: call its column '{name}' '{meant}', or something else if it is a label{_how(meant)}")
+        raise DataError(
+            f"{path}: rename its column '{name}' to '{meant}', or to something else if it is a label{_how(meant)}"
+        )
     return found
 
 

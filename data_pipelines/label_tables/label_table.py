@@ -17,6 +17,7 @@ from data_pipelines.label_tables.text_table import read_text_table
 from data_pipelines.metadata.ages import read_age
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.metadata.sexes import SexCoding, column_coding
+from data_pipelines.system.counted import counted, named
 
 #: Suffixes that a table may have.
 SUFFIXES = (".csv", ".parquet")
@@ -120,12 +121,14 @@ def _known_table(path: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     table = _read(path)
     if "age_years" in table.columns:
         # The label 'age_years', which every data set has, would hide this column.
-        raise DataError(f"{path}: call its column 'age_years' 'age'")
+        raise DataError(f"{path}: rename its column 'age_years' to 'age'")
     names = known_names(table.columns, path=path)
     if missing := [column for column in ("record", "patient_id") if column not in names.values()]:
         separator = next((sign for sign in ";\t|" if len(table.columns) == 1 and sign in table.columns[0]), None)
         remedy = f"; its columns are set apart by {separator!r}: write it with commas" if separator else ""
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(table.columns)}{remedy}")
+        raise DataError(
+            f"{path}: {named(missing, 'column', 'is', 'are')} missing; it has {', '.join(table.columns)}{remedy}"
+        )
     renamed = [f"'{own}' as {known}" for own, known in names.items() if own != known]
     table = table.rename(columns=names)
     for column in _WHOLE_COLUMNS:
@@ -162,12 +165,18 @@ def _rows(table: pd.DataFrame, path: Path, notes: list[str]) -> dict[str, Mappin
     nameless = table["record"].map(is_missing)
     kept = table[~repeated & ~nameless]
     if repeated.any():
-        notes.append(f"{int(repeated.sum())} rows of the labels repeat an earlier one in all columns")
+        notes.append(
+            f"{counted(int(repeated.sum()), 'row of the labels repeats', 'rows of the labels repeat')} an "
+            f"earlier one in all columns"
+        )
     if nameless.any():
         values = ", ".join(f"'{text}' {count}" for text, count in Counter(table.loc[nameless, "record"]).items())
-        notes.append(f"{int(nameless.sum())} rows of the labels name no record ({values}) and are left out")
+        number = counted(int(nameless.sum()), "row of the labels names", "rows of the labels name")
+        notes.append(f"{number} no record ({values}) and {'is' if nameless.sum() == 1 else 'are'} left out")
     if twice := [record for record, count in Counter(kept["record"]).items() if count > 1]:
-        raise DataError(f"{path}: {len(twice)} records have more than one row, first '{twice[0]}'")
+        raise DataError(
+            f"{path}: {counted(len(twice), 'record has', 'records have')} more than one row, first '{twice[0]}'"
+        )
     columns: list[str] = kept.columns.tolist()
     rows = (dict(zip(columns, texts, strict=True)) for texts in kept.itertuples(index=False, name=None))
     return {row["record"]: row for row in rows}

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from data_pipelines.errors import DataError
+from data_pipelines.system.counted import named
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def read_published_table(path: Path, columns: Sequence[str], *, owner: str) -> p
     """
     table = read_text_table(path)
     if missing := [column for column in columns if column not in table.columns]:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; is this {owner}'s own file?")
+        raise DataError(f"{path}: {named(missing, 'column', 'is', 'are')} missing; is this {owner}'s own file?")
     return table
 
 

@@ -20,6 +20,7 @@ from data_pipelines import records
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
 from data_pipelines.prepared.splitting import Linked, Split, split_linked, split_of
+from data_pipelines.system.counted import counted, named
 from data_pipelines.system.near_names import meant
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.plain_names import why_elsewhere
@@ -238,13 +239,13 @@ class Index:
 
 
 def _absent_folds(absent: Sequence[int], counts: Mapping[int, int]) -> str:
-    present = [f"{fold} ({count} records)" for fold, count in counts.items() if fold != records.NO_FOLD]
+    present = [f"{fold} ({counted(count, 'record')})" for fold, count in counts.items() if fold != records.NO_FOLD]
     if records.NO_FOLD in counts:
-        present.append(f"{counts[records.NO_FOLD]} records without a fold")
+        present.append(f"{counted(counts[records.NO_FOLD], 'record')} without a fold")
     return (
-        f"no record is in fold {', '.join(map(str, absent))}; this data set has {', '.join(present)}. Name folds that "
-        "it has (config.data.train_folds, val_folds, test_folds), or deal its patients to folds 1 to 10 with "
-        "python -m data_pipelines.build --builder=prepared --folds=stratified (or --folds=hash)"
+        f"no record is in {named(list(map(str, absent)), 'fold')}; this data set has {', '.join(present)}. Name "
+        "folds that it has (config.data.train_folds, val_folds, test_folds), or deal its patients to folds 1 to 10 "
+        "with python -m data_pipelines.build --builder=prepared --folds=stratified (or --folds=hash)"
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
+from data_pipelines.system.counted import counted
 
 #: The ages of one person in one archive seldom differ by more than this, years.
 _MOST_YEARS_APART = 40.0
@@ -60,11 +61,12 @@ def _contradictions(index: Index, patient: np.ndarray, counts: np.ndarray, rows:
         return
     named = []
     for code in _largest(found, counts):
-        facts = [f"{counts[code]} recordings"]
+        facts = [counted(int(counts[code]), "recording")]
         facts += [f"{men[code]} of a man, {women[code]} of a woman"] if both[code] else []
         facts += [f"ages {youngest[code]:g} to {oldest[code]:g}"] if apart[code] else []
         named.append(f"'{_id_of(index, patient, code)}' ({', '.join(facts)})")
-    yield f"{len(found)} patient ids have recordings that contradict each other: {_list(named, len(found))}; {_REMEDY}"
+    which = counted(len(found), "patient id has", "patient ids have")
+    yield f"{which} recordings that contradict each other: {_list(named, len(found))}; {_REMEDY}"
 
 
 def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator[str]:
@@ -75,7 +77,8 @@ def _too_many(index: Index, patient: np.ndarray, counts: np.ndarray) -> Iterator
     if len(found := np.flatnonzero(counts >= max(_FEWEST_OF_TOO_MANY, _TIMES_USUAL * usual))):
         named = [f"'{_id_of(index, patient, code)}' {counts[code]}" for code in _largest(found, counts)]
         yield (
-            f"{len(found)} patient ids have many more recordings than others (99 of 100 have at most {usual:g}): "
+            f"{counted(len(found), 'patient id has', 'patient ids have')} many more recordings than others (99 "
+            f"of 100 have at most {usual:g}): "
             f"{_list(named, len(found))}; {_REMEDY}"
         )
 
@@ -91,7 +94,8 @@ def _spellings(index: Index, patient: np.ndarray) -> Iterator[str]:
     if several := [ids for ids in ids_of_key.values() if len(ids) > 1]:
         named = [" and ".join(f"'{text}'" for text in ids) for ids in several[:_NAMED]]
         yield (
-            f"{len(several)} patients may have two spellings: {_list(named, len(several))}; ids are one patient only "
+            f"{counted(len(several), 'patient')} may have two spellings: {_list(named, len(several))}; ids are "
+            f"one patient only "
             "where they are equal: write one of the two throughout if they are"
         )
 
@@ -109,12 +113,12 @@ def _several_folds(index: Index, patient: np.ndarray) -> Iterator[str]:
     differs = (np.diff(patient[order]) == 0) & (np.diff(fold[order]) != 0)
     if len(found := np.unique(patient[order][1:][differs])):
         yield (
-            f"{len(found)} patients have recordings in several folds, such as "
+            f"{counted(len(found), 'patient has', 'patients have')} recordings in several folds, such as "
             f"'{_id_of(index, patient, int(found[0]))}'; a split leaves those out that would be on two of its sides"
         )
     num_without = int(np.count_nonzero(fold == NO_FOLD))
     if 0 < num_without < len(fold):
-        yield f"{num_without} records have no fold, and are in no split"
+        yield f"{counted(num_without, 'record has no fold, and is', 'records have no fold, and are')} in no split"
 
 
 def _zero_ages(index: Index) -> Iterator[str]:

@@ -22,6 +22,7 @@ from data_pipelines.shards.merging import gathered
 from data_pipelines.shards.parts import ShardPart, by_shard
 from data_pipelines.shards.readback import PATIENT_KEY
 from data_pipelines.signals.quality import QualityFlag
+from data_pipelines.system.counted import counted
 
 #: Numbers of groups and records that the card lists; it counts all of them.
 _GROUPS_KEPT = 100
@@ -154,23 +155,25 @@ def calibration_lines(section: Mapping[str, Any] | None) -> list[str]:
     if section["num_corrected"]:
         shown = [f"{name} × {factor:g}" for name, factor in list(section["corrected"].items())[:5]]
         lines.append(
-            f"  CORRECTED SCALE     {section['num_corrected']} records whose stated gain a copy of the same recording "
+            f"  CORRECTED SCALE     {counted(section['num_corrected'], 'record')} whose stated gain a copy of "
+            f"the same recording "
             f"in this set proves wrong ({_some(shown, section['num_corrected'])})"
         )
     doubted = [group for group in section["groups"] if group["doubts"]]
     for group in doubted:
-        lines.append(f"  WARNING: {group['records']} records of '{_shown(group['origin'])}':")
+        lines.append(f"  WARNING: {counted(group['records'], 'record')} of '{_shown(group['origin'])}':")
         lines += [f"    {doubt}" for doubt in group["doubts"]]
     if section["num_contradicting"]:
         shown = [f"{one} is {1 / factor:.3g} times {other}" for one, other, factor in section["contradicting"][:5]]
         lines.append(
-            f"  WARNING: {section['num_contradicting']} records are another record's recording at another size, and "
+            f"  WARNING: {counted(section['num_contradicting'], 'record is', 'records are')} another record's "
+            f"recording at another size, and "
             f"which is right is not known: {_some(shown, section['num_contradicting'])}"
         )
     if section["num_records"]:
         shown = [f"{name} ({words})" for name, words in list(section["records"].items())[:3]]
         some = _some(shown, section["num_records"])
-        lines.append(f"  implausible size    {section['num_records']} records: {some}")
+        lines.append(f"  implausible size    {counted(section['num_records'], 'record')}: {some}")
     if doubted or section["num_contradicting"] or section["num_records"]:
         lines.append("    (quality flag 'calibration' marks these records; correct their headers, or leave them out)")
     return lines

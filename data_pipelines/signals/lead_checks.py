@@ -11,6 +11,7 @@ import numpy as np
 
 from data_pipelines.errors import RecordError
 from data_pipelines.records import MICROVOLTS_PER_MILLIVOLT, STORED_LEADS
+from data_pipelines.system.counted import named
 
 #: A lead that moves less than this over all that is kept is flat; it is a quarter of one small box (0.1 mV).
 FLAT_LEAD_MV = 0.025
@@ -88,7 +89,8 @@ def check_leads(leads: Mapping[str, np.ndarray], *, source: str) -> None:
             reason="wrong_unit",
         )
     if flat := [lead for lead, amplitude in amplitudes.items() if amplitude < FLAT_LEAD_MV]:
-        message = f"{source}: lead {', '.join(flat)} is flat (moves less than {FLAT_LEAD_MV * 1e3:g} µV): not connected"
+        which = named(flat, "lead", "is flat (moves", "are flat (move")
+        message = f"{source}: {which} less than {FLAT_LEAD_MV * 1e3:g} µV): not connected"
         raise RecordError(message, reason="flat_lead")
     _check_einthoven(leads, source)
     _check_sizes(leads, source)
@@ -146,8 +148,8 @@ def check_stored(microvolts: np.ndarray, *, sampling_rate_hz: int, is_filtered: 
     done = "once filtered and resampled by the recipe"
     if flat:
         raise RecordError(
-            f"{source}: lead {', '.join(flat)} moves less than {_FLAT_LEAD_UV:g} µV {done}: there was nothing in it "
-            "but drift or noise",
+            f"{source}: {named(flat, 'lead', 'moves', 'move')} less than {_FLAT_LEAD_UV:g} µV {done}: there was "
+            "nothing in it but drift or noise",
             reason="flat_lead",
         )
     if spans.max() < _SMALLEST_AMPLITUDE_UV:

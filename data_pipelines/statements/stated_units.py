@@ -13,6 +13,7 @@ from data_pipelines.statements.declared import Declared
 from data_pipelines.statements.names import Kind, hertz_per, seconds_per, voltage
 from data_pipelines.statements.stated import Statement, Statements, disagreement
 from data_pipelines.statements.stated_values import shown
+from data_pipelines.system.counted import named
 
 # Units that mean that samples are not calibrated.
 _UNCALIBRATED = frozenset(
@@ -48,7 +49,7 @@ def settled_units(
                 raise disagreement(source, where, f"the unit {unit}", f"--declared_unit says {declared.unit}")
     without = [name for name, (unit, _) in zip(names, units, strict=True) if standard_lead(name) and not unit]
     if without and declared.unit is None:
-        raise missing_metadata(f"{source}: does not state the unit of lead {', '.join(without)}; say it for all leads")
+        raise missing_metadata(f"{source}: does not state the unit of {named(without, 'lead')}; say it for all leads")
     filled = (unit or (declared.unit or "") for unit, _ in units)
     return tuple(unit if standard_lead(name) else "" for name, unit in zip(names, filled, strict=True))
 

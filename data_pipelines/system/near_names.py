@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Largest difference in likeness, 0 to 1, from the name that is most alike.
+_LESS_ALIKE = 0.1
+
 
 def meant(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     """Returns the end of a message that asks whether a name was meant to be another.
@@ -15,8 +18,11 @@ def meant(name: str, known: Iterable[str], *, prefix: str = "") -> str:
         prefix: Text before every name in the message.
 
     Returns:
-        `"; did you mean …?"` with at most three names, or an empty text where no name is similar.
+        `"; did you mean …?"` with at most three names, or an empty text where no name is similar. A name that is much
+        less alike than the first is left out.
     """
-    by_small = {each.lower(): each for each in known}
-    alike = [by_small[each] for each in difflib.get_close_matches(name.lower(), sorted(by_small))]
+    by_small, small = {each.lower(): each for each in known}, name.lower()
+    close = difflib.get_close_matches(small, sorted(by_small))
+    likeness = {each: difflib.SequenceMatcher(None, each, small).ratio() for each in close}
+    alike = [by_small[each] for each in close if likeness[each] >= likeness[close[0]] - _LESS_ALIKE]
     return f"; did you mean {', '.join(f'{prefix}{each}' for each in alike)}?" if alike else ""

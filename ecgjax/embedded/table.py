@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from data_pipelines.builders.base import Quarantined
 from data_pipelines.command import output_file
 from data_pipelines.errors import DataError
-from data_pipelines.records import STORED_LEADS
+from data_pipelines.records import STORED_LEADS, content_hash
 from data_pipelines.system.atomic_directory import sync
 from data_pipelines.system.visible_text import storable_text, table_cell
 from data_pipelines.version import __version__
@@ -62,7 +62,7 @@ class Columns:
         Raises:
             DataError: A label is called like another column.
         """
-        own = {"record", "source", "recorded_seconds", "embedding", "tokens", "token_mask", *_PROVENANCE}
+        own = {"record", "source", "recorded_seconds", "signal_hash", "embedding", "tokens", "token_mask", *_PROVENANCE}
         own |= {name for answer in self.answers for name in (answer.column, answer.decision) if name is not None}
         if clash := sorted({*self.labels} & (own | {*self._intervals(), "by_lead"})):
             raise DataError(f"--labels: a column is called {clash[0]!r}, as one of the table is; rename it")
@@ -81,6 +81,7 @@ class Columns:
             "record": pa.array([storable_text(row.record) for row in rows], pa.string()),
             "source": pa.array([storable_text(row.source) for row in rows], pa.string()),
             "recorded_seconds": pa.array((recorded / model.sampling_rate_hz).astype(np.float32)),
+            "signal_hash": pa.array([content_hash(row.signal).hex() for row in rows], pa.string()),
         }
         if self.answers and model.head is not None:
             embeddings, outputs = model.embed_with_outputs(signals)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ def measured(
     patients: np.ndarray,
     resamples: int,
     seed: int,
-    needs: str,
+    needs: str | Callable[[Key], str],
     differences: Mapping[Key, tuple[Key, Key]] | None = None,
 ) -> dict[Key, Interval]:
     """Computes metrics of the same records and paired differences between them, on the same resamples of the patients.
@@ -70,7 +70,7 @@ def measured(
         patients: Patient (group) code of each record, `int[n]`.
         resamples: Number of resamples.
         seed: Seed of the resampling.
-        needs: Description of what a resample must have for the metrics to be defined, for messages.
+        needs: Description of what a resample must have for a metric to be defined, for all metrics or by key.
         differences: Keys of two metrics, of which the second is subtracted from the first, by the key of the
             difference.
 
@@ -106,7 +106,7 @@ def over_seeds(
     patients: np.ndarray,
     resamples: int,
     seed: int,
-    needs: str,
+    needs: str | Callable[[Key], str],
     questions: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[Key, Interval]:
     """Computes means over seeds of models and of their paired differences, on the records as they are and on resamples.
@@ -122,7 +122,7 @@ def over_seeds(
         patients: Patient (group) code of each test record, `int[n]`.
         resamples: Number of resamples of the patients.
         seed: Seed of the resampling.
-        needs: Description of what a resample must have for the metrics to be defined, for messages.
+        needs: Description of what a resample must have for a metric to be defined, for all metrics or by key.
         questions: Names of the tasks that are averaged, by the name of the average; by default every task stands for
             itself.
 

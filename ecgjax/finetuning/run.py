@@ -247,7 +247,13 @@ def first_state(run: FineTuningRun, *, progress: bool = True) -> TrainState:
     encoder = dataclasses.replace(encoder, layer="features")  # A head stands on the features, whatever else is known.
     recalibrated = run.tuning.encoder_is_frozen or run.tuning.begins_at_probe
     if recalibrated and jax.tree.leaves(encoder.split.stats):
-        encoder = recalibrate_batch_norm(encoder, read, records=run.recordings.split.train, seed=settings.seed)
+        encoder = recalibrate_batch_norm(
+            encoder,
+            read,
+            records=run.recordings.split.train,
+            seed=settings.seed,
+            progress=progress and _is_first(),
+        )
     if run.tuning.begins_at_probe:
         sides = {"train": run.data.train, "val": run.data.val}
         features = {

@@ -160,29 +160,39 @@ class FineTuning:
         constant = {"row": row, "seed": np.uint32(seed % 2**32), "positive_weight": supervision.weight}
         # Codes that are equal where the patients are, whatever the patients are called by.
         patient = np.unique(data.train.patients, return_inverse=True)[1].astype(np.int32)
-        val_signals, looks = read(supervision.looked_at), Looks()
-
-        def look(state: TrainState, *, step: int) -> None:
-            outputs = predict(self._outputs, state.evaluated, val_signals)
-            looks.see(self.measure(supervision, outputs, step=step), state.evaluated)
-
-        if self.begins_at_probe:
-            look(state, step=0)
-        sampler = self.sampler(supervision, np.arange(len(targets)), seed=seed)
+        # The bar is there before the first step, whose compilation can take longer than all others together.
         bar = tqdm(
-            range(settings.steps),
+            total=settings.steps,
             desc=title,
             unit="step",
             leave=False,
             dynamic_ncols=True,
             disable=None if progress else True,
+            postfix="compiling",
         )
-        for now in bar:
+        val_signals, looks = read(supervision.looked_at), Looks()
+
+        def look(state: TrainState, *, step: int) -> None:
+            bar.set_postfix_str("validation")
+            outputs = predict(self._outputs, state.evaluated, val_signals)
+            looks.see(self.measure(supervision, outputs, step=step), state.evaluated)
+            bar.set_postfix_str("" if looks.best is None else f"best {looks.best.metric:.3f}")
+
+        if self.begins_at_probe:
+            look(state, step=0)
+        sampler = self.sampler(supervision, np.arange(len(targets)), seed=seed)
+        for now in range(settings.steps):
             chosen = sampler.record_numbers(now)
             batch = {"signal": read(train_records[chosen]), "label": targets[chosen], **constant}
             if self.needs_patients:
                 batch |= {"record": chosen.astype(np.int32), "patient": patient[chosen]}
             state, _ = self._step(state, batch)
+            if not bar.disable:
+                # Steps are queued and not awaited, so that the bar would run ahead of them.
+                jax.block_until_ready(state.step)
+                bar.update()
+                if now == 0:
+                    bar.set_postfix_str("")
             if (now + 1) % settings.eval_every and now + 1 != settings.steps:
                 continue
             look(state, step=now + 1)

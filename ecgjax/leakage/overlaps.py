@@ -17,17 +17,22 @@ import numpy as np
 from data_pipelines.duplicates.copies import MAX_CANDIDATES, Copy, Suspects, Traces, find_suspects, verify_suspects
 from data_pipelines.metadata.source_names import NO_NAME
 from data_pipelines.records import STORED_LEADS
+from data_pipelines.system.counted import counted
 from ecgjax.data.recordings import Recordings
 from ecgjax.leakage.known_signals import KnownSignals, bands_of, reachable
 from ecgjax.leakage.trained_on import PretrainingRecords, is_traced, patient_keys, traces_of
 
-#: Descriptions of the kinds of overlap, the strongest first: a record counts as the first kind that applies.
-KINDS: Mapping[str, str] = {
-    "recording": "equal recordings",
-    "copy": "copies (rescaled, resampled, filtered, shifted or cut)",
-    "reordered": "copies with another order of leads",
-    "alike": "copies by signature and envelope (the signals trained on are not here to compare)",
-    "patient": "recordings of patients pretrained on",
+_CHANGED = "(rescaled, resampled, filtered, shifted or cut)"
+_ALIKE = "by signature and envelope (the signals trained on are not here to compare)"
+
+#: Descriptions of one and of several overlaps of a kind, the strongest first: a record counts as the first kind that
+#: applies.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "recording": ("equal recording", "equal recordings"),
+    "copy": (f"copy {_CHANGED}", f"copies {_CHANGED}"),
+    "reordered": ("copy with another order of leads", "copies with another order of leads"),
+    "alike": (f"copy {_ALIKE}", f"copies {_ALIKE}"),
+    "patient": ("recording of a patient pretrained on", "recordings of patients pretrained on"),
 }
 
 _EXAMPLES = 3
@@ -82,7 +87,7 @@ def describe(result: Overlaps, recordings: Recordings, trained_on: PretrainingRe
     for kind, count in result.counts.items():
         examples = [each for each in result.found if each.kind == kind][:_EXAMPLES]
         shown = "; ".join(_example(each, recordings, trained_on) for each in examples)
-        kinds.append(f"{count:,} {KINDS[kind]} ({shown}{'; …' if count > len(examples) else ''})")
+        kinds.append(f"{counted(count, *KINDS[kind])} ({shown}{'; …' if count > len(examples) else ''})")
     return (
         f"{len(result.found):,} of the {result.looked_at:,} validation and test records overlap with what the encoder "
         f"was pretrained on: {', '.join(kinds)}"

@@ -52,6 +52,11 @@ def asked_in_words(task: Task, unit: str) -> str:
     return f"{task.title} ({unit})" if unit else task.title
 
 
+def percent(share: float) -> str:
+    """Returns a share as it was chosen, such as `"10 %"`."""
+    return f"{100 * share:.3g} %"
+
+
 def share_in_words(fraction: float) -> str:
     """Returns a fraction of the labels in words, such as `"10 % of the training labels"`."""
-    return "all training labels" if fraction == 1 else f"{100 * fraction:.3g} % of the training labels"
+    return "all training labels" if fraction == 1 else f"{percent(fraction)} of the training labels"

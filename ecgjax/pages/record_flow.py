@@ -14,6 +14,7 @@ import numpy as np
 from data_pipelines.prepared.dataset import Dataset
 from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.data.recordings import Recordings
+from ecgjax.pages.digits import percent
 from ecgjax.pages.page import Block, Paragraph, Section, Table
 
 _HEADER = ("step", "recordings", "patients")
@@ -99,7 +100,7 @@ def _labelled(data: ProbeData) -> list[Row]:
         rows.append((f"{words}, without a label", f"{part.unlabelled:,}", _UNKNOWN))
         rows.append((f"{words}, with a label", *_counts(part)))
         if words == "training" and data.label_fraction != 1:
-            rows.append((f"training, drawn ({100 * data.label_fraction:.3g} % of the patients)", *_counts(data.train)))
+            rows.append((f"training, drawn ({percent(data.label_fraction)} of the patients)", *_counts(data.train)))
     return rows
 
 

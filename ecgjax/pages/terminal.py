@@ -6,10 +6,8 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 
+from data_pipelines.system.terminal_lines import COLUMNS
 from data_pipelines.system.visible_text import visible
-
-#: Number of columns of a terminal that every table fits.
-COLUMNS = 80
 
 #: Most letters of a line of the first column, which holds titles, and of a line of any other column.
 _MOST_FIRST, _MOST = 30, 34

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.system.atomic_directory import sync
+from data_pipelines.system.terminal_lines import COLUMNS
 from data_pipelines.system.visible_text import table_cell, visible
 from data_pipelines.version import __version__
 from ecgjax.embedded.table import places
 from ecgjax.search_index.conditions import Remaining
 from ecgjax.search_index.exact_search import Neighbours
 from ecgjax.search_index.index_folder import SIMILARITY, SearchIndex
-from ecgjax.search_index.index_queries import Queries
+from ecgjax.search_index.index_queries import OtherName, Queries
 
 # Queries whose answers are in memory as a table at a time.
 _AT_ONCE = 4096
@@ -29,8 +30,10 @@ _AT_ONCE = 4096
 # Lines that are printed: enough to see whether the answers make sense.
 _MOST_LINES = 20
 
-# Characters of an id that are printed; the table of answers has all of them.
-_MOST_SHOWN = 40
+# Characters of an id that are printed, at most and at least; the table of answers has all of them.
+_MOST_SHOWN, _FEWEST_SHOWN = 40, 12
+
+_HEADER = ("query", "rank", "similarity", "record", "patient", "data set")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class Answers:
         remaining: Rows that could be neighbours.
         k: Number of neighbours that were asked for.
         same_patient: What was done with records of the query's patient, `"exclude"` or `"keep"`.
+        other_names: Queries whose signal the index has under another name; that row is no answer to them.
     """
 
     index: SearchIndex
@@ -52,6 +56,7 @@ class Answers:
     remaining: Remaining
     k: int
     same_patient: str
+    other_names: Sequence[OtherName] = ()
 
     def counts(self) -> np.ndarray:
         """Returns the number of neighbours of each query, `int64[m]`."""
@@ -93,6 +98,8 @@ class Answers:
                 "source": self.queries.source,
                 "number": len(self.queries.ids),
                 "without_patient": self.queries.ids.column("patient_id").null_count,
+                "without_signal_hash": self.queries.signals.null_count,
+                "in_index_under_another_name": len(self.other_names),
                 "refused": dict(Counter(each.flaw.reason for each in self.queries.refused).most_common()),
                 "simulated": self.queries.simulated,
             },
@@ -150,19 +157,33 @@ class Answers:
         """Returns the first answers as lines of a table for a terminal."""
         shown = self._table(slice(0, min(len(self.queries.ids), _MOST_LINES)))
         rows = shown.slice(0, _MOST_LINES).to_pylist()
-        cells: list[Sequence[str]] = [("query", "rank", "similarity", "record", "patient", "data set")]
-        for row in rows:
-            ids = [_shown(row[name] or "") for name in ("query_record", "record", "patient_id", "data_set")]
-            cells.append((ids[0], str(row["rank"]), f"{row['similarity']:.4f}", *ids[1:]))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
+        # Ids are shortened as far as a terminal asks for, and no further.
+        for most in range(_MOST_SHOWN, _FEWEST_SHOWN - 1, -1):
+            lines = _aligned([_HEADER, *(_cells(row, most=most) for row in rows)])
+            if max(map(len, lines)) <= COLUMNS:
+                break
         more = int(self.counts().sum()) - len(rows)
         return lines + ([f"… and {more} more"] if more else [])
 
 
-def _shown(text: str) -> str:
-    """Returns an id as it is printed: made visible, and its end where it is long, since paths differ there."""
+def _cells(row: Mapping[str, Any], *, most: int) -> tuple[str, ...]:
+    query, *ids = (
+        shown_id(row[name] or "", most=most) for name in ("query_record", "record", "patient_id", "data_set")
+    )
+    return (query, str(row["rank"]), f"{row['similarity']:.4f}", *ids)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def shown_id(text: str, *, most: int = _MOST_SHOWN) -> str:
+    """Returns an id as it is printed: made visible, and its end where it is long, since paths differ there.
+
+    Args:
+        text: Id.
+        most: Number of characters that are printed.
+    """
     text = visible(text)
-    return text if len(text) <= _MOST_SHOWN else f"…{text[1 - _MOST_SHOWN :]}"
+    return text if len(text) <= most else f"…{text[1 - most :]}"

@@ -21,6 +21,10 @@ from ecgjax.search_index.origin import Origin
 #: Columns that every row has: the name of its data set, its id there, and its patient's id there, which may be missing.
 IDS = ("data_set", "record", "patient_id")
 
+#: Column of the hash of the prepared signal, by which a recording is known under any name; tables of an earlier ecgjax
+#: have none.
+SIGNAL = "signal_hash"
+
 #: Columns that are the same in every row, or are no single values.
 _LEFT_OUT = frozenset(
     {"embedding", "tokens", "token_mask", "by_lead", "model_digest", "recipe", "ecgjax_version", "__index_level_0__"}
@@ -288,7 +292,7 @@ def _schema(path: Path, schema: pa.Schema) -> pa.Schema:
     kinds: dict[str, pa.DataType] = dict.fromkeys(IDS, pa.string())
     for field in schema:
         if field.name not in _LEFT_OUT and field.name not in IDS and (kind := _kind(field.type)) is not None:
-            kinds[field.name] = kind
+            kinds[field.name] = pa.string() if field.name == SIGNAL else kind
     return pa.schema(list(kinds.items()))
 
 

@@ -51,8 +51,8 @@ class Apart:
     """Codes of what must not be neighbours, such as patients; a negative code is equal to none.
 
     Attributes:
-        rows: Codes of the rows of the index, `int32[n, 2]`.
-        queries: Codes of the queries, `int32[m, 2]`. A row is no neighbour of a query that it shares either code with.
+        rows: Codes of the rows of the index, `int32[n, kinds]`.
+        queries: Codes of the queries, `int32[m, kinds]`. A row is no neighbour of a query that it shares a code with.
     """
 
     rows: np.ndarray
@@ -226,9 +226,9 @@ def _fold_block(
         best_rows: Their row numbers, `i32[1, m, keep]`.
         block: Embeddings, `f16[b, dim]`.
         rows: Row numbers, `i32[b]`; −1 for what fills up the block.
-        codes: Codes of the rows, `i32[b, 2]`.
+        codes: Codes of the rows, `i32[b, kinds]`.
         queries: Embeddings of the queries, `f16[m, dim]`.
-        query_codes: Codes of the queries, `i32[m, 2]`.
+        query_codes: Codes of the queries, `i32[m, kinds]`.
     """
     wide = block.astype(jnp.float32)
     product = jnp.matmul(queries.astype(jnp.float32), wide.T, precision=lax.Precision.HIGHEST)

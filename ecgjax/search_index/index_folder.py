@@ -21,7 +21,7 @@ from data_pipelines.command import progress_bar
 from data_pipelines.errors import DataError
 from data_pipelines.system.digests import file_digest
 from data_pipelines.system.plain_names import why_elsewhere
-from ecgjax.search_index.embedding_tables import IDS
+from ecgjax.search_index.embedding_tables import IDS, SIGNAL
 from ecgjax.search_index.origin import Origin
 
 INDEX_FILE, EMBEDDINGS_FILE, ROWS_FILE, QUARANTINE_FILE = (
@@ -91,9 +91,24 @@ class SearchIndex:
 
     def ids_of(self, rows: np.ndarray) -> pa.Table:
         """Returns the ids of some rows, `int64[…]`, in their order; rows may come several times."""
+        return self._columns_of(rows, IDS)
+
+    def signals_of(self, rows: np.ndarray) -> pa.ChunkedArray:
+        """Returns the hashes of the signals of some rows, `int64[…]`; null where the tables did not have them."""
+        if SIGNAL not in self.schema.names:
+            return pa.chunked_array([pa.nulls(len(rows), pa.string())])
+        return self._columns_of(rows, (SIGNAL,)).column(SIGNAL)
+
+    def rows_without_signal(self) -> int:
+        """Returns the number of rows without the hash of their signal, which tables of an earlier ecgjax lack."""
+        if SIGNAL not in self.schema.names:
+            return self.num_rows
+        return sum(table.column(SIGNAL).null_count for _, table in self.columns((SIGNAL,)))
+
+    def _columns_of(self, rows: np.ndarray, names: Sequence[str]) -> pa.Table:
         unique, places = np.unique(rows, return_inverse=True)
         parts = []
-        for first, table in self.columns(IDS):
+        for first, table in self.columns(names):
             start, stop = np.searchsorted(unique, (first, first + len(table)))
             parts.append(table.take(unique[start:stop] - first))
         return pa.concat_tables(parts).take(places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.errors import DataError
-from ecgjax.search_index.embedding_tables import IDS, EmbeddingFile, Flaw
+from ecgjax.search_index.embedding_tables import IDS, SIGNAL, EmbeddingFile, Flaw
 from ecgjax.search_index.exact_search import Apart
 from ecgjax.search_index.index_folder import SearchIndex
 
@@ -40,6 +41,7 @@ class Queries:
     Attributes:
         embeddings: Embeddings of about length 1, `f16[m, dim]`.
         ids: Data set, record and patient of each.
+        signals: Hash of the prepared signal of each; null where the table does not have it.
         refused: Rows that are no queries.
         simulated: Whether any of the recordings are SIMULATED.
         source: Description of where they come from, for the provenance.
@@ -47,9 +49,15 @@ class Queries:
 
     embeddings: np.ndarray
     ids: pa.Table
+    signals: pa.ChunkedArray
     refused: tuple[Refused, ...]
     simulated: bool
     source: Any
+
+    @property
+    def from_tables(self) -> bool:
+        """Whether the queries come from tables, and are not rows of the index."""
+        return isinstance(self.source, list)
 
 
 def of_tables(
@@ -62,12 +70,13 @@ def of_tables(
     """
     for table in tables:
         index.origin.check_same(table.origin, own=f"--index={index.path}", of_other=str(table.path))
-    units, ids, refused = [], [], []
+    units, ids, signals, refused = [], [], [], []
     for table in tables:
         for rows in table.rows():
             kept = np.setdiff1d(np.arange(len(rows.units)), list(rows.flaws))
             units.append(rows.units[kept])
             ids.append(rows.columns.select(list(IDS)).take(kept))
+            signals.append(_signals(rows.columns).take(kept))
             records = rows.columns.column("record")
             refused += [
                 Refused(table=table.path.name, row=rows.first + place, record=records[place].as_py() or "", flaw=flaw)
@@ -80,6 +89,7 @@ def of_tables(
     return Queries(
         embeddings=np.concatenate(units),
         ids=pa.concat_tables(ids),
+        signals=pa.chunked_array([chunk for each in signals for chunk in each.chunks], pa.string()),
         refused=tuple(refused),
         simulated=any(table.simulated for table in tables),
         source=[{"table": table.path.name, "data_set": table.data_set, "input": table.facts} for table in tables],
@@ -121,14 +131,25 @@ def of_records(records: Sequence[str], index: SearchIndex, *, data_set: str | No
     return Queries(
         embeddings=np.asarray(index.embeddings[rows]),
         ids=index.ids_of(rows),
+        signals=index.signals_of(rows),
         refused=(),
         simulated=index.simulated,
         source="records of the index",
     )
 
 
+def _signals(columns: pa.Table) -> pa.ChunkedArray:
+    """Returns the hashes of the signals of some rows, null where the table does not have them."""
+    if SIGNAL in columns.column_names:
+        return columns.column(SIGNAL)
+    return pa.chunked_array([pa.nulls(len(columns), pa.string())])
+
+
 def kept_apart(queries: Queries, index: SearchIndex, *, same_patient: bool) -> Apart:
     """Returns the codes by which a query is no neighbour of its own record, and of its patient's other ones.
+
+    A query's own record is one of its id in its data set, and one with the very signal of the query, under any name: a
+    file has one id when it is embedded by itself, and another when the folder that it lies in is.
 
     Args:
         queries: Queries.
@@ -136,7 +157,7 @@ def kept_apart(queries: Queries, index: SearchIndex, *, same_patient: bool) -> A
         same_patient: Whether records of a query's patient, within its data set, are left out too.
     """
     names = ("record", *(("patient_id",) if same_patient else ()))
-    rows, asked = np.full((index.num_rows, 2), -1, np.int32), np.full((len(queries.ids), 2), -1, np.int32)
+    rows, asked = (np.full((number, 3), -1, np.int32) for number in (index.num_rows, len(queries.ids)))
     for data_set in pc.unique(queries.ids.column("data_set")).to_pylist():
         own = np.asarray(pc.equal(queries.ids.column("data_set"), data_set))
         for number, name in enumerate(names):
@@ -147,7 +168,41 @@ def kept_apart(queries: Queries, index: SearchIndex, *, same_patient: bool) -> A
             asked[own, number] = _codes(values.filter(own), known, offset)
             for part, column, of_set in _parts(index, name, data_set):
                 rows[part, number][of_set] = _codes(column, known, offset)[of_set]
+    if SIGNAL in index.schema.names:
+        known = pc.unique(queries.signals.drop_null())
+        asked[:, 2] = _codes(queries.signals, known, 0)
+        for first, table in index.columns((SIGNAL,)):
+            rows[first : first + len(table), 2] = _codes(table.column(SIGNAL), known, 0)
     return Apart(rows=rows, queries=asked)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherName:
+    """A query whose signal the index has under another name.
+
+    Attributes:
+        query: Number of the query.
+        row: Row of the index, the first where there are several.
+    """
+
+    query: int
+    row: int
+
+
+def under_other_names(apart: Apart) -> list[OtherName]:
+    """Returns the queries whose signal the index has under another id or in another data set.
+
+    Args:
+        apart: Codes that `kept_apart` returns.
+    """
+    of_signal: dict[int, list[int]] = {}
+    for row in np.flatnonzero(apart.rows[:, 2] >= 0).tolist():
+        of_signal.setdefault(int(apart.rows[row, 2]), []).append(row)
+    found = []
+    for query, (record, _, signal) in enumerate(apart.queries.tolist()):
+        others = (row for row in of_signal.get(signal, ()) if apart.rows[row, 0] != record)
+        found += [OtherName(query, row) for row in itertools.islice(others, 1)]
+    return found
 
 
 def _codes(values: pa.ChunkedArray, known: pa.Array, offset: int) -> np.ndarray:

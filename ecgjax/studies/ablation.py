@@ -214,7 +214,7 @@ def measure_arms(
             patients=data.test.patients,
             resamples=resamples,
             seed=0,
-            needs=f"a {kind.primary}",
+            needs=kind.needs,
             questions={question: list(dict.fromkeys(draws.values()))},
         )
     return rows

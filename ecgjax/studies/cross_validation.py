@@ -52,7 +52,7 @@ from ecgjax.studies.store import begin_study
 from ecgjax.system.files import replacing
 
 #: Condition under which a resample defines a fold-averaged AUROC, for messages.
-_NEEDS = "both labels in every fold"
+_NEEDS = "positive and negative records in every fold"
 
 #: Models that are chosen on an inner fold; the others are logistic regressions, whose strength all inner folds choose.
 _CHOSEN_ON_A_FOLD: tuple[ModelName, ...] = ("boosted", "supervised", "finetuned", *MODELS_OF_READOUT["attention"])

@@ -245,7 +245,7 @@ def measure_cells(cells: Sequence[TrainedCell], data: ProbeData, *, resamples: i
     pairs = list(dict.fromkeys([*_PAIRS, *pairs_of([each.cell.trained for each in cells])]))
     rows = over_seeds(
         primary, missing, pairs=pairs, patients=data.test.patients, resamples=resamples, seed=seed,
-        needs=f"a {kind.primary}",
+        needs=kind.needs,
     )  # fmt: skip
     return rows | others
 

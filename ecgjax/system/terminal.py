@@ -12,11 +12,13 @@ import sys
 
 from tqdm import tqdm
 
+from data_pipelines.system.terminal_lines import for_stream
+
 
 def say(line: str) -> bool:
     """Writes a line to standard output, past a progress bar, and returns whether it could be written."""
     try:
-        tqdm.write(line, file=sys.stdout)
+        tqdm.write(for_stream(line, sys.stdout), file=sys.stdout)
         sys.stdout.flush()
     except (OSError, ValueError):  # A closed stream raises a ValueError.
         return False
@@ -30,7 +32,7 @@ def warn(line: str) -> None:
         line: Text of the warning, without the word itself.
     """
     with contextlib.suppress(OSError, ValueError):
-        tqdm.write(f"warning: {line}", file=sys.stderr)
+        tqdm.write(for_stream(f"warning: {line}", sys.stderr), file=sys.stderr)
         sys.stderr.flush()
 
 

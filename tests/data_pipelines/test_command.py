@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 
 from data_pipelines.command import EXIT_USER_ERROR, command, output_file, output_folder, parse_flags
 from data_pipelines.errors import DataError, RecordError
+from tests.support.terminals import Terminal
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -50,6 +51,24 @@ def test_too_little_memory_is_told_in_one_line(capsys):
 def test_other_errors_keep_their_trace():
     with pytest.raises(KeyError):
         raising(KeyError("gone"))(["measure"])
+
+
+def test_an_error_is_broken_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    with pytest.raises(SystemExit):
+        raising(DataError(f"--out=x: {'is taken ' * 20}; name another"))(["measure"])
+    lines = shown.getvalue().splitlines()
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+def test_an_unknown_flag_is_told_with_what_is_alike_and_nothing_far_off(three_flags, capsys):
+    for given, end in (("--sharre=1", "; did you mean --share? ("), ("--zzzyx=1", " (")):
+        with pytest.raises(SystemExit):
+            parse_flags(["command", given])
+        told = capsys.readouterr().err
+        assert told == f"error: Unknown command line flag '{given[2:-2]}'{end}--help tells more)\n"
 
 
 def test_arguments_without_a_flag_are_refused(capsys):

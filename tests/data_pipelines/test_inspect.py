@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -277,8 +278,8 @@ def test_the_text_fits_the_terminal_and_says_everything(made, simulated, width):
         "r3 = r0",
         "Task rhythm, 3 classes, 6 of 7 records labelled",
         "never: AF",
-        "1 samples clipped in 1 records",
-        "1 records padded, 1 of them before their start; of the padded 1.50 s at least are recorded",
+        "1 sample clipped in 1 record",
+        "1 record padded, 1 of them before their start; of the padded 1.50 s at least are recorded",
     ):
         assert part in " ".join(text.split())
     rows = [line.split() for line in text.splitlines()]
@@ -328,9 +329,10 @@ def test_random_records_are_those_of_the_seed(made, inspect, tmp_path):
     assert first == again != other
     assert len(set(first)) == 3
     [number] = random_records(made, 1, seed=5)
-    text = inspect(made, random=1, seed=5, out=str(tmp_path))
-    assert text.count("\n") == 1
-    assert f"made_up, record {made.index.record_id[number]} " in text
+    file, title, *further = inspect(made, random=1, seed=5, out=str(tmp_path)).splitlines()
+    assert Path(file).parent == tmp_path
+    assert title.startswith(f"  made_up, record {made.index.record_id[number]} ")
+    assert max(map(len, [title, *further])) <= 80
 
 
 def test_quarantined_recordings_are_listed_by_reason(made, inspect):

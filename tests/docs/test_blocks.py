@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,30 @@ def test_commands_of_a_block_are_those_that_a_shell_would_run():
         ("help", (), True),
         ("ecgjax.embed", ("--labels=T", "--where=a=1 b=2"), True),
     ]
+
+
+def outputs_of_pages():
+    """Files and folders below the current one that the commands of the pages write, by the command."""
+    every = [each for page in pages() for block in (*fenced_blocks(page), *blocks.unmarked_commands(page))
+             for each in commands_of(block)]  # fmt: skip
+    for command in every:
+        for argument in command.arguments:
+            flag, _, value = argument.partition("=")
+            # Names in capitals stand for others.
+            if flag in ("--out", "--workdir") and re.fullmatch(r"[a-z][\w./-]*", value) and "://" not in value:
+                yield str(command), value
+
+
+def test_what_the_commands_of_the_pages_write_is_no_news_to_git():
+    written = dict.fromkeys(value for _, value in outputs_of_pages())
+    assert {"data/mine", "alike.parquet", "pages"} <= set(written)
+    names = [*written, *(str(Path(name).with_suffix(end)) for name in written if name.endswith(".parquet")
+                         for end in (".json", ".quarantine.csv"))]  # fmt: skip
+    folders = [f"{name}/file" if not Path(name).suffix else name for name in names]
+    done = subprocess.run(["git", "check-ignore", *folders], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 128:
+        pytest.skip(f"no checkout: {done.stderr}")
+    assert sorted(set(folders) - set(done.stdout.splitlines())) == []
 
 
 def test_every_block_of_bash_and_python_has_a_mark():

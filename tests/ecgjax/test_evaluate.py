@@ -130,7 +130,7 @@ def drawn_workdir(cohort, once, monkeypatch, tmp_path):
         format=SignalFormat(sampling_rate_hz=RATE_HZ, num_samples=500),
     )  # fmt: skip
 
-    def recalibrate(encoder, read, *, records, seed):
+    def recalibrate(encoder, read, *, records, seed, progress):
         assert not np.isin(index.fold[records], (4, 5)).any(), "batch norm must not see test records"
         return encoder
 

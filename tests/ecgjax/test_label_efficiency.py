@@ -266,7 +266,7 @@ def test_classes_that_labels_lack_are_told():
     results = [_result(_cell(seed=seed))._replace(unlearnt=seed) for seed in (1, 2)]
     results.append(_result(_cell(fraction=1.0))._replace(unlearnt=0))
     words = label_efficiency_page._unlearnt(results, 5)
-    assert words.startswith("Of 5 classes the training records lack a label of 1 to 2 at 0.1 of the labels:")
+    assert words.startswith("Of 5 classes the training records lack a label of 1 to 2 at 10 % of the labels:")
     assert label_efficiency_page._unlearnt(results[2:], 5) == ""
 
 
@@ -301,10 +301,10 @@ def test_labels_are_counted_over_seeds():
 def test_other_metrics_are_means_over_seeds():
     results = _results()
     table = other_metrics_table(_measured(results), TASK)
-    assert table.header == ("fraction of labels", "model", "AUPRC")
+    assert table.header == ("share of labels", "model", "AUPRC")
     values = [average_precision_score(LABELS, scores) for scores in _scores(results, "pretrained")]
     expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    assert table.rows[0] == ("0.1", "pretrained, linear probe", expected)
+    assert table.rows[0] == ("10 %", "pretrained, linear probe", expected)
 
 
 def test_other_metrics_of_a_quantity_have_its_unit():
@@ -312,7 +312,7 @@ def test_other_metrics_of_a_quantity_have_its_unit():
     results = [_result(_cell(seed=seed), positives=None) for seed in range(2)]
     rows = _measured(results, task=task, labels=LABELS + 0.5 * PATIENTS)
     table = other_metrics_table(rows, task, unit="mmHg")
-    assert table.header == ("fraction of labels", "model", "Pearson's r", "RMSE, mmHg", "MAE, mmHg")
+    assert table.header == ("share of labels", "model", "Pearson's r", "RMSE, mmHg", "MAE, mmHg")
     assert "pretrained, linear probe" in table.rows[0]
     assert models_table(rows, results, task).header[3] == "R² [95 % interval over patients]"
 
@@ -323,7 +323,7 @@ def test_classes_are_named_also_those_left_out():
     results += [r._replace(cell=dataclasses.replace(r.cell, fraction=0.01)) for r in results]
     rows = _measured(results, task=task, labels=targets, classes=("af", "gone"))
     table = classes_table(rows, task, positives={"af": LABELS.sum(), "gone": 0})
-    assert "at 0.1 of the labels" in table.caption
+    assert "at 10 % of the labels" in table.caption
     values = [roc_auc_score(LABELS, scores) for scores in _scores(_results(), "random")]
     expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert table.header[3] == "random initialisation, linear probe"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
 from ecgjax import defaults, encoders
 from ecgjax.config import run_config
@@ -144,7 +145,9 @@ def _trained_on(workdir: Path, metadata: Mapping[str, Any]) -> Callable[[], Pret
     return functools.partial(open_pretraining_records, workdir, run=metadata.get("fingerprint", ""), digest=digest)
 
 
-def recalibrate_batch_norm(encoder: Encoder, read: Read, *, records: np.ndarray, seed: int = 0) -> Encoder:
+def recalibrate_batch_norm(
+    encoder: Encoder, read: Read, *, records: np.ndarray, seed: int = 0, progress: bool = False
+) -> Encoder:
     """Returns an encoder whose batch-norm statistics are computed on unaugmented recordings.
 
     A random encoder has no running statistics, and a pretrained one has those of augmented views; both are
@@ -155,13 +158,25 @@ def recalibrate_batch_norm(encoder: Encoder, read: Read, *, records: np.ndarray,
         read: Function of record numbers that returns their signals, `int16[n, time, 8]`.
         records: Numbers of training records, `int64[n]`.
         seed: Seed of the order in which records are drawn.
+        progress: Whether a progress bar is drawn on a terminal.
     """
     rng = np.random.default_rng(seed)
     stats = encoder.split.stats
     size = min(encoder.batch_size, len(records))
-    for _ in range(RECALIBRATION_BATCHES):
+    bar = tqdm(
+        range(RECALIBRATION_BATCHES),
+        desc="batch norm",
+        unit="batch",
+        leave=False,
+        dynamic_ncols=True,
+        disable=None if progress else True,
+    )
+    for _ in bar:
         signal = jnp.asarray(read(np.sort(rng.choice(records, size, replace=False))))
         stats = _updated_stats(encoder.split.graph, encoder.num_leads, encoder.split.params, stats, signal)
+        if not bar.disable:
+            # Batches are queued and not awaited, so that the bar would be full long before they are done.
+            jax.block_until_ready(stats)
     return encoder.with_stats(stats)
 
 

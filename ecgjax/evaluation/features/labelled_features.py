@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from data_pipelines.command import print_report
 from data_pipelines.errors import DataError
 from data_pipelines.physiology import median_beat
 from data_pipelines.records import STORED_LEADS
@@ -131,13 +132,13 @@ class LabelledFeatures:
                 return found
         start = time.monotonic()
         found = frozen_encoder.recalibrate_batch_norm(
-            encoder, self._norm.read, records=self._norm.records, seed=self._seed
+            encoder, self._norm.read, records=self._norm.records, seed=self._seed, progress=self._progress
         )
         # Several readouts of one encoder follow each other; of an encoder that is over nothing is kept for long.
         self._recalibrated = [*self._recalibrated[1 - _RECALIBRATED :], (encoder, found)]
         # What the statistics of a random encoder were before says nothing.
         if self._progress and encoder.step:
-            print(self._told(encoder, found, seconds=time.monotonic() - start))
+            print_report(self._told(encoder, found, seconds=time.monotonic() - start))
         return found
 
     def _told(self, before: frozen_encoder.Encoder, after: frozen_encoder.Encoder, *, seconds: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -98,22 +98,25 @@ class Bootstrap(Generic[Name]):
         resampled: Values of each metric on the resamples, `f64[resamples]`, NaN where undefined, by the metric's name;
             the resamples are the same for all.
         reason: Reason why the metrics are undefined; empty where they are defined.
-        needs: Description of what a resample must have for the metrics to be defined.
+        needs: Description of what a resample must have for a metric to be defined, for all metrics or by name.
     """
 
     estimates: Mapping[Name, float]
     resampled: Mapping[Name, np.ndarray]
     reason: str
-    needs: str = "what it needs"
+    needs: str | Callable[[Name], str] = "records"
 
     def interval(self, name: Name, *, confidence: float = 0.95) -> Interval:
         """Returns the estimate and percentile interval of one metric."""
-        return self._interval(self.estimates[name], self.resampled[name], confidence)
+        return self._interval(self.estimates[name], self.resampled[name], confidence, names=[name])
 
     def difference(self, name: Name, other: Name, *, confidence: float = 0.95) -> Interval:
         """Returns the paired difference `name − other` and its percentile interval."""
         return self._interval(
-            self.estimates[name] - self.estimates[other], self.resampled[name] - self.resampled[other], confidence
+            self.estimates[name] - self.estimates[other],
+            self.resampled[name] - self.resampled[other],
+            confidence,
+            names=[name, other],
         )
 
     def mean_of(self, sums: Sequence[Sequence[tuple[int, Name]]], *, confidence: float = 0.95) -> Interval:
@@ -126,13 +129,14 @@ class Bootstrap(Generic[Name]):
         """
         values = [sum(sign * self.estimates[name] for sign, name in parts) for parts in sums]
         resampled = [sum((sign * self.resampled[name] for sign, name in parts), np.zeros(())) for parts in sums]
-        return self._interval(float(np.mean(values)), np.mean(resampled, axis=0), confidence)
+        names = [name for parts in sums for _, name in parts]
+        return self._interval(float(np.mean(values)), np.mean(resampled, axis=0), confidence, names=names)
 
-    def _interval(self, value: float, values: np.ndarray, confidence: float) -> Interval:
+    def _interval(self, value: float, values: np.ndarray, confidence: float, *, names: Sequence[Name]) -> Interval:
         defined = values[np.isfinite(values)]
-        reason = self.reason or ("" if math.isfinite(value) else f"the records lack {self.needs}")
+        reason = self.reason or ("" if math.isfinite(value) else f"it needs {self._needs(names)}")
         if not reason and len(defined) < _MIN_DEFINED * len(values):
-            reason = f"only {len(defined)} of {len(values)} resamples have {self.needs}"
+            reason = f"only {len(defined)} of {len(values)} resamples have {self._needs(names)}"
         low, high = math.nan, math.nan
         if not reason:
             tail = (1 - confidence) / 2
@@ -140,6 +144,12 @@ class Bootstrap(Generic[Name]):
         return Interval(
             estimate=value, low=low, high=high, confidence=confidence, resamples=len(defined), reason=reason
         )
+
+    def _needs(self, names: Sequence[Name]) -> str:
+        """Returns the needs of the metric that is defined in the fewest resamples."""
+        if isinstance(self.needs, str):
+            return self.needs
+        return self.needs(min(names, key=lambda name: np.count_nonzero(np.isfinite(self.resampled[name]))))
 
 
 def resample_patients(patients: np.ndarray, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -171,7 +181,7 @@ def bootstrap_metrics(
     patients: np.ndarray,
     resamples: int = 2000,
     seed: int = 0,
-    needs: str = "what it needs",
+    needs: str | Callable[[Name], str] = "records",
 ) -> Bootstrap[Name]:
     """Computes metrics on bootstrap resamples of the patients, all on the same resamples.
 
@@ -181,7 +191,7 @@ def bootstrap_metrics(
             records of a patient are independent, and give intervals that are too short.
         resamples: Number of resamples, at least 100.
         seed: Seed of the resampling.
-        needs: Description of what a resample must have for the metrics to be defined, for messages.
+        needs: Description of what a resample must have for a metric to be defined, for all metrics or by name.
 
     Raises:
         DataError: There are too few resamples.

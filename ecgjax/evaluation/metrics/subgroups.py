@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.system.counted import counted
 from ecgjax.data.groups import MISSING
 from ecgjax.data.labels import MIN_EVENTS
 from ecgjax.evaluation.metrics.ranking import RankedScores
@@ -53,9 +54,9 @@ def too_few_events(labels: np.ndarray, *, least: int = MIN_EVENTS) -> str:
     """
     events = int(labels.sum())
     if events < least:
-        return f"{events} events, fewer than {least}"
+        return f"{counted(events, 'event')}, fewer than {least}"
     if len(labels) - events < least:
-        return f"{len(labels) - events} records without an event, fewer than {least}"
+        return f"{counted(len(labels) - events, 'record')} without an event, fewer than {least}"
     return ""
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy import special
 
+from data_pipelines.system.counted import counted
 from ecgjax.data.labels import MIN_EVENTS, LabelledRecords, ProbeData, common_classes
 from ecgjax.data.tasks import Kind, Task
 from ecgjax.evaluation.metrics import regression
@@ -31,7 +32,7 @@ class QuestionKind(abc.ABC):
 
     Attributes:
         primary: Name of the metric by which models are chosen and compared; higher is better.
-        needs: Description of what records must have for the metrics to be defined.
+        needs: Description of what records must have for metrics to be defined that `needs.py` does not know.
         log_odds: Whether a model predicts log odds, and not values in the unit of a quantity.
         alike: Relation of two records whose features metric learning pulls together: `"same_label"`, or `"same_record"`
             for a record and itself; empty where the kind has none.
@@ -154,7 +155,7 @@ class QuestionKind(abc.ABC):
 class Binary(QuestionKind):
     """A task with the labels yes (1) and no (0)."""
 
-    primary, needs, yes_or_no = "AUROC", "both classes: too few patients of one class", True
+    primary, needs, yes_or_no = "AUROC", "positive and negative records", True
     alike = "same_label"
     spread_title = "positive"
     fewest_positives = " Fewest positives are the positive training records of the seed that has fewest."
@@ -173,7 +174,7 @@ class Binary(QuestionKind):
         """Returns the number of positive or of negative records, whichever is smaller, where it is too small."""
         positives = int(labels.sum())
         fewest, name = min((positives, "positive"), (len(labels) - positives, "negative"))
-        return f"only {fewest} {name} test records" if fewest < MIN_EVENTS else ""
+        return f"only {counted(fewest, f'{name} test record')}" if fewest < MIN_EVENTS else ""
 
     def in_folds(self, answers: np.ndarray, folds: np.ndarray) -> str:
         """Returns sentences on the numbers of positive records of every fold, and on how to choose folds."""
@@ -208,7 +209,7 @@ _SIGNS = (("positive", 1), ("negative", 0))
 class MultiLabel(QuestionKind):
     """A task with several classes, of which a record can have any number."""
 
-    primary, needs = "macro AUROC", "both labels of every class"
+    primary, needs = "macro AUROC", "positive and negative records of every class"
     # The strengths, one for all classes, are coarser than those of a single label: each takes a fit for every class.
     strengths = tuple(float(c) for c in np.logspace(-5, 1, 7))
     iterations = 500
@@ -275,7 +276,7 @@ def common_is_fewer(labels: np.ndarray) -> bool:
 class Quantity(QuestionKind):
     """A quantity, predicted in its own unit."""
 
-    primary, needs, log_odds = "R²", "predictions that differ", False
+    primary, needs, log_odds = "R²", "values that differ", False
     alike = "same_record"
 
     def metrics(self, targets: np.ndarray, outputs: np.ndarray, *, classes: Sequence[str] = ()) -> dict[str, Metric]:

@@ -13,6 +13,7 @@ from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.calibration import expected_calibration_error
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
+from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.metrics.operating_points import Decisions, net_benefit
 from ecgjax.evaluation.metrics.subgroups import decision_metrics, too_few_events
 from ecgjax.evaluation.metrics.weighting import Metric
@@ -87,8 +88,7 @@ def decisions_of(
         metrics |= {Key(name, metric, title): function for metric, function in own.items()}
     resamples = min(report.resamples, RESAMPLES)
     draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
-    needs = "both classes, not wholly separated, and records on both sides of the threshold"
-    rows = measured(metrics, needs=needs, **draws)
+    rows = measured(metrics, needs=lambda key: needed_for(key.metric), **draws)
     # Treating everybody is what a model does that is always certain.
     probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
     benefits = {

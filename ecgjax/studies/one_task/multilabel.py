@@ -18,6 +18,7 @@ from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.cinc2021 import challenge_score, unscored
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
 from ecgjax.evaluation.metrics.multilabel import by_class, macro_of
+from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.metrics.operating_points import Decisions
 from ecgjax.evaluation.metrics.ranking import undefined_reason
 from ecgjax.evaluation.metrics.weighting import Metric, on_rows
@@ -117,7 +118,7 @@ def _aurocs(models: Mapping[str, Answers], data: ProbeData, report: Report) -> d
         for name, metric in by_class(labels, each, classes=data.classes).metrics.items()
     }
     rows = measured(
-        metrics, patients=patients, resamples=report.resamples, seed=report.seed, needs="both labels of the class",
+        metrics, patients=patients, resamples=report.resamples, seed=report.seed, needs=needed_for("AUROC"),
         differences=minus(metrics, REFERENCE, ["random"]),
     )  # fmt: skip
     for key, value in rows.items():
@@ -146,7 +147,7 @@ def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, re
         patients=data.test.patients,
         resamples=min(report.resamples, RESAMPLES),
         seed=report.seed,
-        needs="both labels, not wholly separated, and records on both sides of the threshold",
+        needs=lambda key: needed_for(key.metric),
         differences=minus(over_all, REFERENCE, tuple(used)),
     )
 

@@ -13,6 +13,7 @@ from ecgjax.data.tasks import Kind
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
+from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results, measured, minus
@@ -137,8 +138,8 @@ def metrics_of(models: Mapping[str, Answers], data: ProbeData, report: Report) -
     for one, other in pairs_of(tuple(models)):
         differences |= minus(metrics, one, [other])
     rows = measured(
-        metrics, patients=test.patients, resamples=report.resamples, seed=report.seed, needs=kind.needs,
-        differences=differences,
+        metrics, patients=test.patients, resamples=report.resamples, seed=report.seed, differences=differences,
+        needs=lambda key: needed_for(key.metric, kind.needs),
     )  # fmt: skip
     for key, value in rows.items():
         # Where few patients have a label, the interval of a bootstrap is too short.

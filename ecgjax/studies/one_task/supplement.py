@@ -11,6 +11,7 @@ import numpy as np
 from ecgjax.data.labels import MIN_EVENTS, ProbeData
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.metrics.subgroups import members
 from ecgjax.evaluation.metrics.weighting import Metric, on_rows
 from ecgjax.evaluation.models.answers import Answers
@@ -143,7 +144,7 @@ class Supplement:
         Returns:
             The results, whose `Key.part` is the group, and the groups in the order of the report.
         """
-        test, groups, masks = data.test, [], {}
+        test, kind, groups, masks = data.test, kind_of(data.task), [], {}
         metrics: dict[Key, Metric] = {}
         differences: dict[Key, tuple[Key, Key]] = {}
         for (column, name), mask in members(report.groups, number=len(test.records)).items():
@@ -163,7 +164,7 @@ class Supplement:
         resamples = min(report.resamples, self.most_resamples or report.resamples)
         rows = measured(
             metrics, patients=test.patients, resamples=resamples, seed=report.seed,
-            needs="the group, and both labels of its classes", differences=differences,
+            differences=differences, needs=lambda key: f"{needed_for(key.metric, kind.needs)} in the group",
         )  # fmt: skip
         shown = {key: self.of_few(value, models, data, masks[key.part]) if key.metric == "AUROC" else value
                  for key, value in rows.items() if key.part in masks}  # fmt: skip

@@ -12,7 +12,7 @@ from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings, unit_asked
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key, Results, Rows
-from ecgjax.pages.digits import asked_in_words
+from ecgjax.pages.digits import asked_in_words, percent
 from ecgjax.pages.page import Page, Paragraph, Section, Table
 from ecgjax.pages.record_flow import flow_section
 from ecgjax.studies.ablation import ArmRun, described, first_arm, grids_of, measure_arms
@@ -181,7 +181,7 @@ def _table(results: Results, means: Sequence[Key], minus: Mapping[str, str]) -> 
 
 def _column(key: Key, fractions: Collection[float]) -> str:
     """Returns the title of a column, with the fraction of the labels where there are several."""
-    return f"{key.task}{f' at {100 * key.fraction:g} %' if len(fractions) > 1 else ''} ({key.metric})"
+    return f"{key.task}{f' at {percent(key.fraction)}' if len(fractions) > 1 else ''} ({key.metric})"
 
 
 def facts_table(runs: Sequence[ArmRun]) -> Table:
@@ -205,7 +205,7 @@ def _words(recordings: Recordings, asked: Mapping[str, Sequence[ProbeData]], *, 
     over = "seeds" if draws == 1 else f"seeds and {draws} draws of labels for each"
     return (
         f"Data set {recordings.name}. Linear probes on frozen encoders, and the models beside them, are trained on "
-        f"{' or '.join(f'{fraction:.3g}' for fraction in fractions)} of the labelled training patients. {counts}. "
+        f"{' or '.join(map(percent, fractions))} of the labelled training patients. {counts}. "
         f"Values are the mean over {over}, [95 % interval over {resamples:,} "
         "resamples of the test patients], and ± standard deviation over seeds, which change labels, initialisation and "
         "training. "

@@ -12,6 +12,7 @@ import numpy as np
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
+from ecgjax.pages.digits import percent
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.pages.record_flow import flow_section
 from ecgjax.studies.cross_validation import Fitted, Study
@@ -176,7 +177,7 @@ def _table(results: Results, means: _Means, question: Question, minus: Mapping[s
     """
     cells = {
         f"{model} minus {other}" if other else model: {
-            f"{100 * key.fraction:g} % of labels": key for key in means.get((model, question.title, other), ())
+            f"{percent(key.fraction)} of labels": key for key in means.get((model, question.title, other), ())
         }
         for model, other in minus.items()
     }
@@ -269,9 +270,9 @@ def _selection_table(answers: Mapping[Fitted, Answers]) -> Table:
         records, positives = np.mean([each.records for each in found]), min(each.positives or 0 for each in found)
         strength = f"{np.median(chosen):.2g} [{min(chosen):.2g}, {max(chosen):.2g}]" if chosen else ""
         unchosen = f"{sum(each.unchosen for each in found):,} of {len(chosen):,}" if chosen else ""
-        told.append((model, f"{100 * fraction:g} %", f"{records:,.0f}", f"{positives:,}", strength, unchosen))
+        told.append((model, percent(fraction), f"{records:,.0f}", f"{positives:,}", strength, unchosen))
     header = (
-        "model", "fraction of labels", "mean training records", "fewest positives", "median C [range]",
+        "model", "share of labels", "mean training records", "fewest positives", "median C [range]",
         "folds with too few labels to choose C",
     )  # fmt: skip
     return Table(header=header, rows=told)
@@ -281,7 +282,7 @@ def _untrained(results: Mapping[Fitted, Answers]) -> list[Paragraph]:
     models: dict[str, list[str]] = {}
     for fitted, result in results.items():
         if result.reason:
-            words = f"{fitted.problem} at {100 * fitted.fraction:g} %, seed {fitted.seed}: {result.reason}"
+            words = f"{fitted.problem} at {percent(fitted.fraction)}, seed {fitted.seed}: {result.reason}"
             models.setdefault(words, []).append(fitted.model)
     # What holds for several models is said once.
     every = {fitted.model for fitted in results}

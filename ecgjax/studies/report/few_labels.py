@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from ecgjax.data.tasks import parse_task
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.results import Key, Results
+from ecgjax.pages.digits import percent
 from ecgjax.pages.page import Table
 from ecgjax.studies.model_names import ModelName
 from ecgjax.studies.report.forest import plain_axes, share_axis
@@ -98,7 +99,7 @@ def few_labels_table(results: Results, *, caption: str) -> Table:
         for model, found in by_model.items()
         if found
     ]
-    return Table(header=["model", *(f"{100 * fraction:g} %" for fraction in fractions)], rows=rows, caption=caption)
+    return Table(header=["model", *(percent(fraction) for fraction in fractions)], rows=rows, caption=caption)
 
 
 def few_labels_verdicts(studies: Mapping[str, Results]) -> list[Verdict]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ecgjax.evaluation.metrics.bootstrap import Interval
+from ecgjax.pages.digits import percent
 
 # The markers differ, so that groups can be told apart without colour.
 _COLORS = ("#b3202c", "#1f6fb4", "#3a8f4c", "#8a5fb0", "#c77f1a")
@@ -122,5 +123,5 @@ def share_axis(axes: Axes, fractions: Sequence[float]) -> None:
         fractions: Shares that are marked, in ascending order.
     """
     axes.set_xscale("log")
-    axes.set_xticks(fractions, [f"{100 * fraction:g} %" for fraction in fractions])
+    axes.set_xticks(fractions, [percent(fraction) for fraction in fractions])
     axes.minorticks_off()

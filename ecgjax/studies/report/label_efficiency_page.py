@@ -11,7 +11,7 @@ from ecgjax.data.recordings import unit_asked, unit_of
 from ecgjax.defaults import RunSettings
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Rows
-from ecgjax.pages.digits import asked_in_words
+from ecgjax.pages.digits import asked_in_words, percent
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import configuration_section
 from ecgjax.pages.record_flow import flow_section
@@ -124,9 +124,7 @@ def _conclusions(study: Study, cells: Sequence[TrainedCell]) -> Paragraph:
 
 def _for_terminal(table: Table) -> Table:
     """Returns the columns of a table that a terminal has room for: what was compared, and the numbers."""
-    kept = [
-        at for at, name in enumerate(table.header) if name in ("fraction of labels", "model", "minus") or "[" in name
-    ]
+    kept = [at for at, name in enumerate(table.header) if name in ("share of labels", "model", "minus") or "[" in name]
     return Table(header=[table.header[at] for at in kept], rows=[[row[at] for at in kept] for row in table.rows])
 
 
@@ -162,7 +160,7 @@ def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:
     for trained in cells:
         found.setdefault(trained.cell.fraction, []).append(trained.unlearnt)
     some = [(fraction, numbers) for fraction, numbers in sorted(found.items()) if max(numbers)]
-    words = [f"{min(numbers)} to {max(numbers)} at {fraction:g}" for fraction, numbers in some]
+    words = [f"{min(numbers)} to {max(numbers)} at {percent(fraction)}" for fraction, numbers in some]
     if not words:
         return ""
     return (

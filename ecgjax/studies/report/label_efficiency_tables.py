@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ecgjax.data.tasks import Task
 from ecgjax.evaluation.results import Key, Results, of_seeds, seed_sd, seeds_interval, seeds_of
-from ecgjax.pages.digits import decimals_in
+from ecgjax.pages.digits import decimals_in, percent
 from ecgjax.pages.page import Table
 from ecgjax.studies.model_names import title_of
 from ecgjax.studies.report.forest import plain_axes, share_axis
@@ -83,7 +83,7 @@ def models_table(results: Results, cells: Sequence[TrainedCell], task: Task) -> 
     """
     keys, labels = [key for key in _means(results) if not key.minus], _Labels(cells)
     columns: dict[str, Callable[[Key], str]] = {
-        "fraction of labels": lambda key: f"{key.fraction:.3g}",
+        "share of labels": lambda key: percent(key.fraction),
         "training records": labels.records,
         "fewest positives": labels.fewest_positives,
         "model": lambda key: title_of(key.model, task),
@@ -99,7 +99,7 @@ def differences_table(results: Results, cells: Sequence[TrainedCell], task: Task
     keys, labels = [key for key in _means(results) if key.minus], _Labels(cells)
     metric = keys[0].metric if keys else ""
     columns: dict[str, Callable[[Key], str]] = {
-        "fraction of labels": lambda key: f"{key.fraction:.3g}",
+        "share of labels": lambda key: percent(key.fraction),
         "fewest positives": labels.fewest_positives,
         "model": lambda key: title_of(key.model, task),
         "minus": lambda key: title_of(key.minus, task),
@@ -125,9 +125,9 @@ def other_metrics_table(results: Results, task: Task, *, unit: str = "") -> Tabl
     rows = []
     for group in groups:
         cells = [_of_seeds(_values(results, group._replace(metric=name)), name, unit) for name in names]
-        rows.append((f"{group.fraction:.3g}", title_of(group.model, task), *cells))
+        rows.append((percent(group.fraction), title_of(group.model, task), *cells))
     titles = [f"{name}, {unit}" if unit and name in _IN_UNIT else name for name in names]
-    header = ("fraction of labels", "model", *titles)
+    header = ("share of labels", "model", *titles)
     return Table(header=header, rows=rows, caption="Other metrics: mean ± SD over seeds")
 
 
@@ -153,7 +153,7 @@ def classes_table(results: Results, task: Task, *, positives: Mapping[str, int])
         missing = next((v.reason for k, v in results.items() if k.part == name and math.isnan(v.estimate)), "")
         cells = [f"n/a ({missing})", *[""] * (len(every) - 1)] if missing else [spread(values) for values in every]
         rows.append((name, f"{number:,}", *cells))
-    caption = f"AUROC of every class at {largest:.3g} of the labels: mean ± SD over seeds"
+    caption = f"AUROC of every class at {percent(largest)} of the labels: mean ± SD over seeds"
     header = ("class", "positive in test", *(title_of(group.model, task) for group in groups))
     return Table(header=header, rows=rows if groups else [], caption=caption)
 

@@ -9,7 +9,7 @@ import numpy as np
 from ecgjax.data.labels import LabelledRecords, ProbeData
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Key
-from ecgjax.pages.digits import decimals_in, share_in_words
+from ecgjax.pages.digits import decimals_in, percent, share_in_words
 from ecgjax.pages.page import Table
 from ecgjax.studies.model_names import REFERENCE, title_of
 from ecgjax.studies.one_task.neighbours import POSITIVE, SAME_PATIENT
@@ -121,7 +121,7 @@ def models_table(one: OneTask, columns: Mapping[str, str], *, caption: str = "",
 def splits_table(data: ProbeData) -> Table:
     """Returns the table of splits, with their sizes and the distribution of their labels."""
     kind = kind_of(data.task)
-    drawn = f"train ({100 * data.label_fraction:.3g} % of the labelled patients)"
+    drawn = f"train ({percent(data.label_fraction)} of the labelled patients)"
     parts = {drawn: data.train, "train, all labelled": data.train_available, "validation": data.val, "test": data.test}
     columns: dict[str, Callable[[tuple[str, LabelledRecords]], str]] = {
         "split": lambda row: row[0],

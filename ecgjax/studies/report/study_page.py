@@ -11,7 +11,7 @@ from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import Task
 from ecgjax.evaluation.results import Results, write_results
 from ecgjax.pages.data_card import data_section
-from ecgjax.pages.digits import share_in_words
+from ecgjax.pages.digits import percent, share_in_words
 from ecgjax.pages.page import Page, Paragraph, Picture, Section, Table
 from ecgjax.pages.provenance import Step, command_section, environment_section
 from ecgjax.pages.steps_before import build_steps
@@ -86,7 +86,7 @@ def gains_section(results: Results, twins: Mapping[str, str], *, labels: Mapping
     rows: dict[str, list[Row]] = {question: [] for question in labels}
     for key in drawn:
         if key.task in rows:  # Others are of single classes.
-            row = row_of(results, key, title=key.model, group=f"{100 * key.fraction:g} % of labels")
+            row = row_of(results, key, title=key.model, group=f"{percent(key.fraction)} of labels")
             rows[key.task].append(row)
     caption = "Bars are intervals over patients; small grey dots are single seeds."
     picture = Picture(figure=forest(rows, xlabel=list(labels.values())), alt=alt, caption=caption)

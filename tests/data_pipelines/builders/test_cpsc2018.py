@@ -82,7 +82,7 @@ def test_labels_demographics_and_signals(published, tmp_path):
     assert card["summary"]["remarks"]["unread_label"]["example"].endswith(
         "REFERENCE.csv is '10', 1 to 9 expected; it is stored as missing"
     )
-    assert "1 records have no row in REFERENCE.csv and no labels" in card["summary"]["notes"]
+    assert "1 record has no row in REFERENCE.csv and no labels" in card["summary"]["notes"]
 
 
 def test_what_cannot_be_stored_says_why(published):
@@ -105,7 +105,7 @@ def test_without_a_reference(published):
     with pytest.raises(DataError, match=r"REFERENCE.csv: column Third_label is missing"):
         source(published)
     reference.write_text(text + "A0001,1,,\n")
-    with pytest.raises(DataError, match=r"REFERENCE.csv: 1 records have more than one row, first 'A0001'"):
+    with pytest.raises(DataError, match=r"REFERENCE.csv: 1 record has more than one row, first 'A0001'"):
         source(published)
     (published / "REFERENCE.csv").write_text(text)
     with pytest.raises(DataError, match=r"a second REFERENCE.csv"):

@@ -130,7 +130,7 @@ def test_unknown_formats(tmp_path):
         ("labels.csv", b"record,patient_id,age\na,7,60,\nb,8,61,\n", r"line 2 has 4 cells where the header names 3"),
         ("labels.csv", b"record,patient_id,age\na,7,60\nb,8\n", r"line 3 has 2 cells where the header names 3"),
         ("labels.csv", b"record,patient_id,patient_id\na,7,8\n", r"column 'patient_id' comes twice"),
-        ("labels.csv", b"record,patient_id,age_years\na,7,60\n", r"call its column 'age_years' 'age'"),
+        ("labels.csv", b"record,patient_id,age_years\na,7,60\n", r"rename its column 'age_years' to 'age'"),
         ("labels.csv", b'record,patient_id\na,"7\n', r"not a \.csv table that can be read"),
     ],
 )
@@ -159,7 +159,7 @@ def test_from_the_command_line(tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "recipe              level, version 1" in done.stdout
-    assert "stored              1 of 1 patients" in done.stdout
+    assert "stored              1 of 1 patient in 1 shard" in done.stdout
     assert (tmp_path / "out" / "physiology").is_dir()
     other = subprocess.run([*command[:4], "--builder=simulated", *declared, "--out=x"], cwd=REPOSITORY,
                            capture_output=True, text=True)  # fmt: skip

@@ -119,8 +119,8 @@ def test_patients_times_measurements_and_reports(published, tmp_path):
         note.endswith("missing: rr_interval 1, p_onset 1, p_end 1, t_end 2, p_axis 1, qrs_axis 1, t_axis 1")
         for note in notes
     )
-    assert "1 records have no row in machine_measurements.csv: no measurements and no report" in notes
-    assert "1 records have no ecg_time that can be read: time_days is missing" in notes
+    assert "1 record has no row in machine_measurements.csv: no measurements and no report" in notes
+    assert "1 record has no ecg_time that can be read: time_days is missing" in notes
     for stored, (subject, study, _) in zip(examples, RECORDS, strict=True):
         # By name: aVF and aVL are not where others have them.
         path = published / "files" / f"p{str(subject)[:4]}" / f"p{subject}" / f"s{study}" / str(study)
@@ -160,7 +160,7 @@ def test_no_record_is_read_from_beside_the_folder_of_the_table(published):
 def test_rows_without_a_record_are_counted(published):
     write_tables(published, measured=VALUES | {49999999: VALUES[40689238]})
     notes = source(published).card.notes
-    assert "1 rows of machine_measurements.csv are of studies that record_list.csv does not list" in notes
+    assert "1 row of machine_measurements.csv is of studies that record_list.csv does not list" in notes
 
 
 @pytest.mark.slow
@@ -190,13 +190,13 @@ def test_tables_that_are_not_mimics(published, tmp_path):
     with pytest.raises(DataError, match=r"machine_measurements.csv: not MIMIC-IV-ECG's own table .*long"):
         source(published)
     table.write_text(text + text.splitlines()[-1] + "\n")
-    with pytest.raises(DataError, match=r"machine_measurements.csv: 1 rows name a study that came before"):
+    with pytest.raises(DataError, match=r"machine_measurements.csv: 1 row names a study that came before"):
         source(published)
     table.unlink()
     with pytest.raises(DataError, match=r"machine_measurements.csv: no such file; --source is the folder of MIMIC"):
         source(published)
     write_tables(published, records=[*RECORDS, RECORDS[0]])
-    with pytest.raises(DataError, match=r"record_list.csv: 1 rows name a study that came before, first 40689238"):
+    with pytest.raises(DataError, match=r"record_list.csv: 1 row names a study that came before, first 40689238"):
         source(published)
     write_tables(published, records=[])
     with pytest.raises(DataError, match=r"record_list.csv: lists no record"):

@@ -147,7 +147,7 @@ def test_sets_are_chosen_by_name(published):
     write_cinc(published, "patient001", ecg_uv(seed=1))
     chosen = source(published, "georgia")
     assert len(chosen.items) == 2
-    assert chosen.card.notes[-1] == "1 records with names of none of the challenge's sets are left out"
+    assert chosen.card.notes[-1] == "1 record with names of none of the challenge's sets is left out"
     assert chosen.label_schema.tasks["all"] == (LVH, AFL)
     with pytest.raises(DataError, match="--sets=ohio: not known; choose from cpsc, cpsc_extra"):
         source(published, "ohio")

@@ -81,7 +81,7 @@ def test_a_long_recording_becomes_pieces_of_one_patient_and_one_recording(tmp_pa
     text = summary(card, tmp_path / "out")
     assert "57 s kept of 61 s recorded in 3 recordings; 4 s dropped; 1 recording not stored whole" in text
     assert "note: cut into pieces of 10 s: 2 of 4 recordings, into 5 records" in text
-    assert "1 recordings end with a rest shorter than --min_seconds=5, which is not stored: 4 s together" in text
+    assert "1 recording ends with a rest shorter than --min_seconds=5, which is not stored: 4 s together" in text
     assert "10 s of a recording of 27 s, from 10 s on" in record_lines(dataset, 3)
     assert not any("of a recording" in line for line in record_lines(dataset, 5))
 

@@ -35,20 +35,20 @@ def test_known_columns_in_any_capitals_with_spaces_and_dashes(tmp_path, header):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("record,patinet_id", "call its column 'patinet_id' 'patient_id'"),
-        ("record,patient", "call its column 'patient' 'patient_id'"),
-        ("record,Subject ID", "call its column 'Subject ID' 'patient_id'"),
-        ("filename,patient_id", "call its column 'filename' 'record'"),
-        ("recrd,patient_id", "call its column 'recrd' 'record'"),
-        ("record,patient_id,gender", "call its column 'gender' 'sex'"),
-        ("record,patient_id,Sex (1=m)", r"call its column 'Sex \(1=m\)' 'sex'"),
-        ("record,patient_id,Age [y]", r"call its column 'Age \[y\]' 'age'"),
-        ("record,patient_id,sex_code", "call its column 'sex_code' 'sex'"),
-        ("record,patient_id,Geschlecht", "call its column 'Geschlecht' 'sex'"),
-        ("record,patient_id,split", "call its column 'split' 'fold'.*such as 1 to train on"),
-        ("record,patient_id,strat_fold", "call its column 'strat_fold' 'fold'"),
-        ("record,patient_id,flod", "call its column 'flod' 'fold'"),
-        ("record,patient_id,Patient Age", "call its column 'Patient Age' 'age'"),
+        ("record,patinet_id", "rename its column 'patinet_id' to 'patient_id'"),
+        ("record,patient", "rename its column 'patient' to 'patient_id'"),
+        ("record,Subject ID", "rename its column 'Subject ID' to 'patient_id'"),
+        ("filename,patient_id", "rename its column 'filename' to 'record'"),
+        ("recrd,patient_id", "rename its column 'recrd' to 'record'"),
+        ("record,patient_id,gender", "rename its column 'gender' to 'sex'"),
+        ("record,patient_id,Sex (1=m)", r"rename its column 'Sex \(1=m\)' to 'sex'"),
+        ("record,patient_id,Age [y]", r"rename its column 'Age \[y\]' to 'age'"),
+        ("record,patient_id,sex_code", "rename its column 'sex_code' to 'sex'"),
+        ("record,patient_id,Geschlecht", "rename its column 'Geschlecht' to 'sex'"),
+        ("record,patient_id,split", "rename its column 'split' to 'fold'.*such as 1 to train on"),
+        ("record,patient_id,strat_fold", "rename its column 'strat_fold' to 'fold'"),
+        ("record,patient_id,flod", "rename its column 'flod' to 'fold'"),
+        ("record,patient_id,Patient Age", "rename its column 'Patient Age' to 'age'"),
         ("record,patient_id,sex,gender", "columns 'sex' and 'gender' both mean 'sex'"),
         ("record,patient_id,sex,is_male", "columns 'sex' and 'is_male' both mean 'sex'"),
         ("record,patient_id,Patient ID", "columns 'patient_id' and 'Patient ID' both mean 'patient_id'"),
@@ -163,7 +163,7 @@ def test_ids_that_a_spreadsheet_shortened(tmp_path):
 def test_rows_that_repeat_and_rows_without_a_record(tmp_path):
     made = table(tmp_path, "record,patient_id,x\na,p,1\na,p,1\nNA,q,2\n,q,3\nb,q,4\n")
     assert len(made) == 2
-    assert "1 rows of the labels repeat an earlier one in all columns" in made.notes
+    assert "1 row of the labels repeats an earlier one in all columns" in made.notes
     assert "2 rows of the labels name no record ('NA' 1, '' 1) and are left out" in made.notes
 
 

@@ -156,7 +156,7 @@ def test_the_command_lists_them(datasets, tmp_path):
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     said = run.stdout
-    assert "  contradictions      4 (label 2, age 1, sex 1), listed in " in said
+    assert "  contradictions      4 (label 2, age 1, sex 1), listed in" in said
     assert "    sex: male of one a1, female of two b1" in said
     with (tmp_path / "links.contradictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

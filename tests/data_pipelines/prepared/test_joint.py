@@ -92,7 +92,7 @@ def test_one_copy_is_kept_and_no_group_is_on_two_sides(datasets, joint):
 def test_train_yields_to_a_copy_in_another_data_sets_test(datasets):
     few, many, _ = datasets
     moved = dataclasses.replace(few, index=dataclasses.replace(few.index, fold=np.full_like(few.index.fold, 10)))
-    with pytest.raises(DataError, match=r"few: no record is in fold 1, "):
+    with pytest.raises(DataError, match=r"few: no record is in folds 1, "):
         join([moved, many]).split(**FOLDS)
     # One record keeps each fold, so that every fold is there.
     fold = np.where(np.arange(len(few.index.fold)) < 10, np.arange(len(few.index.fold)) % 10 + 1, 10).astype(np.int16)

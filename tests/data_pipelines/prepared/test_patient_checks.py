@@ -36,7 +36,7 @@ def test_an_id_whose_recordings_contradict_each_other_is_told(tmp_path):
     records = [person(0, "0", age_years=3.0), person(1, "0", sex=1, age_years=80.0), person(2, "0"), person(3, "7")]
     (doubt,) = doubts_of(tmp_path, records)
     assert doubt.startswith(
-        "1 patient ids have recordings that contradict each other: 'p0' (3 recordings, 2 of a man, 1 of a woman, ages "
+        "1 patient id has recordings that contradict each other: 'p0' (3 recordings, 2 of a man, 1 of a woman, ages "
         "3 to 80); if such an id stands for a missing one, name it with --missing_ids"
     )
 
@@ -49,9 +49,7 @@ def test_one_person_of_many_years_is_not_told(tmp_path):
 def test_an_id_of_very_many_recordings_is_told(tmp_path):
     records = [person(number, "9999" if number < 40 else number) for number in range(60)]
     (doubt,) = doubts_of(tmp_path, records)
-    assert doubt.startswith(
-        "1 patient ids have many more recordings than others (99 of 100 have at most 1): 'p9999' 40"
-    )
+    assert doubt.startswith("1 patient id has many more recordings than others (99 of 100 have at most 1): 'p9999' 40")
 
 
 def test_many_pieces_of_one_recording_are_one(tmp_path):
@@ -65,15 +63,15 @@ def test_many_pieces_of_one_recording_are_one(tmp_path):
 def test_two_spellings_of_an_id_stay_apart_and_are_told(tmp_path, one, other):
     records = [person(0, "x", patient_id=one), person(1, "x", patient_id=other), person(2, "x", patient_id="12")]
     (doubt,) = doubts_of(tmp_path, records)
-    assert doubt.startswith(f"1 patients may have two spellings: '{one}' and '{other}'; ids are one patient only where")
+    assert doubt.startswith(f"1 patient may have two spellings: '{one}' and '{other}'; ids are one patient only where")
     assert open_dataset(tmp_path / "out").index.num_patients == 3
 
 
 def test_patients_in_several_folds_and_records_without_one_are_told(tmp_path):
     records = [person(0, "0", fold=1), person(1, "0", fold=2), person(2, "1", fold=NO_FOLD)]
     first, second = doubts_of(tmp_path, records)
-    assert first.startswith("1 patients have recordings in several folds, such as 'p0'; a split leaves those out")
-    assert second == "1 records have no fold, and are in no split"
+    assert first.startswith("1 patient has recordings in several folds, such as 'p0'; a split leaves those out")
+    assert second == "1 record has no fold, and is in no split"
 
 
 def test_ages_of_zero_among_adults_are_told(tmp_path):
@@ -150,7 +148,7 @@ def test_a_fold_that_nobody_has_is_named_with_those_that_there_are(tmp_path):
     records = [*some_labels(), labelled(6, NO_FOLD, 1.0, [0, 0, 1])]
     build_dataset(lambda: ListSource(records), tmp_path / "out", request={})
     message = (
-        r"no record is in fold 9, 10; this data set has 1 \(2 records\), 2 \(2 records\), 3 \(2 records\), 1 records "
+        r"no record is in folds 9, 10; this data set has 1 \(2 records\), 2 \(2 records\), 3 \(2 records\), 1 record "
         r"without a fold\. Name folds .*config\.data\.train_folds.*--builder=prepared --folds=stratified"
     )
     with pytest.raises(DataError, match=message):

@@ -249,7 +249,7 @@ def test_folder_without_labels(tmp_path):
     ("text", "message"),
     [
         ("name,patient_id\nx,p\n", "column record is missing; it has name, patient_id"),
-        ("record,patient_id\nx,p\nx,q\n", "1 records have more than one row, first 'x'"),
+        ("record,patient_id\nx,p\nx,q\n", "1 record has more than one row, first 'x'"),
         ("record,patient_id\nother,p\n", "not one of its 1 records is in the folder; .* such as 'a/x'"),
         ("record,patient_id\nx,p\n", "'x' could be any of 2 records of that name"),
     ],

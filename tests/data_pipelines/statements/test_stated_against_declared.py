@@ -339,7 +339,7 @@ def test_times_of_day_go_on_after_midnight():
     [
         (Declared(unit="mmHg"), "--declared_unit=mmHg: is no voltage"),
         (Declared(sampling_rate_hz=-500.0), "--declared_rate_hz=-500: a number of Hz above zero"),
-        (Declared(leads=STANDARD_LEADS[:6]), "--declared_leads: lead V1, V2"),
+        (Declared(leads=STANDARD_LEADS[:6]), "--declared_leads: leads V1, V2"),
     ],
 )
 def test_declarations_that_can_be_true_of_no_file(tmp_path, declared, message):

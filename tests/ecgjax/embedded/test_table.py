@@ -74,6 +74,17 @@ def test_a_single_file_is_embedded_as_in_its_folder(model, ecgs, tmp_path):
         np.testing.assert_allclose(embeddings(tmp_path / f"{suffix[1:]}.parquet")[0], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_recording_has_one_hash_of_its_signal_under_any_name(model, ecgs, tmp_path):
+    embed(model, ecgs, tmp_path / "all.parquet")
+    embed(model, ecgs / "p1" / "r10.hea", tmp_path / "one.parquet")
+    whole, alone = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("all", "one"))
+    assert (list(alone["record"]), "p1/r10" in set(whole["record"])) == (["r10"], True)
+    known = whole.set_index("record")["signal_hash"]
+    assert known["p1/r10"] == alone["signal_hash"][0]
+    assert known.is_unique
+    assert set(known.str.len()) == {32}
+
+
 def test_tokens_and_intervals_are_columns_and_say_what_they_are(model, ecgs, tmp_path):
     embed(model, ecgs / "p0", tmp_path / "e.parquet", tokens="f16", intervals=True)
     about = json.loads((tmp_path / "e.json").read_text())

@@ -54,7 +54,7 @@ ROWS = {
     Key("pretrained", "AUROC", "lvef<40", 0.1): _interval(-0.25, -1e-17, 1e300),
     Key("random", "R²", "wedge_pressure"): _interval(-3.5, NAN, NAN, reason="only 20 of 200 resamples have “both”"),
     Key("random", "AUROC", "af", seed=0): Interval.missing("none of 7 records is positive"),
-    Key("random", "slope", "af"): _interval(NAN, NAN, NAN, resamples=12, reason="the records lack both classes"),
+    Key("random", "slope", "af"): _interval(NAN, NAN, NAN, resamples=12, reason="it needs both classes"),
     Key("pretrained", "MAE", "age", minus="all other records", part="sex: female"): _interval(0, -1, 1),
 }
 
@@ -220,7 +220,7 @@ def test_what_is_not_defined_has_its_reason_in_the_table(tmp_path):
         {keys[0]: nobody, keys[1]: RankedScores(one, np.arange(NUM)).auroc}, patients=PATIENTS, **DRAWS,
         needs="a positive record", differences={keys[0]._replace(minus="b"): keys},
     )  # fmt: skip
-    assert found[keys[0]].reason == "the records lack a positive record"
+    assert found[keys[0]].reason == "it needs a positive record"
     seldom = found[keys[1]]
     assert math.isfinite(seldom.estimate)
     assert math.isnan(seldom.low)
@@ -370,7 +370,7 @@ def test_a_seed_without_an_interval_counts_by_its_value():
     rows = {
         _key("a", 0): Interval.alone(0.7),
         _key("a", 1): Interval.alone(NAN),
-        _key("a", 2): _interval(NAN, NAN, NAN, resamples=5, reason="the records lack both classes"),
+        _key("a", 2): _interval(NAN, NAN, NAN, resamples=5, reason="it needs both classes"),
         _key("b", 0): Interval.alone(0.2),
     }
     found = of_seeds(rows, _key("a"))
@@ -393,7 +393,7 @@ def _made_up_rows():
         if kind < 3:
             rows[Key(*key)] = value
         elif kind < 5:
-            undefined = _interval(NAN, NAN, NAN, resamples=5, reason="the records lack both classes")
+            undefined = _interval(NAN, NAN, NAN, resamples=5, reason="it needs both classes")
             rows[Key(*key)] = Interval.missing("no label") if kind == 3 else undefined
     return rows, [Key(*key) for key in keys if key.seed is None]
 

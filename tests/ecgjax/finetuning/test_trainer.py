@@ -1,5 +1,9 @@
 """Training with labels: what stays frozen, what is undone at prediction, and which step is returned."""
 
+import io
+import re
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.optim.settings import OptimizerSettings
 from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.settings.sections import read
+from tests.support.terminals import Terminal
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (6,), "kernel": 3, "dropout": 0.3, "embedding_dim": 6}
@@ -77,8 +82,9 @@ def _train(kind, data=None, **changes):
 
 
 def _run(training, x, y, *, encoder=ENCODER, seed=0, **given):
+    given = {"progress": False, **given}
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam raises a float to an integer power
-        return training.train(encoder, _data(y), read=x.__getitem__, seed=seed, progress=False, **given)
+        return training.train(encoder, _data(y), read=x.__getitem__, seed=seed, **given)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "quantity"])
@@ -101,6 +107,19 @@ def test_one_compilation_serves_many_runs_and_leaves_the_encoder():
     assert (other.scores(x) != first.scores(x)).any()
     assert training._step._cache_size() == 1
     jax.tree.map(np.testing.assert_array_equal, before, ENCODER.params)
+
+
+def test_a_bar_on_a_terminal_begins_before_the_compilation_and_counts_the_steps(monkeypatch):
+    x, y = _task("binary")
+    training, shown = _training("binary"), Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with_bar = _run(training, x, y, progress=True, title="labels only")
+    told = shown.getvalue()
+    assert re.search(r"labels only:\s+0%.* 0/20 .*compiling", told)
+    assert re.search(r"20/20 .*best 0\.\d{3}", told)
+    monkeypatch.setattr(sys, "stderr", quiet := io.StringIO())
+    np.testing.assert_array_equal(_run(training, x, y, progress=True).scores(x), with_bar.scores(x))
+    assert not quiet.getvalue(), "where there is no terminal"
 
 
 def test_a_frozen_encoder_is_that_of_inference_to_the_bit():

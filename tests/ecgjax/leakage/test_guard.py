@@ -198,9 +198,9 @@ def test_refused_is_said_with_counts_examples_and_remedy(trained_on, trained_on_
     message = str(refused.value)
     for part in (
         f"7 of the {len(judged(recordings))} validation and test records overlap",
-        "1 equal recordings ('leak recording' is record ",
+        "1 equal recording ('leak recording' is record ",
         "2 copies with another order of leads",
-        "1 recordings of patients pretrained on ('leak patient' is of a patient of clinic)",
+        "1 recording of a patient pretrained on ('leak patient' is of a patient of clinic)",
         "config.data.test_folds",
         "data_pipelines.link",
         "--config.probe.overlaps=drop",

@@ -4,7 +4,7 @@ import pytest
 
 from ecgjax.data.tasks import parse_task
 from ecgjax.evaluation.metrics.bootstrap import Interval
-from ecgjax.pages.digits import asked_in_words, decimals_in, share_in_words, with_unit
+from ecgjax.pages.digits import asked_in_words, decimals_in, percent, share_in_words, with_unit
 from ecgjax.studies.report.conclusions import ONE_SEED, conclusions, several_seeds
 
 
@@ -64,3 +64,7 @@ def test_a_simulated_cohort_is_always_called_one():
     assert "SIMULATED" not in conclusions(cohort="c", simulated=False, tested="", seeds="", chosen="").text
     assert "one seed of labels" in several_seeds(1, "labels")
     assert "3 seeds of labels" in several_seeds(3, "labels")
+
+
+def test_a_share_is_a_percentage_without_rounding_noise():
+    assert [percent(share) for share in (0.1, 0.07, 0.005, 1)] == ["10 %", "7 %", "0.5 %", "100 %"]

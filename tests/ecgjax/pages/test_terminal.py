@@ -46,7 +46,7 @@ def test_estimate_and_difference_stand_side_by_side_and_others_below():
 
 
 def test_a_table_that_fits_with_narrower_titles_stays_whole():
-    header = ("fraction of labels", "model", "minus", "difference in AUROC [95 % interval over patients]")
+    header = ("share of labels", "model", "minus", "difference in AUROC [95 % interval over patients]")
     row = ("0.01", "random initialisation, linear probe", "intervals and amplitudes, boosted trees", ROWS[1][2])
     text = terminal_table(header, [row])
     assert "\n\n" not in text
@@ -67,6 +67,14 @@ def test_the_tables_of_the_readme_fit_a_terminal():
 
 def test_a_verdict_is_broken_into_lines():
     assert max(map(len, wrapped("word " * 100).splitlines())) <= COLUMNS
+
+
+def test_no_command_prints_a_table_of_a_page():
+    for package in ("data_pipelines", "ecgjax", "launch"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "say", "print_report"):
+                    assert "format_table(" not in ast.unparse(node), f"{path}: tables of pages are too wide"
 
 
 def test_progress_bars_follow_the_width_of_the_terminal():

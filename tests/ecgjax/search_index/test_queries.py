@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.errors import DataError
+from data_pipelines.system.terminal_lines import COLUMNS
 from ecgjax.search_index import answers as answers_module
 from ecgjax.search_index import conditions, index_queries
 from ecgjax.search_index.answers import Answers
@@ -73,6 +74,49 @@ def test_a_record_is_never_its_own_neighbour_and_its_patient_is_kept_on_demand(i
     elsewhere = answered(index, of_table(index, tmp_path / "e.parquet", OURS[:2], name="elsewhere"), k=1)
     assert elsewhere.neighbours.rows.tolist() == [[0], [1]]
     assert elsewhere.neighbours.similarity.tolist() == [[1.0], [1.0]]
+
+
+@pytest.fixture(scope="module")
+def with_signals(tmp_path_factory):
+    """An index whose rows have the hashes of their signals, but for the last of its two tables."""
+    folder = tmp_path_factory.mktemp("signals")
+    names = [f"site/r{row}" for row in range(60)]
+    hashes = [f"{row % 50:032x}" for row in range(60)]
+    new = write_embeddings(folder / "new.parquet", OURS, record=names, name="folder", signal_hash=hashes,
+                           patient_id=[None] * 60)  # fmt: skip
+    old = write_embeddings(folder / "old.parquet", OTHERS, name="old")
+    build_index(open_tables([str(new), str(old)]), folder / "index")
+    return open_index(folder / "index")
+
+
+def test_a_query_is_known_by_its_signal_under_another_id_and_in_another_data_set(with_signals, tmp_path):
+    # What a file is called that is embedded by itself; its embedding may differ in the last bit.
+    hashes = [f"{row:032x}" for row in (0, 30, 99)]
+    queries = of_table(with_signals, tmp_path / "q.parquet", OURS[[0, 30, 59]] * 1.001, name="r0.mat",
+                       signal_hash=hashes)  # fmt: skip
+    found = answered(with_signals, queries, k=100, same_patient="keep")
+    left_out = [sorted(set(range(100)) - set(rows)) for rows in found.neighbours.rows.tolist()]
+    assert left_out == [[0, 50], [30], []], "with every copy, and only where the signals are equal"
+    apart = index_queries.kept_apart(queries, with_signals, same_patient=True)
+    assert [(each.query, each.row) for each in index_queries.under_other_names(apart)] == [(0, 0), (1, 30)]
+    assert found.stated()["queries"]["without_signal_hash"] == 0
+    assert with_signals.rows_without_signal() == 40
+
+
+def test_records_of_the_index_are_no_neighbours_of_their_copies_in_it(with_signals):
+    queries = index_queries.of_records(["site/r3", "site/r53", "site/r20", "r7"], with_signals)
+    found = answered(with_signals, queries, k=100, same_patient="keep").neighbours.rows.tolist()
+    assert [sorted(set(range(100)) - set(rows)) for rows in found] == [[3, 53], [3, 53], [20], [67]]
+    apart = index_queries.kept_apart(queries, with_signals, same_patient=True)
+    assert [(each.query, each.row) for each in index_queries.under_other_names(apart)] == [(0, 53), (1, 3)]
+
+
+def test_without_hashes_of_signals_a_query_is_known_by_its_id_alone(index, tmp_path):
+    with_hash = of_table(index, tmp_path / "q.parquet", OURS[:2], name="elsewhere", signal_hash=["a", "b"])
+    assert answered(index, with_hash, k=100).counts().tolist() == [100, 100]
+    assert index.rows_without_signal() == 100
+    assert with_hash.signals.null_count == 0
+    assert of_table(index, tmp_path / "old.parquet", OURS[:2]).signals.null_count == 2
 
 
 def test_queries_of_several_data_sets_are_each_kept_apart_from_their_own(index, tmp_path):
@@ -153,8 +197,19 @@ def test_long_ids_and_hidden_characters_are_printed_in_short(index, tmp_path):
     queries = of_table(index, tmp_path / "q.parquet", directions(2), record=["\x1b[31m", "folder/" * 99 + "end"])
     shown = [line.split()[0] for line in answered(index, queries, k=1).lines()[1:]]
     assert shown[0] == "\\x1b[31m"
-    assert len(shown[1]) == 40
+    assert 30 < len(shown[1]) <= 40
     assert shown[1].endswith("/folder/end")
+
+
+def test_ids_are_shortened_as_far_as_a_terminal_asks_for(tmp_path):
+    ids = [f"{'site/' * 9}{row}" for row in range(5)]
+    made = write_embeddings(tmp_path / "e.parquet", directions(5), name="a_long_name_of_a_data_set", record=ids,
+                            patient_id=[f"patient-{row:030}" for row in range(5)])  # fmt: skip
+    build_index(open_tables([str(made)]), tmp_path / "index")
+    long = open_index(tmp_path / "index")
+    lines = answered(long, index_queries.of_records(ids[:2], long), k=2).lines()
+    assert 70 < max(map(len, lines)) <= COLUMNS
+    assert [line.split()[0][-2:] for line in lines[1:]] == ["/0", "/0", "/1", "/1"], "the end of an id tells it apart"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_of_arguments_by_name_what_is_not_given_is_at_its_default():
         ({"act": {"noise": 3}}, "c.act.noise=3 is not possible; it is a section with settings of its own"),
         ({"slow": {"stpes": 1}}, "there is no setting c.slow.stpes; did you mean c.slow.steps?"),
         ({"titel": ""}, "there is no setting c.titel; did you mean c.title?"),
-        ({"network": {"width": (4,)}}, "there is no setting c.network.width; did you mean c.network.widths, c."),
+        ({"network": {"width": (4,)}}, "there is no setting c.network.width; did you mean c.network.widths?"),
         ({"act": {"nosie": {}}}, "there is no setting c.act.nosie; did you mean c.act.noise?"),
         (
             {"act": {"noise": {"enable": 1}}},

@@ -1,4 +1,6 @@
 import dataclasses
+import io
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from ecgjax.leads import twelve_leads
 from ecgjax.settings.probe import FineTuneSettings
 from ecgjax.training.checkpoints.checkpoint import Checkpoints
 from tests.support import tiny_config
+from tests.support.terminals import Terminal
 
 RNG = np.random.default_rng(0)
 TINY = {"widths": (4, 8), "kernel": 3, "dropout": 0.0, "embedding_dim": 6}
@@ -81,6 +84,15 @@ def test_recalibration_gives_the_statistics_of_the_recordings(monkeypatch):
     by_batch, _ = jax.jit(lambda ecg: encoders.apply(encoder.split, ecg, train=True, features=True))(twelve_leads(ecg))
     np.testing.assert_allclose(recalibrated.embed(x), by_batch, rtol=0.05, atol=0.02)
     assert np.abs(encoder.embed(x) - by_batch).max() > 0.1, "before, the statistics were other ones"
+
+
+def test_a_recalibration_shows_a_bar_on_a_terminal_alone(monkeypatch):
+    monkeypatch.setattr(frozen_encoder, "RECALIBRATION_BATCHES", 3)
+    encoder, x = tiny(batch_size=32), signals(32)
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        recalibrate_batch_norm(encoder, x.__getitem__, records=np.arange(32), progress=True)
+        assert ("batch norm" in stream.getvalue() and "3/3" in stream.getvalue()) == shown
 
 
 def make_config():

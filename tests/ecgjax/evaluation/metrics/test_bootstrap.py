@@ -12,6 +12,8 @@ from scipy import stats
 from data_pipelines.errors import DataError
 from ecgjax.evaluation.metrics import calibration, regression
 from ecgjax.evaluation.metrics.bootstrap import Interval, bootstrap_metrics, resample_patients
+from ecgjax.evaluation.metrics.calibration import LogisticCalibration
+from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.metrics.operating_points import Decisions
 from ecgjax.evaluation.metrics.ranking import RankedScores, auroc
 from tests.support.resampled import bounds
@@ -32,7 +34,7 @@ def _cohort(rng, *, patients, visits, shared):
 def _bootstrap(labels, scores, *, metric="auroc", **draws):
     """The bootstrap of a metric of several models' scores."""
     metrics = {name: getattr(RankedScores(labels, values), metric) for name, values in scores.items()}
-    return bootstrap_metrics(metrics, needs="both classes: too few patients of one class", **draws)
+    return bootstrap_metrics(metrics, needs="positive and negative records", **draws)
 
 
 TRUE_AUROC = float(stats.norm.cdf(1 / math.sqrt(2)))
@@ -135,7 +137,7 @@ def test_one_class_is_undefined_with_its_reason():
     interval = result.interval("a")
     assert math.isnan(interval.estimate)
     assert math.isnan(interval.low)
-    assert interval.reason == "the records lack both classes: too few patients of one class"
+    assert interval.reason == "it needs positive and negative records"
     assert "n/a" in str(interval)
 
 
@@ -144,7 +146,7 @@ def test_one_positive_patient_gives_an_estimate_without_an_interval():
     interval = _bootstrap(labels, {"a": np.arange(21.0)[::-1]}, patients=np.arange(21), resamples=500).interval("a")
     assert interval.estimate == 1.0
     assert math.isnan(interval.low)
-    assert "too few patients of one class" in interval.reason
+    assert "of 500 resamples have positive and negative records" in interval.reason
 
 
 def test_refuses_too_few_resamples():
@@ -176,10 +178,27 @@ def test_a_metric_that_the_records_do_not_allow_says_so():
     rare = Decisions(np.r_[1, np.zeros(29, int)], np.zeros(30), threshold=1.0)
     metrics = {"never": nobody.sensitivity, "seldom": rare.sensitivity}
     found = bootstrap_metrics(metrics, patients=patient, resamples=200, needs="a positive record")
-    assert str(found.interval("never")) == "n/a (the records lack a positive record)"
+    assert str(found.interval("never")) == "n/a (it needs a positive record)"
     seldom = found.interval("seldom")
     assert (seldom.estimate, math.isnan(seldom.low)) == (0, True)
     assert seldom.reason == f"only {seldom.resamples} of 200 resamples have a positive record"
+
+
+def test_each_metric_says_what_it_needs_itself():
+    patient, labels = np.arange(30), np.r_[np.ones(10, int), np.zeros(20, int)]
+    everybody = Decisions(labels, np.ones(30), threshold=0.5)
+    separated = LogisticCalibration(labels, np.where(labels == 1, 0.9, 0.1))
+    metrics = {"F1": everybody.f1, "NPV": everybody.npv, "NPV at 0.1": everybody.npv_at(0.1), "slope": separated.slope}
+    found = bootstrap_metrics(metrics, patients=patient, resamples=100, needs=needed_for)
+    assert [str(found.interval(name)) for name in metrics if name != "F1"] == [
+        "n/a (it needs a record below the threshold)",
+        "n/a (it needs positive and negative records, and a record below the threshold)",
+        "n/a (it needs positive and negative records with probabilities that overlap)",
+    ]
+    assert found.interval("F1").reason == ""
+    # Of a difference, the metric that is missing says why.
+    assert found.difference("F1", "slope").reason == found.interval("slope").reason
+    assert found.difference("slope", "F1").reason == found.interval("slope").reason
 
 
 def test_many_metrics_of_3000_records_take_seconds():

@@ -124,7 +124,7 @@ def test_every_number_of_a_class_equals_scikit_learn(small):
     assert common["intercept"].low < 0 < common["intercept"].high
     rare = _metrics_of(rows, "rare")["intercept"]
     assert rare.estimate < -1, "rarer than on validation"
-    assert "resamples have both labels" in rare.reason, "and in too many resamples not there at all"
+    assert "resamples have positive and negative records" in rare.reason, "and in too many resamples not there at all"
 
 
 def test_what_lacks_a_label_is_counted_and_said(small):

@@ -298,7 +298,7 @@ def test_a_new_kind_has_the_sections_that_all_have(kind, metrics):
     assert table.header[1:-1] == (f"{metrics[0]} [95 % interval]", "pretrained minus this model", *metrics[1:])
     assert sections["Groups of patients"][0].header[4:] == metrics
     constant = [row[1] for row in table.rows if row[0] == "mean of the training labels"]
-    assert constant == (["n/a (the records lack values that differ)"] if kind == "trend" else [])
+    assert constant == (["n/a (it needs values that differ)"] if kind == "trend" else [])
 
 
 def test_a_model_without_answers_says_why():

@@ -1,8 +1,9 @@
 import re
 
+from ecgjax.pages.terminal import COLUMNS, terminal_table
 from ecgjax.pages.write import write_page
 from ecgjax.training.run_time.account import account_of
-from ecgjax.training.run_time.time_page import duration, summary_of, time_page
+from ecgjax.training.run_time.time_page import duration, kinds_table, starts_table, summary_of, time_page
 from tests.ecgjax.training.run_time.test_account import KILLED, event
 
 RESUMED = [
@@ -21,6 +22,13 @@ def test_a_page_has_a_bar_and_a_row_for_each_start(tmp_path):
     assert [row[1:3] for row in cells] == [["0 to 30", "10"], ["20 to 35", "0"]]
     assert [row[-1] for row in cells] == ["killed, or still running", "finished"]
     assert "its clock" not in html
+
+
+def test_tables_of_an_account_fit_a_terminal():
+    account = account_of([*KILLED, *RESUMED])
+    for table in (starts_table(account), kinds_table(account)):
+        text = terminal_table(table.header, table.rows)
+        assert max(map(len, text.splitlines())) <= COLUMNS
 
 
 def test_a_summary_says_goodput_and_what_was_lost():

@@ -1,0 +1,13 @@
+"""Names that are asked for are spelt much like the one that does not exist."""
+
+from data_pipelines.system.near_names import meant
+
+
+def test_names_that_are_as_much_alike_are_named_and_others_left_out():
+    known = ["temperature", "temperature_of_room", "temper", "alpha"]
+    assert meant("temprature", known) == "; did you mean temperature?"
+    assert meant("widht", ["width", "widths", "height"], prefix="c.") == "; did you mean c.width, c.widths?"
+
+
+def test_nothing_is_asked_where_no_name_is_alike():
+    assert meant("xyzzy", ["temperature", "alpha"]) == ""
