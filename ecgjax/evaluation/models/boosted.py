@@ -16,6 +16,9 @@ _LEAVES = (4, 15)
 _TREES = 150
 _LEARNING_RATE = 0.05
 
+#: Smallest number of records in a leaf, and the share of the records that it is where these are few.
+_LEAF_RECORDS, _LEAF_SHARE = 20, 0.1
+
 #: Trees by the column of the targets that they predict.
 _Models = Mapping[int, HistGradientBoostingClassifier | HistGradientBoostingRegressor]
 
@@ -54,8 +57,10 @@ def _fit(examples: Examples, *, leaves: int, seed: int) -> _Models:
     log_odds, columns = examples.kind.log_odds, examples.targets.reshape(len(examples.targets), -1).T
     trees = HistGradientBoostingClassifier if log_odds else HistGradientBoostingRegressor
     settings = {"max_leaf_nodes": leaves, "max_iter": _TREES, "learning_rate": _LEARNING_RATE, "random_state": seed}
+    # Forty records cannot be divided into leaves of twenty, and trees would know nothing where labels are few.
+    smallest = min(_LEAF_RECORDS, max(1, int(_LEAF_SHARE * len(examples.targets))))
     return {
-        number: trees(**settings, early_stopping=False).fit(examples.train, column)
+        number: trees(**settings, min_samples_leaf=smallest, early_stopping=False).fit(examples.train, column)
         for number, column in enumerate(columns)
         if not (log_odds and undefined_reason(column))
     }

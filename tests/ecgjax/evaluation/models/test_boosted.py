@@ -38,6 +38,17 @@ def test_trees_find_what_a_line_cannot_and_are_chosen_on_validation(monkeypatch)
     assert caught.value.reason == NO_MODEL
 
 
+@pytest.mark.parametrize(("records", "smallest"), [(5, 1), (32, 3), (120, 12), (400, 20)])
+def test_leaves_hold_a_tenth_of_few_records_so_that_trees_can_divide_them(monkeypatch, records, smallest):
+    monkeypatch.setattr(boosted, "_TREES", 20)
+    place = np.arange(records)
+    features, labels = place[:, None].astype(float), (place >= records // 2).astype(np.int64)
+    trees = fit_boosted(_examples("binary", features, labels, train=place, val=place), seed=0)
+    outputs = trees.predict(features)
+    assert min(np.unique(outputs, return_counts=True)[1]) >= smallest
+    assert roc_auc_score(labels, outputs) > 0.9
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_trees_of_every_kind_are_those_of_the_best_stage(monkeypatch, kind):
     monkeypatch.setattr(boosted, "_TREES", 6)
