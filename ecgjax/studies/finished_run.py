@@ -73,6 +73,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         leaves = defaults.leaves().items()
         run_config.show_help(argv, {name: leaf for name, leaf in leaves if name.startswith("probe.")})
     command.parse_flags(argv, known_only=True)
+    if not (WORKDIR.value or MODEL.value):
+        # Their names may be misspelt, which is then what is told.
+        command.parse_flags([word for word in argv if not word.lstrip("-").startswith("config.")])
     try:
         place, exported = chosen_place(WORKDIR.value, MODEL.value), bool(MODEL.value)
         config = load_config(place)

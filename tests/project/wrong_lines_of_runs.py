@@ -456,6 +456,8 @@ _OF_A_RUN = (
 )
 
 EVALUATE = (
+    ("--workdr={run} --task=female", "workdr", "did you mean --workdir"),
+    ("--modle={run} --task=female", "modle", "did you mean --model"),
     *_OF_A_RUN,
     ("--workdir={run} --task=age_years --anonymous=maybe", "anonymous", "maybe"),
     ("--workdir={no_checkpoints} --task=age_years", "no_checkpoints"),
