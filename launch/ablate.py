@@ -35,7 +35,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.command import fail, output_folder, parse_flags
+from data_pipelines.command import fail, output_folder, parse_flags, print_report
 from ecgjax.config import run_config
 from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
@@ -106,7 +106,7 @@ def ablate(asked: Asked) -> int | None:
             check_trainings(run.settings, {kind_of(data.task) for data in drawn[0].values()}, names=["finetune"])
     begin(out, recordings, drawn[0], fractions=asked.label_fraction, draws=asked.draws)
     for caution in cautions:
-        print(caution)
+        print_report(caution)
     if asked.collect:
         failed = collect(runs, out)
     else:
