@@ -16,6 +16,7 @@ import jax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ecgjax.encoders.operations.loops import within_loop
 from ecgjax.errors import ConfigError, check_known
 
 Carry = TypeVar("Carry")
@@ -88,7 +89,8 @@ def map_parts(
 
     # Nothing is kept for the backward pass: anything kept of a part would be kept of all parts.
     body = jax.checkpoint(function, policy=jax.checkpoint_policies.nothing_saveable)
-    carry, out = jax.lax.scan(body, carry, jax.tree.map(cut, rows))
+    with within_loop():
+        carry, out = jax.lax.scan(body, carry, jax.tree.map(cut, rows))
 
     def join(x: Array) -> Array:
         by_device = x.reshape(parts, devices, -1, *x.shape[2:]).swapaxes(0, 1)

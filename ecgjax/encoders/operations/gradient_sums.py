@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from ecgjax.encoders.operations.loops import convolution_in_loop, takes_loop_form
 from ecgjax.encoders.operations.portability import takes_cpu_forms
 from ecgjax.encoders.operations.time_blocks import block_of, convolution_over_blocks
 from ecgjax.errors import check_known
@@ -82,6 +83,8 @@ class Conv(nnx.Conv):
             return _weighed(_Product(), x, kernel.reshape(kernel.shape[1:]))
         if block := block_of(x, kernel, stride=stride, padding=pads):
             return convolution_over_blocks(x, kernel, stride=stride, padding=pads, block=block)
+        if takes_loop_form(self.dtype):
+            return convolution_in_loop(x, kernel, stride=stride, padding=pads)
         return convolution(x, kernel, stride=stride, padding=pads) if _apart(self.dtype) else super().__call__(inputs)
 
 
@@ -99,6 +102,8 @@ def convolution(x: Array, kernel: Array, *, padding: Sequence[int], stride: int 
         Activations, `[batch, time, out]`.
     """
     before, after = padding
+    if groups == 1 and takes_loop_form(x.dtype):
+        return convolution_in_loop(x, kernel, stride=stride, padding=padding)
     form = _Convolution(stride, before, after, groups)
     return _weighed(form, x, kernel) if _apart(x.dtype) else form(x, kernel.astype(x.dtype))
 
