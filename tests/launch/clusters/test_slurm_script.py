@@ -233,3 +233,8 @@ def test_a_misspelt_module_of_ours_is_refused_and_the_one_meant_is_named(module,
 def test_modules_that_exist_or_are_not_ours_are_taken(module):
     command = ("python", "-m", module, "--config=simclr")
     assert check_command(command) == command
+
+
+def test_the_message_of_an_impossible_name_speaks_of_a_job():
+    with pytest.raises(ConfigError, match="cannot be part of the names of a job and its logs: a-z"):
+        _job("--name=my run")
