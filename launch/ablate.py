@@ -57,6 +57,7 @@ from .ablation.making import keep_compiled, make_all
 from .ablation.planned_runs import Planned, is_done, plan, result_paths
 from .ablation.progress import collect, lacking
 from .ablation.request import Asked, asked_by, check_arrays, common_changes, define_flags, split_at_dashes
+from .clusters.delivery import define_as_own
 
 
 def ablate(asked: Asked) -> int | None:
@@ -194,5 +195,5 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    define_flags()
+    define_as_own(define_flags)
     run_config.run(lambda _: ablate(asked_by(flags.FLAGS, arguments=sys.argv[1:])), flags_parser=_parse_flags)

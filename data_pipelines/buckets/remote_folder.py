@@ -28,8 +28,9 @@ _OPTIONS: Mapping[str, Any] = {"use_listings_cache": False}
 # The digest that the store answers with is compared. Drivers of S3 send one along, which the store compares.
 _OPTIONS_OF_GS: Mapping[str, Any] = {"consistency": "md5"}
 
-# These warn at every call where an account has no right to ask for the kind of a bucket, which nothing here needs.
-_TALKATIVE = ("gcsfs", "google.auth")
+# These warn at every call where an account has no right to ask for the kind of a bucket, which nothing here needs, and
+# print a stack of calls for every error that they also raise, which is told in one line here.
+_TALKATIVE = ("gcsfs", "google.auth", "s3fs", "fsspec")
 
 Result = TypeVar("Result")
 
@@ -60,8 +61,8 @@ class RemoteFolder:
         options = _OPTIONS if "://" in self.url else {}
         if self.url.startswith("gs://"):
             options = {**options, **_OPTIONS_OF_GS}
-            for name in _TALKATIVE:
-                logging.getLogger(name).setLevel(logging.ERROR)
+        for name in _TALKATIVE if "://" in self.url else ():
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self._system, self._root = self._within_time(lambda: fsspec.core.url_to_fs(self.url, **options))
         except ImportError as error:

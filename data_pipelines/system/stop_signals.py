@@ -38,6 +38,12 @@ GRACE_S = 3.0
 #: Number of a Ctrl-C that does not wait for the save under way.
 _IMPATIENT = 3
 
+#: Seconds that a stream gets to write what was printed to it before the process leaves.
+_FLUSH_S = 1.0
+
+#: Number in the pipe, of no signal, which says that the process leaves.
+_LEAVING = 0
+
 
 class Stopped(SystemExit):
     """The process was asked to stop, and ends with the status that says so."""
@@ -56,6 +62,7 @@ class _Ears:
         self.counts: Counter[int] = Counter()
         self.hooks: list[Callable[[signal.Signals], None]] = []
         self.pipe: tuple[int, int] | None = None
+        self.leaves_with = 0
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """Ends the main thread, where no loop takes the signal; it runs in the main thread."""
@@ -68,6 +75,9 @@ class _Ears:
         """Reads the numbers of signals as they come; it runs in a thread of its own."""
         while True:
             for number in os.read(pipe, 64):
+                if number == _LEAVING:
+                    time.sleep(_FLUSH_S)
+                    os._exit(self.leaves_with)
                 if number in self.previous:
                     self.hear(signal.Signals(number))
 
@@ -87,7 +97,8 @@ class _Ears:
                     f"{heard.name}: stopping, before there was anything to save. What is finished stays; {go_on(heard)}"
                 )
                 self.told.set()
-                threading.Thread(target=self.insist, args=(heard,), daemon=True, name="stop").start()
+                if not _started(threading.Thread(target=self.insist, args=(heard,), daemon=True, name="stop")):
+                    self.insist(heard)
         elif heard == signal.SIGINT and self.counts[heard] >= _IMPATIENT:
             say("SIGINT for the third time: leaving at once; a save under way is dropped, earlier ones stay")
             os._exit(ExitStatus.INTERRUPTED)
@@ -226,13 +237,37 @@ def say(words: str) -> None:
 
 
 def leave(status: int) -> None:
-    """Ends the process at once, after what was printed; nothing that is to run at its end is run."""
+    """Ends the process at once, after what was printed; nothing that is to run at its end is run.
+
+    Args:
+        status: Exit status of the process.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A thread that hangs may hold the stream, which must not hold this one.
         flushing = threading.Thread(target=_flush, args=(stream,), daemon=True)
-        flushing.start()
-        flushing.join(timeout=1.0)
+        if _started(flushing):
+            flushing.join(timeout=_FLUSH_S)
+        else:
+            _flush_here(stream, int(status))
     os._exit(int(status))
+
+
+def _started(thread: threading.Thread) -> bool:
+    """Starts a thread, and returns whether that was possible: from Python 3.12 on it is not while Python shuts down."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _flush_here(stream: Any, status: int) -> None:
+    """Flushes a stream in this thread; where that hangs, the thread that reads the pipe ends the process."""
+    if _EARS.pipe is not None:
+        _EARS.leaves_with = status
+        with contextlib.suppress(OSError):
+            os.write(_EARS.pipe[1], bytes([_LEAVING]))
+    _flush(stream)
 
 
 def _flush(stream: Any) -> None:

@@ -33,11 +33,17 @@ def hand_out(asked: Asked, runs: Sequence[Planned], *, of: int) -> int | None:
     if not commands:
         print(told, file=sys.stderr)
         return None
+    own = [
+        f"--array={asked.array}",
+        *([f"--at_once={asked.at_once}"] if asked.at_once else []),
+        *([f"--jobs={asked.jobs}"] if asked.jobs else []),
+        *(f"--{name}" for name in ("collect", "submit") if getattr(asked, name)),
+    ]
     array = arrays.array(
         asked.array,
         asked.of_jobs,
         commands,
-        made_by=f"{asked.command} --array={asked.array} -- {shlex.join(asked.of_jobs)}".removesuffix(" -- "),
+        made_by=f"{asked.command} {shlex.join(own)} -- {shlex.join(asked.of_jobs)}".removesuffix(" -- "),
         at_once=asked.at_once,
     )
     # The array itself may go to the standard output.

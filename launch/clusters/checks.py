@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import re
 from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 from data_pipelines.buckets.addresses import is_remote
 from ecgjax.errors import ConfigError
@@ -14,11 +17,13 @@ _PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
 _IMAGE = re.compile(rf"{_PART}(:\d+(?=/))?(/{_PART})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:;=@/+\[\]&|*!()-]+")
 
+_OURS = ("ecgjax", "data_pipelines", "launch")
+
 #: Longest name of a host, and so of a pod and of a virtual machine (RFC 1123).
 LONGEST_NAME = 63
 
 
-def check_name(flag: str, name: str, *, longest: int = LONGEST_NAME, why: str = "") -> str:
+def check_name(flag: str, name: str, *, longest: int = LONGEST_NAME, why: str = "", of: str = "a host's name") -> str:
     """Returns a name after checking that it can be part of a host's name.
 
     Args:
@@ -26,6 +31,7 @@ def check_name(flag: str, name: str, *, longest: int = LONGEST_NAME, why: str = 
         name: Name to check.
         longest: Largest number of characters.
         why: Reason for a smaller number, for the message.
+        of: What it names, for the message.
 
     Raises:
         ConfigError: The name has other characters than a-z, 0-9 and -, begins or ends with another one than it may, or
@@ -33,7 +39,7 @@ def check_name(flag: str, name: str, *, longest: int = LONGEST_NAME, why: str = 
     """
     if not _LABEL.fullmatch(name):
         raise ConfigError(
-            f"--{flag}={name!r} cannot be part of a host's name: a-z, 0-9 and - are allowed, with a letter first and "
+            f"--{flag}={name!r} cannot be part of {of}: a-z, 0-9 and - are allowed, with a letter first and "
             "no - at the end"
         )
     if len(name) > longest:
@@ -141,7 +147,45 @@ def check_command(
     for word in words:
         if "\0" in word or not _encodable(word):
             raise ConfigError(f"{word!r} in the command after -- cannot be written into a script; it is no UTF-8 text")
+    _check_module(words)
     return tuple(words)
+
+
+def flag_of(words: Sequence[str], name: str) -> str | None:
+    """Returns the last value that a command's words give a flag; None for none.
+
+    Args:
+        words: Program and its arguments.
+        name: Name of the flag.
+    """
+    value = None
+    for place, word in enumerate(words):
+        flag, equals, rest = word.partition("=")
+        if flag in (f"--{name}", f"-{name}"):
+            value = rest if equals else next(iter(words[place + 1 : place + 2]), None)
+    return value
+
+
+def _check_module(words: Sequence[str]) -> None:
+    """Refuses `python -m MODULE` for a module that a package of ours does not have; nothing is imported for it."""
+    if not re.fullmatch(r"python[\d.]*", PurePath(words[0]).name) or "-m" not in words[1:-1]:
+        return
+    module = words[words.index("-m") + 1]
+    top, *parts = module.split(".")
+    if top not in _OURS or not parts:
+        return
+    package = importlib.util.find_spec(top)
+    if package is None or not package.submodule_search_locations:
+        return
+    folder = Path(next(iter(package.submodule_search_locations)))
+    path = folder.joinpath(*parts)
+    if path.with_name(f"{path.name}.py").is_file() or (path / "__main__.py").is_file():
+        return
+    known = [f"{top}.{each.stem}" for each in folder.glob("*.py") if each.stem != "__init__"]
+    known += [f"{top}.{each.parent.name}" for each in folder.glob("*/__main__.py")]
+    near = difflib.get_close_matches(module, known, n=1)
+    meant = f"did you mean {near[0]}?" if near else "ecgjax help lists all commands"
+    raise ConfigError(f"python -m {module}, the command after --: there is no such module; {meant}")
 
 
 def shared_words(commands: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:

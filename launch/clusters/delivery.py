@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,12 @@ from data_pipelines.command import fail, output_file
 from data_pipelines.errors import DataError
 from ecgjax.errors import ConfigError
 from ecgjax.system.files import write_atomically
+
+#: Words of kubectl where no cluster answers it, of which one is in what it prints.
+_UNREACHABLE = (
+    "connection to the server", "Unable to connect", "dial tcp", "no configuration has been provided",
+    "current-context", "context was not found", "context deadline exceeded",
+)  # fmt: skip
 
 
 class Delivery(NamedTuple):
@@ -48,10 +55,18 @@ def define_all(*defining: Callable[[flags.FlagValues], None], to: str) -> None:
         *defining: Functions that define some of them.
         to: Command that takes what the launcher makes, for the help.
     """
+    define_as_own(*defining, functools.partial(define_flags, to=to))
+
+
+def define_as_own(*defining: Callable[[flags.FlagValues], None]) -> None:
+    """Defines flags as those of the module that runs, whose `--help` lists no others.
+
+    Args:
+        *defining: Functions that define some of them.
+    """
     before = {*flags.FLAGS}
     for define in defining:
         define(flags.FLAGS)
-    define_flags(flags.FLAGS, to=to)
     for name in {*flags.FLAGS} - before:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
@@ -90,7 +105,24 @@ def deliver(asked: Delivery, text: str, *, to: Sequence[str], logs: str = "", ne
         )
     if logs:
         Path(logs).mkdir(parents=True, exist_ok=True)
+    if to[0] == "kubectl":
+        return _create(to, text)
     return subprocess.run(list(to), input=text, text=True, encoding="utf-8", check=False).returncode
+
+
+def _create(to: Sequence[str], text: str) -> int:
+    """Gives a manifest to kubectl, which tells in many lines and its own words that it reaches no cluster."""
+    done = subprocess.run(
+        list(to), input=text, text=True, encoding="utf-8", errors="replace", stderr=subprocess.PIPE, check=False
+    )
+    lines = done.stderr.strip().splitlines()
+    if done.returncode and any(sign in done.stderr for sign in _UNREACHABLE):
+        raise ConfigError(
+            f"--submit: kubectl reaches no cluster ({lines[-1]}); kubectl config current-context tells which one it "
+            "asks, and kubectl get nodes whether that answers"
+        )
+    sys.stderr.write(done.stderr)
+    return done.returncode
 
 
 def run_launcher(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
+from data_pipelines.buckets.addresses import is_remote
 from ecgjax.errors import ConfigError
 
 from . import shared_flags
-from .checks import LONGEST_NAME, check_image, check_name, shared_words, variables_of
+from .checks import LONGEST_NAME, check_image, check_name, flag_of, shared_words, variables_of
 from .restart_policy import COUNTED, GRACE_S, MOST_RESTARTS, UNCOUNTED
 from .tpu_slices import Slice, slice_of
 from .yaml_text import Node, yaml_text
@@ -200,6 +202,38 @@ def _volumes(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise ConfigError(f"--volume={text}: the claim or the folder is taken already; give another")
         found[claim] = folder
     return tuple(found.items())
+
+
+def check_folders(job: JobSet, command: Sequence[str]) -> list[str]:
+    """Refuses a workdir that ends with its pod, and returns a caution for data that no volume holds.
+
+    Data may be a part of the image; what a run writes may not, for every restart is a new pod.
+
+    Args:
+        job: What is asked of Kubernetes.
+        command: Program and its arguments, which every pod runs.
+
+    Raises:
+        ConfigError: The workdir lies on no volume and in no bucket.
+    """
+    folders = [folder for _, folder in job.volumes]
+
+    def lost(flag: str) -> str | None:
+        path = flag_of(command, flag)
+        if not path or is_remote(path):
+            return None
+        whole = posixpath.normpath(posixpath.join("/", path)) if path.startswith("/") else None
+        below = whole and any(whole == each or whole.startswith(f"{each.rstrip('/')}/") for each in folders)
+        return None if below else path
+
+    if workdir := lost("workdir"):
+        raise ConfigError(
+            f"--workdir={workdir} lies on no volume, and what a pod writes there is gone with it; give "
+            "--volume=CLAIM:/FOLDER and a workdir below /FOLDER, or a bucket"
+        )
+    if data := lost("config.data.dir"):
+        return [f"--config.data.dir={data} lies on no --volume; the image itself must have these data"]
+    return []
 
 
 def _selectors(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

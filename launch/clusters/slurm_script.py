@@ -135,7 +135,7 @@ def job_of(values: flags.FlagValues) -> SlurmJob:
     check_local("logs", values.logs)
     _check_time(values.time, values.grace_s)
     job = SlurmJob(
-        name=check_name("name", values.name),
+        name=check_name("name", values.name, of="the names of a job and its logs"),
         processes_per_node=processes,
         setup=tuple(values.setup),
         variables=variables_of(values.env, reserved=_SHELL_VARIABLES),

@@ -187,9 +187,12 @@ def _worker(job: TpuJob, command: Sequence[str]) -> str:
 
 
 _MACHINES = """\
+describe() {
+  gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)' < /dev/null
+}
+
 state() {
-  gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)' \\
-    2> /dev/null < /dev/null
+  describe 2> /dev/null
 }
 
 create() {
@@ -201,7 +204,7 @@ delete() {
 }
 
 wait_for_machines() {
-  local now before=
+  local now before= unknown=0
   while :; do
     now=$(state)
     [[ $now == "$before" ]] || echo "machines: ${now:-unknown}"
@@ -209,7 +212,14 @@ wait_for_machines() {
     case $now in
       ACTIVE) return 0 ;;
       FAILED | SUSPENDING | SUSPENDED) return 1 ;;
+      ACCEPTED | CREATING | WAITING_FOR_RESOURCES | PROVISIONING | ACTIVATING | DELETING) unknown=0 ;;
+      *) unknown=$((unknown + 1)) ;;
     esac
+    # gcloud itself says why it knows no state.
+    if ((unknown >= 10)); then
+      describe
+      return 1
+    fi
     [[ -z $stopped ]] || return 1
     sleep "$poll_s"
   done
@@ -345,7 +355,7 @@ main() {{
     run) run ;;
     create) have_machines ;;
     start) on_workers "$start_worker" ;;
-    status) state ;;
+    status) describe ;;
     stop) on_workers "$stop_worker" ;;
     logs) on_workers "$log_of_worker" ;;
     delete) delete ;;

@@ -615,3 +615,11 @@ def test_a_run_that_is_told_to_stop_stops_the_command(given, monkeypatch, tmp_pa
     monkeypatch.setattr(making, "run_child", lambda command, **_: status)
     assert given("--sweep=objective.temperature=.1|.5", "--baselines=") == status
     assert not (tmp_path / "out" / "report.md").exists()
+
+
+def test_the_head_of_an_array_is_the_whole_command(faked, tmp_path):
+    give, _ = faked
+    jobs = tmp_path / "jobs.sh"
+    assert give("--array=slurm", "--at_once=3", f"--jobs={jobs}", "--", "--nodes=1") is None
+    head = jobs.read_text(encoding="utf-8").splitlines()[1]
+    assert f"--array=slurm --at_once=3 --jobs={jobs} -- --nodes=1" in head

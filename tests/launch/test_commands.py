@@ -106,3 +106,9 @@ def test_without_a_command_the_overview_is_printed(words, capsys, monkeypatch):
 def test_the_version_is_told(capsys):
     commands.main(["--version"])
     assert capsys.readouterr().out == f"ecgjax {__version__}\n"
+
+
+def test_the_help_of_an_ablation_lists_its_flags():
+    done = run("help", "ablate")
+    assert "--sweep" in done.stdout
+    assert "--array" in done.stdout

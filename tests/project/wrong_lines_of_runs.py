@@ -1230,8 +1230,10 @@ _JOBSET = "--image=registry.example/ecgjax:1"
 
 JOBSET = (
     ("", "--image"),
-    (f"{_JOBSET} --out=gs://bucket/x.yaml {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
+    (f"{_JOBSET} --volume=data:/data --out=gs://bucket/x.yaml {_COMMAND}", f"--out{_ADDRESS}", "mounted"),
     (_JOBSET, "after --"),
+    (f"{_JOBSET} {_COMMAND}", "--workdir=/data/run", "--volume"),
+    (f"{_JOBSET} -- python -m ecgjax.pretrian", "ecgjax.pretrain"),
     (f"{_COMMAND}", "--image"),
     (f"--image='my image' {_COMMAND}", "--image='my image'"),
     (f"{_JOBSET} --nonsense=1 {_COMMAND}", "nonsense"),
@@ -1251,7 +1253,7 @@ JOBSET = (
     (f"{_JOBSET} --node_selector=x {_COMMAND}", "--node_selector='x'"),
     (f"{_JOBSET} --env=JOB_INDEX=1 {_COMMAND}", "JOB_INDEX"),
     (f"{_JOBSET} --grace_s=30 {_COMMAND}", "grace_s", "120"),
-    (f"{_JOBSET} --out={{file}}/below {_COMMAND}", "file.txt"),
+    (f"{_JOBSET} --volume=data:/data --out={{file}}/below {_COMMAND}", "file.txt"),
 )
 
 _TPU_VM = "--tpu=v5e:4x4 --zone=us-west4-a --project=mine --image=registry.example/ecgjax:1"

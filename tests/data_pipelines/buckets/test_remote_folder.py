@@ -1,5 +1,6 @@
 """Remotes that do not answer, or cannot be reached, end a command in one line that says so."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -114,3 +115,10 @@ def test_a_store_that_damages_a_file_is_noticed(tmp_path, monkeypatch):
         (tmp_path / "file").write_bytes(b"these")
         with pytest.raises(DataError, match=r"/x/file: cannot be written \(.*[cC]heck"):
             RemoteFolder(f"{bucket}/x").upload("file", tmp_path / "file")
+
+
+def test_drivers_do_not_log_the_errors_that_are_told_here(caplog):
+    RemoteFolder("memory://drivers")
+    for name in ("gcsfs", "s3fs", "fsspec", "google.auth"):
+        logging.getLogger(name).error("_request out of retries on exception")
+    assert not caplog.records

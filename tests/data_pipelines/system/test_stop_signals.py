@@ -120,3 +120,27 @@ def test_the_documentation_has_every_status():
 
 def test_the_statuses_after_which_launchers_start_again_stand_next_to_each_other():
     assert RESTARTABLE == (75, 76, 77)
+
+
+AT_SHUTDOWN = """
+import atexit, threading
+def refuse(thread): raise RuntimeError("can't create new thread at interpreter shutdown")
+def end():
+    threading.Thread.start = refuse  # Python 3.12 does so by itself.
+    {before}
+    stop_signals.leave(2)
+atexit.register(end)
+os.write(1, b'ready\\n')
+sys.stdout.write('printed before')
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["pass", "class Hanging: flush = lambda self: time.sleep(60)\n    sys.stdout = Hanging()"],
+    ids=["flushed", "a stream hangs"],
+)
+def test_a_process_leaves_with_its_own_status_while_python_shuts_down_and_starts_no_thread(before):
+    status, words, seconds = stop(AT_SHUTDOWN.format(before=before))
+    assert (status, words) == (ExitStatus.USER_ERROR, "")
+    assert seconds < 30

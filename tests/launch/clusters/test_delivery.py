@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ecgjax.errors import ConfigError
+from launch.clusters import delivery
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -55,3 +58,15 @@ def test_a_machine_without_sbatch_is_named(run):
     assert done.returncode == 2
     assert done.stderr.startswith("error: --submit: there is no sbatch on this machine; ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_cluster_that_kubectl_does_not_reach_is_told_in_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "kubectl"
+    words = "E1201 memcache.go: dial tcp: refused\\nThe connection to the server localhost:8080 was refused"
+    path.write_text(f"#!/bin/bash\nprintf '{words}\\n' >&2; exit 1\n", encoding="utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigError, match=r"^--submit: kubectl reaches no cluster \(The connection to the server"):
+        delivery.deliver(
+            delivery.Delivery(submit=True, out=None), "kind: JobSet\n", to=["kubectl", "create", "-f", "-"]
+        )

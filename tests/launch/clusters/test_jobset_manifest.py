@@ -273,3 +273,17 @@ def test_arrays_are_of_one_machine_and_of_as_many_jobs_as_fit():
 def test_yaml_says_what_was_meant_in_every_place(value):
     for node in ({"x": value}, [value], {"x": [value, {"y": value}]}):
         assert yaml.safe_load(yaml_text(node)) == node
+
+
+@pytest.mark.parametrize("words", [["--workdir=/runs/a"], ["--workdir", "runs/a"], ["--workdir=/shared/../runs"]])
+def test_a_workdir_that_ends_with_its_pod_is_refused(words):
+    with pytest.raises(ConfigError, match="lies on no volume"):
+        jobset_manifest.check_folders(_job("--volume=ecg:/shared"), ["python", "-m", "ecgjax.pretrain", *words])
+
+
+def test_a_workdir_on_a_volume_or_in_a_bucket_is_taken_and_data_in_the_image_are_told_of():
+    job = _job("--volume=ecg:/shared")
+    for workdir in ("/shared/runs", "gs://bucket/runs"):
+        command = ["python", f"--workdir={workdir}", "--config.data.dir=/shared/ecg"]
+        assert jobset_manifest.check_folders(job, command) == []
+    assert "the image itself must have" in jobset_manifest.check_folders(job, ["python", "--config.data.dir=/data"])[0]

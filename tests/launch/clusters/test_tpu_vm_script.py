@@ -203,3 +203,19 @@ def test_words_reach_the_container_as_they_were_given(tmp_path):
 def test_what_is_not_possible_is_refused_by_name(arguments, words):
     with pytest.raises(ConfigError, match=words):
         _job(*GIVEN, *arguments)
+
+
+def test_a_state_that_is_unknown_is_not_asked_for_without_end(cloud):
+    done, calls = cloud(_script(), states=["", "STRANGE"])
+    assert done.returncode == 1
+    assert "machines: STRANGE" in done.stdout
+    assert "the machines were not given" in done.stderr
+    assert sum("describe" in call for call in calls) < 20
+
+
+def test_the_state_that_gcloud_does_not_tell_is_answered_in_its_own_words(cloud, tmp_path):
+    fails = '#!/bin/bash\necho "ERROR: (gcloud) You do not have permission" >&2; exit 1\n'
+    (tmp_path / "gcloud").write_text(fails, encoding="utf-8")
+    done, _ = cloud(_script(), states=[], part="status")
+    assert done.returncode == 1
+    assert "You do not have permission" in done.stderr
