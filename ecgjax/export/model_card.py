@@ -12,6 +12,7 @@ from ecgjax.export.file_names import CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, 
 from ecgjax.export.file_names import WEIGHTS_FILE as WEIGHTS
 from ecgjax.export.head_section import head_lines
 from ecgjax.export.licence_terms import NOT_STATED, is_share_alike
+from ecgjax.export.trained_for import objective_words, trained_for
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.markdown import format_table
 
@@ -137,21 +138,32 @@ def _encoder(description: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
 
 def _training(description: Mapping[str, Any]) -> list[str]:
     training = description["training"]
-    second = training.get("second_objective")
     dirty = {True: ", with changes that are in no commit", False: "", None: ""}[training["git_dirty"]]
     return [
         *_begun_from(training.get("begun_from")),
-        f"- Objective: {_named(training['objective'])}.",
-        *([] if second is None else [f"- Second objective: {_named(second)}; its head is no part of the model."]),
+        *_objectives(training),
         f"- Records seen: {training['exposures']:,} ({training['steps']:,} steps of {training['batch_size']:,}), "
         f"{training['epochs']:.4g} epochs.",
         f"- Revision of the code: {training['git_revision']}{dirty}. Every setting stands in `{CONFIG_FILE}`.",
     ]
 
 
-def _named(objective: Mapping[str, Mapping[str, Any]]) -> str:
-    names = {part: objective[part].get("name") for part in ("loss", "relation", "miner")}
-    return ", ".join(f"{part} {name}" for part, name in names.items() if name)
+def _objectives(training: Mapping[str, Any]) -> list[str]:
+    """Returns a line on what was trained for, and one on a second objective with a weight."""
+    leaves = {**training.get("settings", {}), **_leaves_of(training["objective"])}
+    # The second objective has a line of its own, which says what becomes of its head.
+    lines = [f"- Objective: {visible(trained_for({**leaves, 'second.objective.name': None}))}."]
+    second = training.get("second_objective")
+    if second is not None and second["loss"].get("weight") != 0:
+        named = visible(objective_words(_leaves_of(second)))
+        lines.append(f"- Second objective: {named}; its head is no part of the model.")
+    return lines
+
+
+def _leaves_of(objective: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns loss, relation and miner by their paths in the config."""
+    paths = {"loss": "objective", "relation": "relation", "miner": "miner"}
+    return {f"{paths[part]}.{name}": value for part in paths for name, value in objective[part].items()}
 
 
 def _begun_from(said: Mapping[str, Any] | None) -> list[str]:

@@ -12,9 +12,11 @@ import numpy as np
 from ecgjax.data.recordings import Recordings
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
+from ecgjax.export.trained_for import trained_for
 from ecgjax.pages.digits import percent
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.pages.record_flow import flow_section
+from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.model_names import INSTEAD, PLAIN, short_title, told_apart
 from ecgjax.studies.pretrained_runs import PretrainedRun, step_of, told_of_batch_norm
@@ -247,7 +249,7 @@ def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
     columns: dict[str, Callable[[PretrainedRun], str]] = {
         "run": lambda run: run.title,
         "encoder": lambda run: str(run.settings.encoder.name),
-        "objective": lambda run: "unknown" if run.recorded is None else str(run.recorded.objective.name),
+        "trained for": lambda run: "unknown" if run.recorded is None else trained_for(flat(tree_of(run.recorded))),
         "steps": lambda run: f"{run.encoder.step:,}",
         "batch": lambda run: "unknown" if run.recorded is None else f"{run.recorded.batch_size:,}",
         "training records": lambda run: (
