@@ -172,6 +172,7 @@ def evaluate(
     )
     if source.run is not None and settings.data.dir == own.data.dir:
         found = (*found, *other_data(source, recordings))
+    found = (*guard.simulated_before(source.simulated, recordings), *found)
     data = labelled(recordings.index, recordings.split)
     if (head := head_of(source, data)) is not None:
         check_unit(head, data, recordings)

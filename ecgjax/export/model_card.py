@@ -73,7 +73,7 @@ def model_card(
     if description["stablehlo"]:
         sections[-1][1].append(f"\nOf `{STABLEHLO_FILE}`: {description['stablehlo']['shelf_life']}.")
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections)
-    return f"{_front_matter(description, evaluations)}\n{_opening(description)}\n\n{text}\n"
+    return f"{_front_matter(description, evaluations)}\n{_opening(description, evaluations)}\n\n{text}\n"
 
 
 def _datasets(description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -99,7 +99,7 @@ def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> s
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in matter.items()), "---"])
 
 
-def _opening(description: Mapping[str, Any]) -> str:
+def _opening(description: Mapping[str, Any], evaluations: Evaluations) -> str:
     datasets, head = _datasets(description), description.get("head")
     simulated = list(dict.fromkeys(dataset["name"] for dataset in datasets if dataset["simulated"]))
     title = f"# ECG encoder {description['architecture']}"
@@ -107,6 +107,10 @@ def _opening(description: Mapping[str, Any]) -> str:
         title += f" with an answer to {visible(head['question'])}"
     if not simulated:
         return title
+    judged = dict.fromkeys(evaluation.data for evaluation in evaluations.shown if not evaluation.simulated)
+    if judged:
+        trained = f"The encoder was pretrained on SIMULATED recordings ({' and '.join(map(visible, simulated))})"
+        return f"**{trained}; the numbers are of {' and '.join(map(visible, judged))}'s own records.**\n\n{title}"
     if all(dataset["simulated"] for dataset in datasets):
         which = "All recordings that it was trained on are"
     else:

@@ -15,7 +15,7 @@ import ecgjax
 from data_pipelines.errors import DataError
 from ecgjax import defaults, finetune
 from ecgjax.config import run_config
-from ecgjax.data.recordings import open_recordings
+from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.errors import ConfigError, DivergedError
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.results import Key, read_results
@@ -243,6 +243,21 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
     assert about["source"]["step"] == 12
     assert about["labels"]["question"] == "age_years>62"
     assert "/" not in about["source"]["title"]
+
+
+def test_only_the_records_of_the_run_make_its_results_simulated(config, monkeypatch):
+    settings = read(FineTuningSettings, config())
+    made = open_start(settings)
+    assert made.cautions[0].startswith("SIMULATED DATA")
+    # What a test makes is marked as simulated; the encoder's data set stays so.
+    monkeypatch.setattr(Recordings, "simulated", False)
+    real = open_start(settings)
+    assert real.source.simulated
+    assert not real.simulated
+    assert real.cautions[0] == (
+        f"The encoder was pretrained on SIMULATED recordings; the numbers are of {real.recordings.name}'s own records."
+    )
+    assert not any("SIMULATED DATA" in caution for caution in real.cautions)
 
 
 def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, whole):

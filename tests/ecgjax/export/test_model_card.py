@@ -5,7 +5,7 @@ import pytest
 from data_pipelines.signals.recipe import RECIPES
 from ecgjax.config.recipes import load_recipe
 from ecgjax.defaults import settings_of
-from ecgjax.export.evaluations import Evaluations
+from ecgjax.export.evaluations import Evaluation, Evaluations
 from ecgjax.export.licence_terms import is_share_alike, terms_of
 from ecgjax.export.model_card import model_card
 from ecgjax.export.preprocessor_file import length_rule, preprocessor, recipe_steps
@@ -24,7 +24,7 @@ SIGNALS = {
 }  # fmt: skip
 
 
-def card(*datasets, **training):
+def card(*datasets, evaluations=(), **training):
     config = {
         "architecture": "resnet18", "layer": "features", "dimension": 8, "output_shape": [8], "token_dimension": 8,
         "pool": "mean", "statistics": "running", "weights": "last step", "stablehlo": None,
@@ -36,7 +36,7 @@ def card(*datasets, **training):
         },
     }  # fmt: skip
     about = {"signals": SIGNALS, "data": [{**each, "recipe": RECIPES["plain"].to_json()} for each in datasets]}
-    return model_card(config, preprocessor(about), Evaluations([], 0, 0), files=["config.json"])
+    return model_card(config, preprocessor(about), Evaluations(list(evaluations), 0, 0), files=["config.json"])
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,17 @@ def test_simulated_data_are_said_in_the_first_line(datasets, words):
     assert first.startswith("**SIMULATED DATA.")
     assert words in first
     assert "nothing here allows to pass the model on" in card(*datasets)
+
+
+def test_results_of_real_recordings_are_not_called_simulated_for_their_pretraining():
+    judged = Evaluation(
+        question="lvef<40", data="ptbxl", simulated=False, records=9, patients=8, cautions=0, same_statistics=True,
+        rows=[("fine-tuned", "AUROC", "0.8")],
+    )  # fmt: skip
+    text = card(MADE, evaluations=[judged])
+    assert "\n**The encoder was pretrained on SIMULATED recordings (simulated); the numbers are of ptbxl's own" in text
+    assert "SIMULATED DATA" not in text
+    assert "SIMULATED DATA" in card(MADE, evaluations=[judged._replace(simulated=True)])
 
 
 def test_steps_of_a_recipe_are_told_in_their_order():
