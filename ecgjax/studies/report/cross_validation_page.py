@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ecgjax.data.recordings import Recordings
+from ecgjax.evaluation.metrics.few_patients import too_few_to_rank
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
 from ecgjax.export.trained_for import trained_for
@@ -113,7 +114,10 @@ def write_report(
         settings=[Section("Method", [settings])],
         tables=tables,
         verdicts=study_verdicts(
-            results, _rivals(study), questions={question.title: question.title for question in questions}
+            results,
+            _rivals(study),
+            questions={question.title: question.title for question in questions},
+            few=_few(study, questions),
         ),
         flow=flow_section(recordings, {}, folds=False),
         pretrainings=[step_of(run.source, title=run.title) for run in runs if run.source is not None],
@@ -140,6 +144,12 @@ def _rivals(study: Study) -> Rivals:
         instead=instead,
         random={each.title: short_title("random", each.encoder) for each in probes},
     )
+
+
+def _few(study: Study, questions: Sequence[Question]) -> dict[str, str]:
+    """Returns words for the patients of a question of one yes or no, where they are too few to rank models by."""
+    asked = {each.title: study.problems[each.problems[0]] for each in questions if len(each.problems) == 1}
+    return {name: too_few_to_rank(each.labels, patients=study.patients[each.rows]) for name, each in asked.items()}
 
 
 def _conclusions(study: Study, answers: Mapping[Fitted, Answers]) -> Paragraph:
