@@ -91,7 +91,7 @@ def write_report(
     page = Page(
         title=f"Models on {recordings.name}, cross-validated" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
-        summary=[Paragraph(_words(recordings, study.patients, answers, method))],
+        summary=[Paragraph(_words(recordings, study.patients, study.labelled, answers, method))],
         sections=[
             *sections,
             Section("Tasks", [_problems_table(questions, study.problems, study.patients), *_left_out(questions)]),
@@ -154,10 +154,11 @@ def _few(study: Study, questions: Sequence[Question]) -> dict[str, str]:
 
 def _conclusions(study: Study, answers: Mapping[Fitted, Answers]) -> Paragraph:
     number, recordings = len({fitted.seed for fitted in answers}), study.recordings
+    tested = study.patients[study.labelled]
     return conclusions(
         cohort=recordings.name,
         simulated=recordings.simulated,
-        tested=f"{len(np.unique(study.patients)):,} patients ({len(study.patients):,} records), all in turn,",
+        tested=f"{len(np.unique(tested)):,} patients ({len(tested):,} records with a label), all in turn,",
         seeds=f"{several_seeds(number, 'folds, labels and initialisation')}; every pretrained encoder is one run",
         chosen=BY_INNER_FOLDS,
     )
@@ -217,12 +218,18 @@ _NORM_ALONE = (
 
 
 def _words(
-    recordings: Recordings, patients: np.ndarray, results: Mapping[Fitted, Answers], method: Mapping[str, Any]
+    recordings: Recordings,
+    patients: np.ndarray,
+    labelled: np.ndarray,
+    results: Mapping[Fitted, Answers],
+    method: Mapping[str, Any],
 ) -> str:
     seeds = len({fitted.seed for fitted in results})
     return (
         f"{len(patients):,} records of {len(np.unique(patients)):,} patients of {recordings.name}, none of which is a "
-        f"copy of another. Every record is tested in one of {method['outer_folds']} folds of patients, by a logistic "
+        f"copy of another. Each of the {len(labelled):,} that have a label (of "
+        f"{len(np.unique(patients[labelled])):,} patients) is tested in one of {method['outer_folds']} folds of "
+        "patients, by a logistic "
         f"regression on frozen features whose strength is chosen by {method['inner_folds']} inner folds of the other "
         "patients; boosted trees, and networks trained with labels alone, are chosen on one of these inner folds and "
         "trained on the others. Labels are drawn among these patients, smaller fractions being parts of larger. Values "
