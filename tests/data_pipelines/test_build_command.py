@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -134,3 +135,19 @@ def test_an_edited_table_of_labels_is_another_request(tmp_path, capsys):
         changed = r"holds a finished data set, but the table of labels .*labels\.csv has changed since; .*--overwrite"
         with told(capsys, changed):
             build_command.main(["build"])
+
+
+def test_the_summary_tells_the_first_of_every_reason_and_what_to_declare(tmp_path, capsys):
+    write_wfdb(tmp_path / "in", "a", twelve_lead_mv())
+    np.save(tmp_path / "in" / "bare1.npy", twelve_lead_mv())
+    np.save(tmp_path / "in" / "bare2.npy", twelve_lead_mv())
+    (tmp_path / "in" / "text.dcm").write_text("no DICOM")
+    run_in_process(
+        "--builder=folder", f"--source={tmp_path / 'in'}", "--num_workers=1", "--max_quarantined=1",
+        f"--out={tmp_path / 'out'}",
+    )  # fmt: skip
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"quarantined 3, listed in \S+ missing_metadata 2 the first: \S*bare1\.npy: does not", said)
+    assert "bare2.npy" not in said
+    assert "--declared_rate_hz, --declared_unit and --declared_leads say it for all of them" in said
+    assert re.search(r"the first: \S*text\.dcm", said)
