@@ -27,7 +27,7 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
 from ecgjax.pretrained.beginning import open_beginning
-from ecgjax.pretrained.source import open_source
+from ecgjax.pretrained.source import chosen_place, open_source
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.tuned_run import tuned_model
@@ -243,6 +243,17 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
     assert about["source"]["step"] == 12
     assert about["labels"]["question"] == "age_years>62"
     assert "/" not in about["source"]["title"]
+
+
+def test_commands_on_exported_models_name_the_model_of_a_fine_tuning_run(whole):
+    with pytest.raises(
+        ConfigError, match=r"of a fine-tuning run, whose model is in \S*whole/model: give"
+    ):
+        ecgjax.load(whole)
+    for given in ((None, str(whole)), (str(whole), None)):
+        with pytest.raises(ConfigError, match=r"fine-tuning run: give its model as --model=\S*whole/model$"):
+            chosen_place(*given)
+    assert chosen_place(None, str(whole / "model")) == whole / "model"
 
 
 def test_only_the_records_of_the_run_make_its_results_simulated(config, monkeypatch):
