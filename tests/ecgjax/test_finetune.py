@@ -246,9 +246,7 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
 
 
 def test_commands_on_exported_models_name_the_model_of_a_fine_tuning_run(whole):
-    with pytest.raises(
-        ConfigError, match=r"of a fine-tuning run, whose model is in \S*whole/model: give"
-    ):
+    with pytest.raises(ConfigError, match=r"of a fine-tuning run, whose model is in \S*whole/model: give"):
         ecgjax.load(whole)
     for given in ((None, str(whole)), (str(whole), None)):
         with pytest.raises(ConfigError, match=r"fine-tuning run: give its model as --model=\S*whole/model$"):
