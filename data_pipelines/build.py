@@ -50,6 +50,7 @@ from data_pipelines.physiology.store import measure_dataset
 from data_pipelines.prepared.contradictions import contradiction_lines
 from data_pipelines.prepared.dataset import CARD_FILE, REMARKS_FILE, read_card
 from data_pipelines.prepared.kept_seconds import kept_sentence
+from data_pipelines.prepared.quarantine import quarantine_lines
 from data_pipelines.prepared.remarks import remark_lines
 from data_pipelines.prepared.shared_contents import shared_sentence
 from data_pipelines.prepared.stratified_folds import DEALINGS
@@ -373,6 +374,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
     """
     counts, form = card["summary"], card["signal_format"]
     quarantined = sum(counts["quarantined"].values())
+    of_folder = card.get("request", {}).get("builder") == "folder"
     lines = [
         f"{out}: {card['name']}{' (SIMULATED)' if card['simulated'] else ''}, {form['num_samples']} samples at "
         f"{form['sampling_rate_hz']} Hz",
@@ -381,7 +383,7 @@ def summary(card: dict[str, Any], out: Path) -> str:
         f"  stored              {counts['stored']} of {counted(card['num_patients'], 'patient')} in "
         f"{counted(len(card['shards']), 'shard')}",
         f"  quarantined         {quarantined}" + (", listed in quarantine.csv" if quarantined else ""),
-        *(f"    {reason:<16}  {count}" for reason, count in counts["quarantined"].items()),
+        *(f"    {line}" for line in quarantine_lines(counts["quarantined"], out, of_folder=of_folder)),
         *_remark_lines(counts),
         *sex_lines(counts),
         f"  equal content       {counted(len(counts['duplicates']), 'record')} marked as duplicates",

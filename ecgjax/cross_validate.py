@@ -5,8 +5,8 @@ r"""Cross-validates frozen encoders on a small data set that none of them was pr
 
   python -m ecgjax.cross_validate --model=models/simclr --dataset=data/ptbxl --task=NORM --out=runs/cv
 
-Every record is tested once a seed, by a model that its patient had no part in: patients are divided into outer folds,
-and in each a probe's strength is chosen by inner folds of the others. Beside every encoder stand the same
+Every labelled record is tested once a seed, by a model that its patient had no part in: patients are divided into outer
+folds, and in each a probe's strength is chosen by inner folds of the others. Beside every encoder stand the same
 encoder at random initialisation and the models of --baselines: the same encoder trained with labels alone, and models
 of intervals, of the median beat, and of age and sex; without --workdir these are tested alone. Differences are paired.
 How it is done is said by --config (configs/cross_validation.py). The command can be interrupted, and given again with

@@ -50,6 +50,7 @@ from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import REPORT_DIR
+from ecgjax.export.trained_for import trained_for
 from ecgjax.leakage import guard
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.page import SIMULATED, Table
@@ -171,6 +172,7 @@ def evaluate(
     )
     if source.run is not None and settings.data.dir == own.data.dir:
         found = (*found, *other_data(source, recordings))
+    found = (*guard.simulated_before(source.simulated, recordings), *found)
     data = labelled(recordings.index, recordings.split)
     if (head := head_of(source, data)) is not None:
         check_unit(head, data, recordings)
@@ -279,13 +281,16 @@ def _target(place: Path, out: Path | str | None) -> Path:
 
 
 def _pretrained_on(source: EncoderSource) -> str:
-    """Returns what the encoder was pretrained on, in a sentence; empty where that was not recorded."""
+    """Returns what the encoder was pretrained on and for, in sentences; empty where neither was recorded."""
     told = [
         f"{each.get('records', 'unknown numbers of')} records of {each.get('name')}"
         f"{' (SIMULATED)' if each.get('simulated') else ''}, fingerprint {each.get('fingerprint')}"
         for each in source.data
     ]
-    return f"The encoder was pretrained on {' and '.join(told)}." if told else ""
+    words = [f"The encoder was pretrained on {' and '.join(told)}."] if told else []
+    if source.recorded is not None:
+        words.append(f"It was trained for: {trained_for(flat(tree_of(source.recorded)))}.")
+    return " ".join(words)
 
 
 def _of_defaults(source: EncoderSource, settings: RunSettings) -> str:

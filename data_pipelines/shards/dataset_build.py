@@ -50,6 +50,12 @@ _BEGUN_ANEW = (
     "files of the source were added, removed or changed while this build was interrupted: all recordings were read anew"
 )
 
+#: Parts of a request that are digests of a file, with the part that is its path, and the file in words.
+_DIGESTS = {
+    "labels_digest": ("labels", "the table of labels"),
+    "source_fingerprint": ("source", "the data set"),
+}
+
 _WRITERS = ("array_record", "numpy", "scipy", "tensorflow-datasets", "wfdb")
 
 
@@ -178,16 +184,10 @@ def _warn_of(left_reading: Sequence[str]) -> None:
 
 def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | None) -> dict[str, Any]:
     card = prepared.read_card(out)
-    differing = [
-        f"{name}={card['request'].get(name)!r} (asked for: {request.get(name)!r})"
-        for name in sorted(card["request"].keys() | request.keys())
-        if card["request"].get(name) != request.get(name)
-    ]
+    before = card["request"]
+    differing = [name for name in sorted(before.keys() | request.keys()) if before.get(name) != request.get(name)]
     if differing:
-        raise DataError(
-            f"{out}: holds a finished data set built otherwise, with {', '.join(differing)}; "
-            "choose another --out, or replace it with --overwrite"
-        )
+        raise _built_otherwise(out, before, request, differing)
     if source_folder is not None and (before := open_listing(out / LISTING_FILE)) is not None:
         changes = changes_since(before, list_source(source_folder, leave_out=[out, prepared.staging_directory(out)]))
         if changes:
@@ -196,6 +196,34 @@ def _finished_card(out: Path, request: Mapping[str, Any], source_folder: Path | 
                 "it again with --overwrite, or keep it and choose another --out"
             )
     return card
+
+
+def _built_otherwise(
+    out: Path, before: Mapping[str, Any], request: Mapping[str, Any], differing: Sequence[str]
+) -> DataError:
+    """Returns the refusal to build where another data set is, which names in words what has changed.
+
+    Args:
+        out: Directory of the finished data set.
+        before: Request that it was built by.
+        request: Request that is made now.
+        differing: Names of the parts in which these differ.
+    """
+    # A digest tells nobody anything. Where the path differs too, the path says it.
+    told = [
+        f"{words} {request[path]} has changed since"
+        for digest, (path, words) in _DIGESTS.items()
+        if digest in differing and path not in differing
+    ]
+    others = [
+        f"{name}={before.get(name)!r} (asked for: {request.get(name)!r})" for name in differing if name not in _DIGESTS
+    ]
+    if others:
+        told.insert(0, f"it was built otherwise, with {', '.join(others)}")
+    return DataError(
+        f"{out}: holds a finished data set, but {', and '.join(told)}; choose another --out, or replace it with "
+        "--overwrite"
+    )
 
 
 def _job(

@@ -19,6 +19,7 @@ from ecgjax.export.licence_terms import data_of_training
 from ecgjax.export.stablehlo import StableHLO
 from ecgjax.export.tensors import model_tensors
 from ecgjax.export.torch_layout import torch_layouts
+from ecgjax.export.trained_for import trained_for
 from ecgjax.export.trained_run import TrainedRun
 from ecgjax.settings.sections import Tree, flat, tree_of
 from ecgjax.training.about import exposures, versions
@@ -70,6 +71,7 @@ def _training(run: TrainedRun) -> dict[str, Any]:
     return {
         **exposures(run.about, run.encoder.step),
         **{name: run.about[name] for name in ("begun_from", "extensions") if name in run.about},
+        "trained_for": trained_for(flat(tree_of(settings))),
         "objective": _objective(settings.method),
         **({} if settings.second.objective.name is None else {"second_objective": _objective(settings.second)}),
         "settings": without_paths(tree_of(settings)),

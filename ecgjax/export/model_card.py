@@ -12,6 +12,7 @@ from ecgjax.export.file_names import CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, 
 from ecgjax.export.file_names import WEIGHTS_FILE as WEIGHTS
 from ecgjax.export.head_section import head_lines
 from ecgjax.export.licence_terms import NOT_STATED, is_share_alike
+from ecgjax.export.trained_for import objective_words, trained_for
 from ecgjax.leakage.trained_on import RECORDS_FILE
 from ecgjax.pages.markdown import format_table
 
@@ -72,7 +73,7 @@ def model_card(
     if description["stablehlo"]:
         sections[-1][1].append(f"\nOf `{STABLEHLO_FILE}`: {description['stablehlo']['shelf_life']}.")
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections)
-    return f"{_front_matter(description, evaluations)}\n{_opening(description)}\n\n{text}\n"
+    return f"{_front_matter(description, evaluations)}\n{_opening(description, evaluations)}\n\n{text}\n"
 
 
 def _datasets(description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -98,7 +99,7 @@ def _front_matter(description: Mapping[str, Any], evaluations: Evaluations) -> s
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in matter.items()), "---"])
 
 
-def _opening(description: Mapping[str, Any]) -> str:
+def _opening(description: Mapping[str, Any], evaluations: Evaluations) -> str:
     datasets, head = _datasets(description), description.get("head")
     simulated = list(dict.fromkeys(dataset["name"] for dataset in datasets if dataset["simulated"]))
     title = f"# ECG encoder {description['architecture']}"
@@ -106,6 +107,10 @@ def _opening(description: Mapping[str, Any]) -> str:
         title += f" with an answer to {visible(head['question'])}"
     if not simulated:
         return title
+    judged = dict.fromkeys(evaluation.data for evaluation in evaluations.shown if not evaluation.simulated)
+    if judged:
+        trained = f"The encoder was pretrained on SIMULATED recordings ({' and '.join(map(visible, simulated))})"
+        return f"**{trained}; the numbers are of {' and '.join(map(visible, judged))}'s own records.**\n\n{title}"
     if all(dataset["simulated"] for dataset in datasets):
         which = "All recordings that it was trained on are"
     else:
@@ -137,21 +142,32 @@ def _encoder(description: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
 
 def _training(description: Mapping[str, Any]) -> list[str]:
     training = description["training"]
-    second = training.get("second_objective")
     dirty = {True: ", with changes that are in no commit", False: "", None: ""}[training["git_dirty"]]
     return [
         *_begun_from(training.get("begun_from")),
-        f"- Objective: {_named(training['objective'])}.",
-        *([] if second is None else [f"- Second objective: {_named(second)}; its head is no part of the model."]),
+        *_objectives(training),
         f"- Records seen: {training['exposures']:,} ({training['steps']:,} steps of {training['batch_size']:,}), "
         f"{training['epochs']:.4g} epochs.",
         f"- Revision of the code: {training['git_revision']}{dirty}. Every setting stands in `{CONFIG_FILE}`.",
     ]
 
 
-def _named(objective: Mapping[str, Mapping[str, Any]]) -> str:
-    names = {part: objective[part].get("name") for part in ("loss", "relation", "miner")}
-    return ", ".join(f"{part} {name}" for part, name in names.items() if name)
+def _objectives(training: Mapping[str, Any]) -> list[str]:
+    """Returns a line on what was trained for, and one on a second objective with a weight."""
+    leaves = {**training.get("settings", {}), **_leaves_of(training["objective"])}
+    # The second objective has a line of its own, which says what becomes of its head.
+    lines = [f"- Objective: {visible(trained_for({**leaves, 'second.objective.name': None}))}."]
+    second = training.get("second_objective")
+    if second is not None and second["loss"].get("weight") != 0:
+        named = visible(objective_words(_leaves_of(second)))
+        lines.append(f"- Second objective: {named}; its head is no part of the model.")
+    return lines
+
+
+def _leaves_of(objective: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns loss, relation and miner by their paths in the config."""
+    paths = {"loss": "objective", "relation": "relation", "miner": "miner"}
+    return {f"{paths[part]}.{name}": value for part in paths for name, value in objective[part].items()}
 
 
 def _begun_from(said: Mapping[str, Any] | None) -> list[str]:

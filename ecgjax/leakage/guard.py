@@ -159,6 +159,19 @@ def by_weight(cautions: Sequence[str]) -> list[str]:
     return sorted(cautions, key=lambda caution: not caution.startswith(UNCHECKED))
 
 
+def simulated_before(simulated: bool, recordings: Recordings, *, name: str = "The encoder") -> tuple[str, ...]:
+    """Returns a caution where a simulated pretraining is judged on recordings that are not simulated.
+
+    Args:
+        simulated: Whether any data set of the pretraining was simulated.
+        recordings: Recordings of the evaluation. Where some of these are simulated, another caution says so.
+        name: Name of the encoder at the start of a sentence.
+    """
+    if not simulated or recordings.simulated:
+        return ()
+    return (f"{name} was pretrained on SIMULATED recordings; the numbers are of {recordings.name}'s own records.",)
+
+
 def unlinked(
     recordings: Recordings, *, kept: str = "kept apart between the splits", flag: str = "config.data.links"
 ) -> tuple[str, ...]:

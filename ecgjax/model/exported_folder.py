@@ -10,7 +10,7 @@ from typing import Any
 from data_pipelines.prepared.dataset import CARD_FILE
 from data_pipelines.system.digests import file_digest
 from data_pipelines.system.plain_names import is_plain_name, why_elsewhere
-from ecgjax.config.run_config import checkpoint_dir
+from ecgjax.config.run_config import checkpoint_dir, kind_of_run
 from ecgjax.errors import ConfigError
 from ecgjax.export.file_names import (
     CONFIG_FILE,
@@ -24,6 +24,7 @@ from ecgjax.export.file_names import (
 )
 from ecgjax.model.fields import Fields
 from ecgjax.model.json_file import read_json
+from ecgjax.settings.sections import flat
 
 #: Files that are read and therefore checked; the folder may hold others.
 READ_FILES = (PREPROCESSOR_FILE, WEIGHTS_FILE, SAMPLE_FILE)
@@ -89,6 +90,8 @@ def _checked_path(folder: str | Path) -> Path:
         raise ConfigError(f"{folder}: is a data set and no model; python -m ecgjax.embed --input takes it")
     if (reason := why_elsewhere(path / CONFIG_FILE)) is not None:
         raise ConfigError(f"{path / CONFIG_FILE}: {reason}")
+    if (model := model_of_fine_tuning(path)) is not None:
+        raise ConfigError(f"{folder}: is the folder of a fine-tuning run, whose model is in {model}: give that folder")
     # A run keeps its settings under the same name.
     if checkpoint_dir(path).is_dir() or ((path / CONFIG_FILE).is_file() and is_of_a_run(path / CONFIG_FILE)):
         raise ConfigError(
@@ -100,6 +103,18 @@ def _checked_path(folder: str | Path) -> Path:
             f"{folder}: has no {CONFIG_FILE}, so it is no exported model; python -m ecgjax.export writes one"
         )
     return path
+
+
+def model_of_fine_tuning(folder: str | Path) -> Path | None:
+    """Returns the folder of the model in that of a fine-tuning run; None for any other folder.
+
+    Raises:
+        ConfigError: The configuration in it is no JSON object.
+    """
+    config = Path(folder) / CONFIG_FILE
+    if config.is_file() and kind_of_run(flat(read_json(config))) == "fine-tuning":
+        return Path(folder) / "model"
+    return None
 
 
 def is_of_a_run(path: Path) -> bool:

@@ -30,7 +30,7 @@ from ecgjax.leakage import guard
 from ecgjax.leakage.trained_on import RECORDS_FILE, PretrainingRecords, read_pretraining_records
 from ecgjax.model.applied import Model
 from ecgjax.model.description import read_description
-from ecgjax.model.exported_folder import is_of_a_run, open_folder
+from ecgjax.model.exported_folder import is_of_a_run, model_of_fine_tuning, open_folder
 from ecgjax.model.json_file import read_json
 from ecgjax.model.load import load
 from ecgjax.model.preprocessor import Preprocessor, read_preprocessor
@@ -178,6 +178,9 @@ def chosen_place(workdir: str | None, model: str | None) -> Path:
     model = model and fetched_folder(model, flag="model")
     if workdir and is_export(workdir):
         raise ConfigError(f"--workdir={workdir} is an exported model and no run: give it as --model={workdir}")
+    for flag, place in (("workdir", workdir), ("model", model)):
+        if place and (own := model_of_fine_tuning(place)) is not None:
+            raise ConfigError(f"--{flag}={place} is the folder of a fine-tuning run: give its model as --model={own}")
     if model and is_run(model):
         raise ConfigError(f"--model={model} is the folder of a run and no exported model: give it as --workdir={model}")
     return Path(workdir or model or "")

@@ -291,6 +291,12 @@ class Study:
         return {key._replace(metric=metric[key.task]): value for key, value in found.items()}
 
     @property
+    def labelled(self) -> np.ndarray:
+        """Positions of the records that are tested, those with a label of some problem, `int64[m]`, ascending."""
+        rows = [problem.rows for problem in self.problems.values()]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
+
+    @property
     def by_class(self) -> list[Question]:
         """Questions about each single class, for the questions that have several classes."""
         several = [question.problems for question in self.questions if len(question.problems) > 1]

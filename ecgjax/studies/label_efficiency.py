@@ -125,6 +125,7 @@ class Study:
         )
         if source.run is not None and settings.data.dir == own.data.dir:
             self._cautions += other_data(source, self.recordings)
+        self._cautions = (*guard.simulated_before(source.simulated, self.recordings), *self._cautions)
         # The data are made again because the guard may have dropped records.
         self.data, rare = self._data(1.0, 0)
         self._cautions += (*rare, *check_answerable(self.data, self.recordings.index))

@@ -195,8 +195,12 @@ def keep_apart(
         ConfigError: There are overlaps, and they are to be refused.
         CheckpointError: The list of what a run was pretrained on is missing or damaged, and overlaps are not marked.
     """
-    found, seen, compared = [], [np.zeros(0, np.int64)], {}
+    found: list[str] = []
+    seen, compared = [np.zeros(0, np.int64)], {}
     for run in runs:
+        earlier = run.source is not None and run.source.simulated
+        simulated = earlier or any(made for _, _, made in run.pretrained_on)
+        found += guard.simulated_before(simulated, recordings, name=run.title)
         if run.encoder.trained_on is None:
             not_listed = guard.not_listed if run.source is None else run.source.not_listed
             found.append(not_listed(run.title, among="the records here"))

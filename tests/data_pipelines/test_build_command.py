@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -77,7 +78,7 @@ def test_pieces_are_asked_for_by_a_flag_and_told_at_the_end(tmp_path, capsys):
     assert "26 s kept of 26 s recorded in 1 recording; 0 s dropped" in summary
     run_in_process(*command, "--pieces")
     assert capsys.readouterr().out.startswith("finished already")
-    with told(capsys, r"holds a finished data set built otherwise, with pieces=True"):
+    with told(capsys, r"holds a finished data set, but it was built otherwise, with pieces=True"):
         run_in_process(*command)
 
 
@@ -131,5 +132,22 @@ def test_an_edited_table_of_labels_is_another_request(tmp_path, capsys):
         build_command.main(["build"])
         assert "finished already, nothing to do" in capsys.readouterr().out
         table.write_text("record,patient_id,lvef\nx,p,30\n")
-        with told(capsys, "holds a finished data set built otherwise, with labels_digest="):
+        changed = r"holds a finished data set, but the table of labels .*labels\.csv has changed since; .*--overwrite"
+        with told(capsys, changed):
             build_command.main(["build"])
+
+
+def test_the_summary_tells_the_first_of_every_reason_and_what_to_declare(tmp_path, capsys):
+    write_wfdb(tmp_path / "in", "a", twelve_lead_mv())
+    np.save(tmp_path / "in" / "bare1.npy", twelve_lead_mv())
+    np.save(tmp_path / "in" / "bare2.npy", twelve_lead_mv())
+    (tmp_path / "in" / "text.dcm").write_text("no DICOM")
+    run_in_process(
+        "--builder=folder", f"--source={tmp_path / 'in'}", "--num_workers=1", "--max_quarantined=1",
+        f"--out={tmp_path / 'out'}",
+    )  # fmt: skip
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"quarantined 3, listed in \S+ missing_metadata 2 the first: \S*bare1\.npy: does not", said)
+    assert "bare2.npy" not in said
+    assert "--declared_rate_hz, --declared_unit and --declared_leads say it for all of them" in said
+    assert re.search(r"the first: \S*text\.dcm", said)

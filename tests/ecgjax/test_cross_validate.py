@@ -48,7 +48,7 @@ from ecgjax.studies.model_names import PLAIN
 from ecgjax.studies.models import StudyModels
 from ecgjax.studies.pretrained_runs import PretrainedRun
 from ecgjax.studies.questions import Problem, Question, ask
-from ecgjax.studies.report.cross_validation_page import _untrained, write_report
+from ecgjax.studies.report.cross_validation_page import _untrained, _words, write_report
 from ecgjax.studies.report.seed_tables import entry as text_of
 from tests.data_pipelines.test_link import build, record
 from tests.support import tiny_config
@@ -980,3 +980,18 @@ def test_recordings_of_another_length_are_refused(trained_on_set, tmp_path):
     recordings = entry.open_whole(str(longer.directory), links="")
     with pytest.raises(ConfigError, match=r"1000 samples at 100 Hz, and simulated has 400 at 100 Hz: convert it"):
         pretrained_runs.open_runs([str(run)], layer="features", recordings=recordings)
+
+
+def test_records_with_a_label_of_some_task_are_those_that_are_tested():
+    problems = {
+        name: Problem(task=BinaryTask(label=name, rule="below", threshold=1.0), rows=np.array(rows), labels=np.zeros(2))
+        for name, rows in (("a", [1, 4]), ("b", [4, 6]))
+    }
+    study = types.SimpleNamespace(problems=problems, patients=np.array([0, 0, 1, 1, 2, 3, 3, 4]))
+    tested = Study.labelled.fget(study)
+    np.testing.assert_array_equal(tested, [1, 4, 6])
+    recordings = types.SimpleNamespace(name="mine")
+    method = dataclasses.asdict(cross_validation.Method())
+    words = _words(recordings, study.patients, tested, {}, method)
+    assert "8 records of 5 patients of mine" in words
+    assert "Each of the 3 that have a label (of 3 patients) is tested" in words

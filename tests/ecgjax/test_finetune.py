@@ -15,7 +15,7 @@ import ecgjax
 from data_pipelines.errors import DataError
 from ecgjax import defaults, finetune
 from ecgjax.config import run_config
-from ecgjax.data.recordings import open_recordings
+from ecgjax.data.recordings import Recordings, open_recordings
 from ecgjax.errors import ConfigError, DivergedError
 from ecgjax.evaluation.features.labelled_features import LabelledFeatures
 from ecgjax.evaluation.results import Key, read_results
@@ -27,7 +27,7 @@ from ecgjax.finetuning.settings import FineTuningSettings
 from ecgjax.finetuning.trainer import FineTuning
 from ecgjax.pretrain import pretrain
 from ecgjax.pretrained.beginning import open_beginning
-from ecgjax.pretrained.source import open_source
+from ecgjax.pretrained.source import chosen_place, open_source
 from ecgjax.settings.initialisation import InitSettings
 from ecgjax.settings.sections import config_of, read
 from ecgjax.studies.tuned_run import tuned_model
@@ -243,6 +243,30 @@ def test_balanced_batches_are_taken_off_again_and_results_stand_beside_the_preva
     assert about["source"]["step"] == 12
     assert about["labels"]["question"] == "age_years>62"
     assert "/" not in about["source"]["title"]
+
+
+def test_commands_on_exported_models_name_the_model_of_a_fine_tuning_run(whole):
+    with pytest.raises(ConfigError, match=r"of a fine-tuning run, whose model is in \S*whole/model: give"):
+        ecgjax.load(whole)
+    for given in ((None, str(whole)), (str(whole), None)):
+        with pytest.raises(ConfigError, match=r"fine-tuning run: give its model as --model=\S*whole/model$"):
+            chosen_place(*given)
+    assert chosen_place(None, str(whole / "model")) == whole / "model"
+
+
+def test_only_the_records_of_the_run_make_its_results_simulated(config, monkeypatch):
+    settings = read(FineTuningSettings, config())
+    made = open_start(settings)
+    assert made.cautions[0].startswith("SIMULATED DATA")
+    # What a test makes is marked as simulated; the encoder's data set stays so.
+    monkeypatch.setattr(Recordings, "simulated", False)
+    real = open_start(settings)
+    assert real.source.simulated
+    assert not real.simulated
+    assert real.cautions[0] == (
+        f"The encoder was pretrained on SIMULATED recordings; the numbers are of {real.recordings.name}'s own records."
+    )
+    assert not any("SIMULATED DATA" in caution for caution in real.cautions)
 
 
 def test_a_frozen_part_stays_as_it_was_in_weights_average_and_choice(config, whole):

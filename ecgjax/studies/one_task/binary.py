@@ -13,6 +13,7 @@ from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.calibration import expected_calibration_error
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
+from ecgjax.evaluation.metrics.few_patients import without_few
 from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.metrics.operating_points import Decisions, net_benefit
 from ecgjax.evaluation.metrics.subgroups import decision_metrics, too_few_events
@@ -60,9 +61,14 @@ class Binary(Supplement):
         used = calibrated(answers, data)
         return Measured(decision_metrics(labels, used.probabilities, mask, threshold=used.threshold), events)
 
-    def of_few(self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray) -> Interval:
-        """Returns an AUROC's interval that is valid for few patients too; see `Supplement.of_few`."""
-        probabilities, test = calibrated(models[REFERENCE], data).probabilities, data.test
+    def of_few(
+        self, interval: Interval, metric: str, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray
+    ) -> Interval:
+        """Returns an interval that is valid for few patients too; see `Supplement.of_few`."""
+        test = data.test
+        if metric != "AUROC":
+            return without_few(interval, metric, test.labels[mask], patients=test.patients[mask])
+        probabilities = calibrated(models[REFERENCE], data).probabilities
         return interval_of_few(interval, test.labels[mask], probabilities[mask], patients=test.patients[mask])
 
 
@@ -89,6 +95,7 @@ def decisions_of(
     resamples = min(report.resamples, RESAMPLES)
     draws: dict[str, Any] = {"patients": data.test.patients, "resamples": resamples, "seed": report.seed}
     rows = measured(metrics, needs=lambda key: needed_for(key.metric), **draws)
+    rows = {key: without_few(value, key.metric, labels, patients=data.test.patients) for key, value in rows.items()}
     # Treating everybody is what a model does that is always certain.
     probabilities = {name: each.probabilities for name, each in used.items()} | {TREAT_ALL: np.ones(len(labels))}
     benefits = {

@@ -17,6 +17,7 @@ from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.cinc2021 import challenge_score, unscored
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
+from ecgjax.evaluation.metrics.few_patients import without_few
 from ecgjax.evaluation.metrics.multilabel import by_class, macro_of
 from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.metrics.operating_points import Decisions
@@ -142,7 +143,7 @@ def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, re
         for column in judged
         for metric, function in used[REFERENCE][column].metrics(labels[:, column]).items()
     }
-    return measured(
+    rows = measured(
         over_all | by_class,
         patients=data.test.patients,
         resamples=min(report.resamples, RESAMPLES),
@@ -150,6 +151,10 @@ def _decisions(used: Mapping[str, Mapping[int, Calibrated]], data: ProbeData, re
         needs=lambda key: needed_for(key.metric),
         differences=minus(over_all, REFERENCE, tuple(used)),
     )
+    for key in by_class:
+        of_class = labels[:, data.classes.index(key.part)]
+        rows[key] = without_few(rows[key], key.metric, of_class, patients=data.test.patients)
+    return rows
 
 
 def _of_all_classes(used: Mapping[int, Calibrated], data: ProbeData, *, judged: list[int]) -> dict[str, Metric]:

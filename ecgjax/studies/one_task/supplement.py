@@ -166,20 +166,23 @@ class Supplement:
             metrics, patients=test.patients, resamples=resamples, seed=report.seed,
             differences=differences, needs=lambda key: f"{needed_for(key.metric, kind.needs)} in the group",
         )  # fmt: skip
-        shown = {key: self.of_few(value, models, data, masks[key.part]) if key.metric == "AUROC" else value
+        shown = {key: value if key.minus else self.of_few(value, key.metric, models, data, masks[key.part])
                  for key, value in rows.items() if key.part in masks}  # fmt: skip
         return shown, groups
 
-    def of_few(self, interval: Interval, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray) -> Interval:
-        """Returns the interval of a group's AUROC, which a subclass computes by another method where patients are few.
+    def of_few(
+        self, interval: Interval, metric: str, models: Mapping[str, Answers], data: ProbeData, mask: np.ndarray
+    ) -> Interval:
+        """Returns the interval of a group's metric, which a subclass computes otherwise where patients are few.
 
         Args:
-            interval: Bootstrap interval of the AUROC.
+            interval: Bootstrap interval of the metric.
+            metric: Name of the metric.
             models: Predictions of every model, by its key.
             data: Labelled records of the task.
             mask: Test records of the group, `bool[n]`.
         """
-        del models, data, mask
+        del metric, models, data, mask
         return interval
 
 

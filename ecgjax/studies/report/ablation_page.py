@@ -20,7 +20,7 @@ from ecgjax.studies.model_names import INSTEAD, PLAIN, short_title
 from ecgjax.studies.readouts import TITLES
 from ecgjax.studies.report.conclusions import ON_VALIDATION, conclusions, several_seeds, tested_words
 from ecgjax.studies.report.seed_tables import seeds_table
-from ecgjax.studies.report.study_page import gains_section, not_pretrained, study_verdicts, write_study
+from ecgjax.studies.report.study_page import few_of, gains_section, not_pretrained, study_verdicts, write_study
 from ecgjax.studies.report.verdict import Rivals
 
 #: Models without an encoder that one would use in place of pretraining.
@@ -143,7 +143,9 @@ def write_report(
         recordings,
         command=command,
         tables=written,
-        verdicts=study_verdicts(results, rivals, questions=words),
+        verdicts=study_verdicts(
+            results, rivals, questions=words, few=few_of({name: data for name, (data, *_) in asked.items()})
+        ),
         # Draws of labels share their folds: one question is told once.
         flow=flow_section(recordings, {question: data for question, (data, *_) in asked.items()}),
         concluded=_conclusions(runs, recordings, asked),

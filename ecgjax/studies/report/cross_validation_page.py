@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from ecgjax.data.recordings import Recordings
+from ecgjax.evaluation.metrics.few_patients import too_few_to_rank
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.results import Key, Results, Rows
+from ecgjax.export.trained_for import trained_for
 from ecgjax.pages.digits import percent
 from ecgjax.pages.page import Folded, Page, Paragraph, Section, Table
 from ecgjax.pages.record_flow import flow_section
+from ecgjax.settings.sections import flat, tree_of
 from ecgjax.studies.cross_validation import Fitted, Study
 from ecgjax.studies.model_names import INSTEAD, PLAIN, short_title, told_apart
 from ecgjax.studies.pretrained_runs import PretrainedRun, step_of, told_of_batch_norm
@@ -88,7 +91,7 @@ def write_report(
     page = Page(
         title=f"Models on {recordings.name}, cross-validated" + (" (SIMULATED DATA)" if recordings.simulated else ""),
         cautions=cautions,
-        summary=[Paragraph(_words(recordings, study.patients, answers, method))],
+        summary=[Paragraph(_words(recordings, study.patients, study.labelled, answers, method))],
         sections=[
             *sections,
             Section("Tasks", [_problems_table(questions, study.problems, study.patients), *_left_out(questions)]),
@@ -111,7 +114,10 @@ def write_report(
         settings=[Section("Method", [settings])],
         tables=tables,
         verdicts=study_verdicts(
-            results, _rivals(study), questions={question.title: question.title for question in questions}
+            results,
+            _rivals(study),
+            questions={question.title: question.title for question in questions},
+            few=_few(study, questions),
         ),
         flow=flow_section(recordings, {}, folds=False),
         pretrainings=[step_of(run.source, title=run.title) for run in runs if run.source is not None],
@@ -140,12 +146,19 @@ def _rivals(study: Study) -> Rivals:
     )
 
 
+def _few(study: Study, questions: Sequence[Question]) -> dict[str, str]:
+    """Returns words for the patients of a question of one yes or no, where they are too few to rank models by."""
+    asked = {each.title: study.problems[each.problems[0]] for each in questions if len(each.problems) == 1}
+    return {name: too_few_to_rank(each.labels, patients=study.patients[each.rows]) for name, each in asked.items()}
+
+
 def _conclusions(study: Study, answers: Mapping[Fitted, Answers]) -> Paragraph:
     number, recordings = len({fitted.seed for fitted in answers}), study.recordings
+    tested = study.patients[study.labelled]
     return conclusions(
         cohort=recordings.name,
         simulated=recordings.simulated,
-        tested=f"{len(np.unique(study.patients)):,} patients ({len(study.patients):,} records), all in turn,",
+        tested=f"{len(np.unique(tested)):,} patients ({len(tested):,} records with a label), all in turn,",
         seeds=f"{several_seeds(number, 'folds, labels and initialisation')}; every pretrained encoder is one run",
         chosen=BY_INNER_FOLDS,
     )
@@ -205,12 +218,18 @@ _NORM_ALONE = (
 
 
 def _words(
-    recordings: Recordings, patients: np.ndarray, results: Mapping[Fitted, Answers], method: Mapping[str, Any]
+    recordings: Recordings,
+    patients: np.ndarray,
+    labelled: np.ndarray,
+    results: Mapping[Fitted, Answers],
+    method: Mapping[str, Any],
 ) -> str:
     seeds = len({fitted.seed for fitted in results})
     return (
         f"{len(patients):,} records of {len(np.unique(patients)):,} patients of {recordings.name}, none of which is a "
-        f"copy of another. Every record is tested in one of {method['outer_folds']} folds of patients, by a logistic "
+        f"copy of another. Each of the {len(labelled):,} that have a label (of "
+        f"{len(np.unique(patients[labelled])):,} patients) is tested in one of {method['outer_folds']} folds of "
+        "patients, by a logistic "
         f"regression on frozen features whose strength is chosen by {method['inner_folds']} inner folds of the other "
         "patients; boosted trees, and networks trained with labels alone, are chosen on one of these inner folds and "
         "trained on the others. Labels are drawn among these patients, smaller fractions being parts of larger. Values "
@@ -247,7 +266,7 @@ def _runs_table(runs: Sequence[PretrainedRun]) -> Table:
     columns: dict[str, Callable[[PretrainedRun], str]] = {
         "run": lambda run: run.title,
         "encoder": lambda run: str(run.settings.encoder.name),
-        "objective": lambda run: "unknown" if run.recorded is None else str(run.recorded.objective.name),
+        "trained for": lambda run: "unknown" if run.recorded is None else trained_for(flat(tree_of(run.recorded))),
         "steps": lambda run: f"{run.encoder.step:,}",
         "batch": lambda run: "unknown" if run.recorded is None else f"{run.recorded.batch_size:,}",
         "training records": lambda run: (

@@ -26,7 +26,7 @@ from ecgjax.studies.report.label_efficiency_tables import (
     models_table,
     other_metrics_table,
 )
-from ecgjax.studies.report.study_page import encoder_rivals, study_verdicts, write_study
+from ecgjax.studies.report.study_page import encoder_rivals, few_of, study_verdicts, write_study
 from ecgjax.studies.store import TrainedCell
 
 
@@ -99,7 +99,9 @@ def write_report(
         command=command,
         settings=[configuration_section(tree_of(study.settings), default=tree_of(RunSettings()))],
         tables=[("", _for_terminal(table)) for table in tables],
-        verdicts=study_verdicts(results, encoder_rivals(task), questions={task.title: asked}),
+        verdicts=study_verdicts(
+            results, encoder_rivals(task), questions={task.title: asked}, few=few_of({task.title: data})
+        ),
         flow=flow_section(study.recordings, {task.title: data}),
         pretrainings=[study.pretraining],
         concluded=_conclusions(study, cells),

@@ -32,6 +32,7 @@ from ecgjax.studies.report.report_tables import (
     splits_table,
     titles,
 )
+from ecgjax.studies.report.study_page import few_of
 from ecgjax.studies.report.verdict import Asked, Rivals, Verdict, verdict_text, verdicts_of
 
 #: Parts of the page that differ between kinds of questions; kinds without an entry have what all have.
@@ -85,7 +86,7 @@ def verdicts(one: OneTask, *, unit: str = "") -> list[Verdict]:
     data = one.data
     words = f"{asked_in_words(data.task, unit)}, {share_in_words(data.label_fraction)}"
     # The rows of one evaluation have no fraction of their own.
-    asked = Asked(data.task.title, one.compared, 1.0, words)
+    asked = Asked(data.task.title, one.compared, 1.0, words, few_of({"": data}).get("", ""))
     rivals = Rivals(
         pretrained=[REFERENCE],
         instead={title_of(name, data.task): {REFERENCE: name} for name in INSTEAD},

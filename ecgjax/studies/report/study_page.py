@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecgjax.data.labels import ProbeData
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.tasks import Task
+from ecgjax.evaluation.metrics.few_patients import too_few_to_rank
+from ecgjax.evaluation.models.kinds import kind_of
 from ecgjax.evaluation.results import Results, write_results
 from ecgjax.pages.data_card import data_section
 from ecgjax.pages.digits import percent, share_in_words
@@ -52,13 +55,16 @@ def encoder_rivals(task: Task) -> Rivals:
     )
 
 
-def study_verdicts(results: Results, rivals: Rivals, *, questions: Mapping[str, str]) -> list[Verdict]:
+def study_verdicts(
+    results: Results, rivals: Rivals, *, questions: Mapping[str, str], few: Mapping[str, str] | None = None
+) -> list[Verdict]:
     """Returns the verdict on every question at its smallest and at its largest fraction of the labels.
 
     Args:
         results: Rows of the table of results.
         rivals: Models that the verdicts are about.
         questions: Words for each question, by its task in the keys of the results.
+        few: Words for the patients of a question where they are too few to rank models by, likewise.
     """
     means = [key for key in results if key.seed is None and not key.minus and not key.part]
     asked = []
@@ -67,8 +73,23 @@ def study_verdicts(results: Results, rivals: Rivals, *, questions: Mapping[str, 
         fractions = sorted({key.fraction for key in of_task})
         for fraction in dict.fromkeys(fractions[:1] + fractions[-1:]):
             metric = next(key.metric for key in of_task if key.fraction == fraction)
-            asked.append(Asked(task, metric, fraction, f"{words}, {share_in_words(fraction)}"))
+            whole = f"{words}, {share_in_words(fraction)}"
+            asked.append(Asked(task, metric, fraction, whole, (few or {}).get(task, "")))
     return verdicts_of(results, asked, rivals)
+
+
+def few_of(asked: Mapping[str, ProbeData]) -> dict[str, str]:
+    """Returns words for the patients of every yes or no where they are too few to rank models by, by the question.
+
+    Args:
+        asked: Labelled records of each question.
+    """
+    return {
+        name: few
+        for name, data in asked.items()
+        if kind_of(data.task).yes_or_no
+        if (few := too_few_to_rank(data.test.labels, patients=data.test.patients))
+    }
 
 
 def gains_section(results: Results, twins: Mapping[str, str], *, labels: Mapping[str, str], alt: str) -> list[Section]:

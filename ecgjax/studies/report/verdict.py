@@ -16,7 +16,7 @@ from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.results import Key, Results
 from ecgjax.pages.page import Table
 
-Outcome = Literal["better", "worse", "open", "unknown"]
+Outcome = Literal["better", "worse", "open", "unknown", "few"]
 
 #: Number of questions up to which each has its own sentences; of more, the verdict counts, and a table follows.
 _FEW = 2
@@ -52,12 +52,15 @@ class Asked(NamedTuple):
         metric: Metric that models are compared by.
         fraction: Fraction of the labels, as in the keys of the results.
         words: Question in words.
+        few: Number of the patients with the rarer label, in words, where they are too few to rank models by; else
+            empty (`few_patients.too_few_to_rank`).
     """
 
     task: str
     metric: str
     fraction: float
     words: str
+    few: str = ""
 
 
 class Verdict(NamedTuple):
@@ -73,6 +76,7 @@ class Verdict(NamedTuple):
         random: Difference from the encoder at random initialisation; None where it was not measured.
         lacking: Names of the alternatives that the pretrained model was not compared with.
         several: Number of pretrained models of which the leader has the highest value.
+        few: Words for the patients who are too few to rank models by; empty where they are enough.
     """
 
     asked: Asked
@@ -84,10 +88,16 @@ class Verdict(NamedTuple):
     random: Interval | None
     lacking: Sequence[str]
     several: int
+    few: str = ""
 
     @property
     def outcome(self) -> Outcome:
-        """Outcome against all alternatives: better than every one, worse than some one, or else open."""
+        """Outcome against all alternatives: better than every one, worse than some one, or else open.
+
+        It is `"few"` where too few patients were tested to tell.
+        """
+        if self.few:
+            return "few"
         outcomes = {outcome_of(each) for each in self.instead.values()}
         if not outcomes or outcomes == {"unknown"}:
             return "unknown"
@@ -144,7 +154,14 @@ def verdict_of(results: Results, asked: Asked, rivals: Rivals) -> Verdict | None
         random=random,
         lacking=lacking,
         several=len(own),
+        few=asked.few or _withheld([values[name] for name in (leader, *others.values()) if name in values]),
     )
+
+
+def _withheld(values: Sequence[Interval]) -> str:
+    """Returns why an interval has no bounds, where that is for the number of patients; else nothing."""
+    reasons = [each.reason for each in values if math.isnan(each.low) and each.reason.startswith("patients with")]
+    return reasons[0] if reasons else ""
 
 
 def verdicts_of(results: Results, questions: Sequence[Asked], rivals: Rivals) -> list[Verdict]:
@@ -182,12 +199,19 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 def _least(verdict: Verdict) -> str:
     if not verdict.instead:
         return "not compared"
+    if verdict.few:
+        return f"nothing can be concluded ({verdict.few})"
     title, difference = min(verdict.instead.items(), key=lambda each: each[1].estimate)
     return f"{difference.signed()} ({title})"
 
 
 def _sentences(verdict: Verdict) -> str:
     asked = verdict.asked
+    if verdict.few:
+        highest = f"{asked.words}: {verdict.best} has the highest {asked.metric} ({verdict.value})."
+        # The words come from counted patients, or from the reason of an interval that was withheld.
+        only = f"With only {verdict.few}" if verdict.few == asked.few else f"With too few patients ({verdict.few})"
+        return f"{highest} {only} nothing can be concluded about which model is better, or about pretraining."
     best = f"{asked.words}: the best model is {verdict.best} ({asked.metric} {verdict.value})."
     return " ".join(filter(None, (best, _against_others(verdict), _against_random(verdict), _not_compared(verdict))))
 
@@ -203,6 +227,7 @@ def _against_others(verdict: Verdict) -> str:
         "worse": "Pretraining did not beat what one would do without it",
         "open": "Whether pretraining beats what one would do without it stays open",
         "unknown": f"Whether pretraining beats what one would do without it ({_INSTEAD}) was not measured",
+        "few": "",
     }[verdict.outcome]
     if verdict.outcome == "unknown":
         return f"{begin}."
@@ -250,9 +275,12 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
         f"{outcomes.count('worse')}, and {outcomes.count('open')} stay open (intervals contain zero)"
     )
     text += f"; {outcomes.count('unknown')} lack the comparison" if "unknown" in outcomes else ""
-    random = [outcome_of(each.random) for each in verdicts if each.random is not None]
+    if "few" in outcomes:
+        text += f"; of {outcomes.count('few')} nothing can be concluded, for too few patients have one of the answers"
+    told = [each for each in verdicts if not each.few]
+    random = [outcome_of(each.random) for each in told if each.random is not None]
     text += f". It beat the random encoder in {random.count('better')} of {len(random)}." if random else "."
-    compared = [each for each in verdicts if each.instead]
+    compared = [each for each in told if each.instead]
     if compared:
         # The question on which pretraining did best by its least favourable difference.
         shown = max(compared, key=lambda each: min(value.estimate for value in each.instead.values()))

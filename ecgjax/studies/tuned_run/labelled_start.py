@@ -57,8 +57,8 @@ class LabelledStart:
 
     @property
     def simulated(self) -> bool:
-        """Whether any recording of the pretraining or of this run was simulated."""
-        return self.source.simulated or self.recordings.simulated
+        """Whether any recording of this run was simulated, whatever those of the pretraining were."""
+        return self.recordings.simulated
 
 
 def open_start(settings: FineTuningSettings) -> LabelledStart:
@@ -95,7 +95,7 @@ def open_start(settings: FineTuningSettings) -> LabelledStart:
     data = labelled(recordings.index, recordings.split)
     few = check_answerable(data, recordings.index)
     data, left_out = check_trainable(data, batch_size=settings.training.batch_size)
-    simulated = (SIMULATED,) if source.simulated or recordings.simulated else ()
+    simulated = (SIMULATED,) if recordings.simulated else guard.simulated_before(source.simulated, recordings)
     cautions = (*simulated, *unknown, *found, *left_out, *few)
     return LabelledStart(source=source, recordings=recordings, data=data, seen=seen, cautions=cautions)
 

@@ -3,10 +3,14 @@
 import pytest
 
 from data_pipelines.signals.recipe import RECIPES
-from ecgjax.export.evaluations import Evaluations
+from ecgjax.config.recipes import load_recipe
+from ecgjax.defaults import settings_of
+from ecgjax.export.evaluations import Evaluation, Evaluations
 from ecgjax.export.licence_terms import is_share_alike, terms_of
 from ecgjax.export.model_card import model_card
 from ecgjax.export.preprocessor_file import length_rule, preprocessor, recipe_steps
+from ecgjax.export.trained_for import trained_for
+from ecgjax.settings.sections import flat, tree_of
 
 PTBXL = {
     "name": "ptbxl", "fingerprint": "f1", "records": 3000, "patients": 2000, "simulated": False,
@@ -20,7 +24,7 @@ SIGNALS = {
 }  # fmt: skip
 
 
-def card(*datasets, **training):
+def card(*datasets, evaluations=(), **training):
     config = {
         "architecture": "resnet18", "layer": "features", "dimension": 8, "output_shape": [8], "token_dimension": 8,
         "pool": "mean", "statistics": "running", "weights": "last step", "stablehlo": None,
@@ -32,7 +36,7 @@ def card(*datasets, **training):
         },
     }  # fmt: skip
     about = {"signals": SIGNALS, "data": [{**each, "recipe": RECIPES["plain"].to_json()} for each in datasets]}
-    return model_card(config, preprocessor(about), Evaluations([], 0, 0), files=["config.json"])
+    return model_card(config, preprocessor(about), Evaluations(list(evaluations), 0, 0), files=["config.json"])
 
 
 @pytest.mark.parametrize(
@@ -72,12 +76,66 @@ def test_a_card_names_a_second_objective():
     assert "Second" not in card(PTBXL)
 
 
+@pytest.mark.parametrize(
+    ("weight", "told"),
+    [
+        (0.0, "- Objective: predicts 52 measurements of the median beat."),
+        (1.0, "- Objective: loss nt_xent, relation same_record; predicts 52 measurements of the median beat."),
+    ],
+)
+def test_a_card_tells_only_what_had_a_weight(weight, told):
+    objective = {"loss": {"name": "nt_xent", "weight": weight}, "relation": {"name": "same_record"}, "miner": {}}
+    settings = {"task.name": "measurements", "columns.measured_on": "median_beat", "objective.weight": weight}
+    text = card(PTBXL, objective=objective, settings=settings)
+    assert told in text
+    assert ("nt_xent" in text) == (weight > 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"objective.name": "nt_xent", "relation.name": "same_record"}, "loss nt_xent, relation same_record"),
+        (
+            {"objective.weight": 0, "task.name": "binary", "columns.task": "lvef<40"},
+            "predicts the label lvef<40 (yes or no)",
+        ),
+        (
+            {"objective.weight": 0, "task.name": "regression", "columns.task": "age_years"},
+            "predicts the value of age_years",
+        ),
+        ({"objective.weight": 0, "task.name": "binary", "task.weight": 0.0}, "nothing, for every weight was 0"),
+        (
+            {"objective.weight": 0, "task.name": "measurements", "columns.measurements": ["of another version"]},
+            "predicts measurements of the beats of lead II",
+        ),
+    ],
+)
+def test_words_for_what_a_pretraining_trained_for(settings, told):
+    assert trained_for(settings) == told
+
+
+def test_the_config_of_measured_waves_trains_no_contrast():
+    settings = settings_of(load_recipe("measured_waves:small"))
+    assert trained_for(flat(tree_of(settings))) == "predicts 52 measurements of the median beat"
+
+
 @pytest.mark.parametrize(("datasets", "words"), [((MADE,), "All recordings"), ((PTBXL, MADE), "of simulated, which")])
 def test_simulated_data_are_said_in_the_first_line(datasets, words):
     first = card(*datasets).split("\n---\n")[1].splitlines()[0]
     assert first.startswith("**SIMULATED DATA.")
     assert words in first
     assert "nothing here allows to pass the model on" in card(*datasets)
+
+
+def test_results_of_real_recordings_are_not_called_simulated_for_their_pretraining():
+    judged = Evaluation(
+        question="lvef<40", data="ptbxl", simulated=False, records=9, patients=8, cautions=0, same_statistics=True,
+        rows=[("fine-tuned", "AUROC", "0.8")],
+    )  # fmt: skip
+    text = card(MADE, evaluations=[judged])
+    assert "\n**The encoder was pretrained on SIMULATED recordings (simulated); the numbers are of ptbxl's own" in text
+    assert "SIMULATED DATA" not in text
+    assert "SIMULATED DATA" in card(MADE, evaluations=[judged._replace(simulated=True)])
 
 
 def test_steps_of_a_recipe_are_told_in_their_order():

@@ -73,6 +73,32 @@ def test_a_gain_is_called_one_only_against_all_that_was_compared():
     assert "Not compared: boosted trees." in _text({"labels only": BETTER, "random": BETTER}, values)
 
 
+def test_of_too_few_patients_no_model_is_called_better_or_worse():
+    rows = _rows(VALUES, {"labels only": WORSE, "boosted trees": WORSE, "random": WORSE})
+    few = ASKED._replace(few="3 patients with a positive record")
+    verdict = verdict_of(rows, few, RIVALS)
+    text = verdict_text([verdict], simulated=False)
+    assert (
+        "labels only has the highest AUROC (0.801 [0.761, 0.841]). With only 3 patients with a positive record" in text
+    )
+    assert "nothing can be concluded" in text
+    assert "worse" not in text
+    assert "the best model" not in text
+    enough = verdict_of(rows, ASKED, RIVALS)
+    counted = verdict_text([verdict, enough, enough], simulated=False)
+    assert "was worse than some of it in 2" in counted
+    assert "of 1 nothing can be concluded" in counted
+    assert verdict_table([verdict, enough]).rows[0][3] == "nothing can be concluded (3 patients with a positive record)"
+
+
+def test_a_verdict_needs_the_intervals_of_both_sides():
+    rows = _rows(VALUES, {"labels only": BETTER, "boosted trees": BETTER})
+    key = Key("boosted trees", "AUROC", "lvef<40", 1.0)
+    rows[key] = Interval(estimate=0.74, reason="patients with a negative record: 4, fewer than 5")
+    text = verdict_text([verdict_of(rows, ASKED, RIVALS)], simulated=False)
+    assert "With too few patients (patients with a negative record: 4, fewer than 5) nothing can be concluded" in text
+
+
 def test_what_was_not_compared_is_said():
     text = _text({"random": BETTER})
     assert "(labels only, measured intervals or the median beat) was not measured" in text
