@@ -16,7 +16,7 @@ import jax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ecgjax.encoders.operations.loops import within_loop
+from ecgjax.encoders.operations.loop_convolutions import within_loop
 from ecgjax.errors import ConfigError, check_known
 
 Carry = TypeVar("Carry")

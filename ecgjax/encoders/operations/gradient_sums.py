@@ -20,7 +20,7 @@ from flax import nnx
 from jax import Array
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from ecgjax.encoders.operations.loops import convolution_in_loop, takes_loop_form
+from ecgjax.encoders.operations.loop_convolutions import convolution_in_loop, takes_loop_form
 from ecgjax.encoders.operations.portability import takes_cpu_forms
 from ecgjax.encoders.operations.time_blocks import block_of, convolution_over_blocks
 from ecgjax.errors import check_known

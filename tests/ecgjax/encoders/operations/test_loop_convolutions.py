@@ -8,7 +8,7 @@ from flax import nnx
 from jax.extend import core
 
 from ecgjax import encoders
-from ecgjax.encoders.operations.loops import convolution_in_loop, takes_loop_form, within_loop
+from ecgjax.encoders.operations.loop_convolutions import convolution_in_loop, takes_loop_form, within_loop
 from ecgjax.encoders.operations.portability import portable
 from ecgjax.training import device_mesh
 from ecgjax.training.micro_batches import map_parts
