@@ -434,7 +434,7 @@ PRETRAIN = (
 _EVALUATE = "--workdir={run}"
 
 _OF_A_RUN = (
-    ("--nonsense=1", "--workdir"),
+    ("--nonsense=1", "nonsense"),
     ("", "--workdir"),
     ("--workdir=", "--workdir"),
     ("--workdir", "workdir"),

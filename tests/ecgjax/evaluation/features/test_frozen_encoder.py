@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import re
 import sys
 
 import jax
@@ -92,7 +93,8 @@ def test_a_recalibration_shows_a_bar_on_a_terminal_alone(monkeypatch):
     for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
         recalibrate_batch_norm(encoder, x.__getitem__, records=np.arange(32), progress=True)
-        assert ("batch norm" in stream.getvalue() and "3/3" in stream.getvalue()) == shown
+        # Three batches may be over before the bar is drawn a second time.
+        assert bool(re.search(r"batch norm: .* [0-3]/3 ", stream.getvalue())) == shown
 
 
 def make_config():
