@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,8 +113,10 @@ def model_of_fine_tuning(folder: str | Path) -> Path | None:
         ConfigError: The configuration in it is no JSON object.
     """
     config = Path(folder) / CONFIG_FILE
-    if config.is_file() and kind_of_run(flat(read_json(config))) == "fine-tuning":
-        return Path(folder) / "model"
+    # A folder that may not be read is none that could be named better; who opens it says what is wrong.
+    with contextlib.suppress(PermissionError):
+        if config.is_file() and kind_of_run(flat(read_json(config))) == "fine-tuning":
+            return Path(folder) / "model"
     return None
 
 

@@ -175,9 +175,9 @@ def test_another_run_in_the_same_folder_is_told_once_and_its_snapshots_stay(tmp_
         assert steps(workdirs.fetched(address)) == ["99"]
 
 
-def command(dataset, workdir, steps):
+def command(dataset, workdir, steps, module=("ecgjax.pretrain",)):
     return [
-        sys.executable, "-m", "ecgjax.pretrain", "--config=tests/support/tiny_config.py", f"--workdir={workdir}",
+        sys.executable, "-m", *module, "--config=tests/support/tiny_config.py", f"--workdir={workdir}",
         f"--config.data.dir={dataset}", f"--config.duration.value={steps}",
     ]  # fmt: skip
 
@@ -190,13 +190,14 @@ def start(tmp_path, name, words):
         return subprocess.Popen(words, cwd=REPOSITORY, env={**os.environ, **environment}, stdout=log, stderr=log)
 
 
-def kill_and_go_on(tmp_path, monkeypatch, remote, words):
+def kill_and_go_on(tmp_path, monkeypatch, remote, words, *, slowly=None):
     """Kills a run in an upload, lets it go on on another machine, and runs a whole one; returns both workdirs.
 
     Args:
         words: Function from a workdir to the command.
+        slowly: Function from a workdir to the command whose run is killed, where the plain one may end before it.
     """
-    killed = start(tmp_path, "first", words(remote.url))
+    killed = start(tmp_path, "first", (slowly or words)(remote.url))
     until(lambda: versions(remote.names()) or killed.poll() is not None, seconds=600)
     before = remote.names()
     until(lambda: remote.names() - before or killed.poll() is not None, seconds=600)
@@ -218,8 +219,13 @@ def test_a_run_that_is_killed_in_an_upload_goes_on_elsewhere_to_the_same_bits(sc
     with object_stores.store(scheme) as bucket:
         object_stores.put(dataset, f"{bucket}/ecgs")
         remote = RemoteFolder(f"{bucket}/run")
+        slow = ("tests.support.troubled_run", "reads-are-slow@1")
         found, whole = kill_and_go_on(
-            tmp_path, monkeypatch, remote, lambda workdir: command(f"{bucket}/ecgs", workdir, 60)
+            tmp_path,
+            monkeypatch,
+            remote,
+            lambda workdir: command(f"{bucket}/ecgs", workdir, 60),
+            slowly=lambda workdir: command(f"{bucket}/ecgs", workdir, 60, slow),
         )
         assert_equal_runs(found, whole, steps=60)
 
