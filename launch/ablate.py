@@ -149,13 +149,12 @@ def _report(
     """Writes the report of the runs that are done, if any is, and prints its tables."""
     # Tables name what tells arms apart. Files keep whole titles, so that another arm leaves results as they are.
     short = short_titles(arms)
-    done = [
-        dataclasses.replace(result, arm=result.arm.replace(run.arm, short.get(run.arm, run.arm), 1))
-        for run in runs
-        for path in result_paths(out, run)
-        if path.is_file()
-        for result in [ArmRun.load(path)]
-    ]
+
+    def shown(run: Planned, title: str) -> str:
+        return title.replace(run.arm, short.get(run.arm, run.arm), 1)
+
+    stored = [(run, ArmRun.load(path)) for run in runs for path in result_paths(out, run) if path.is_file()]
+    done = [dataclasses.replace(result, arm=shown(run, result.arm)) for run, result in stored]
     if not done:
         return
     tables, page = write_report(
@@ -167,10 +166,7 @@ def _report(
         failed=failed,
         missing=[run.name for run in runs if not is_done(out, run) and run.name not in failed],
         labels_only={
-            title.replace(run.arm, short[run.arm], 1): run.labels_only
-            for run in runs
-            if run.labels_only
-            for title in run.titles.values()
+            shown(run, title): run.labels_only for run in runs if run.labels_only for title in run.titles.values()
         },
         shared=[f"{leaf}={value}" for leaf, value in shared_changes(arms)],
         choices=told_of_choices(
