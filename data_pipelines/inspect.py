@@ -10,7 +10,6 @@ With --json the same as JSON. Signals are read for the card's amplitudes alone, 
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -35,9 +34,10 @@ from data_pipelines.paper.draw import draw_ecg
 from data_pipelines.paper.layout import LAYOUTS
 from data_pipelines.paper.page import save_png
 from data_pipelines.prepared.chosen_records import chosen_records, random_records
-from data_pipelines.prepared.dataset import QUARANTINE_FILE, Dataset, open_dataset
+from data_pipelines.prepared.dataset import Dataset, open_dataset
 from data_pipelines.prepared.index import NOT_A_DUPLICATE
 from data_pipelines.prepared.kept_seconds import place_text
+from data_pipelines.prepared.quarantine import quarantined
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 from data_pipelines.signals.quality import flag_names
 from data_pipelines.storage.store import open_store
@@ -63,8 +63,7 @@ def _print_card(dataset: Dataset) -> None:
 
 
 def _print_quarantined(dataset: Dataset) -> None:
-    with (dataset.directory / QUARANTINE_FILE).open(newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["reason"])
+    rows = sorted(quarantined(dataset.directory), key=lambda row: row["reason"])
 
     def text() -> str:
         lines = [f"{len(rows)} of {dataset.card['summary']['records_in']} recordings were not stored"]

@@ -24,7 +24,7 @@ def quarantine_lines(counts: Mapping[str, int], directory: Path, *, of_folder: b
         directory: Directory of the data set, whose list may be missing.
         of_folder: Whether the builder is the one that takes declarations.
     """
-    first = _first_by_reason(directory / QUARANTINE_FILE)
+    first = _first_by_reason(directory)
     lines = []
     for reason, count in counts.items():
         lines.append(f"{reason:<16}  {count}")
@@ -33,14 +33,22 @@ def quarantine_lines(counts: Mapping[str, int], directory: Path, *, of_folder: b
     return lines
 
 
-def _first_by_reason(path: Path) -> dict[str, str]:
-    """Returns the words of the first recording of every reason; none where the list is missing."""
-    if not path.is_file():
+def quarantined(directory: Path) -> list[dict[str, str]]:
+    """Returns the rows of a data set's list of recordings that were not stored, each by the name of its column.
+
+    Args:
+        directory: Directory of the data set.
+    """
+    with (directory / QUARANTINE_FILE).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _first_by_reason(directory: Path) -> dict[str, str]:
+    if not (directory / QUARANTINE_FILE).is_file():
         return {}
     first: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            # A message begins with the file in most cases; where it does not, the record is named.
-            named = row["record_id"] in row["message"]
-            first.setdefault(row["reason"], row["message"] if named else f"{row['record_id']}: {row['message']}")
+    for row in quarantined(directory):
+        # A message begins with the file in most cases; where it does not, the record is named.
+        named = row["record_id"] in row["message"]
+        first.setdefault(row["reason"], row["message"] if named else f"{row['record_id']}: {row['message']}")
     return first

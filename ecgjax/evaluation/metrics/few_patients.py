@@ -11,6 +11,7 @@ from data_pipelines.system.counted import counted
 from ecgjax.data.labels import MIN_EVENTS
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.clustered_auroc import MIN_PATIENTS
+from ecgjax.evaluation.metrics.needs import base_of
 
 _WORDS = {1: "a positive", 0: "a negative"}
 
@@ -43,7 +44,7 @@ def without_few(interval: Interval, metric: str, labels: np.ndarray, *, patients
         labels: Labels of the measured records, `[n]`, 0 or 1.
         patients: Patient (group) code of each of these, `int[n]`.
     """
-    name = metric.removesuffix(" there").partition(" at ")[0]
+    name, _ = base_of(metric)
     rests_on = (1, 0) if metric.startswith(_OF_PREVALENCE) else _LABELS.get(name, ())
     for label in rests_on:
         number = len(np.unique(patients[labels == label]))

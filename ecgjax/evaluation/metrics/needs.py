@@ -26,6 +26,16 @@ _NEEDS: Mapping[str, str] = {
 _AT_PREVALENCE = {name: f"positive and negative records, and {_NEEDS[name]}" for name in ("PPV", "NPV")}
 
 
+def base_of(metric: str) -> tuple[str, bool]:
+    """Returns a metric's name without what comes behind " at " or " there", and whether an " at " was there.
+
+    Args:
+        metric: Name of the metric, such as `"NPV at 0.1"`.
+    """
+    name, at, _ = metric.removesuffix(" there").partition(" at ")
+    return name, bool(at)
+
+
 def needed_for(metric: str, otherwise: str = "records") -> str:
     """Returns what records must have for a metric to be defined, as a noun phrase.
 
@@ -33,7 +43,7 @@ def needed_for(metric: str, otherwise: str = "records") -> str:
         metric: Name of the metric, such as `"NPV at 0.1"`.
         otherwise: Phrase for a metric that is not known here.
     """
-    name, at, _ = metric.removesuffix(" there").partition(" at ")
+    name, at = base_of(metric)
     if at and name in _AT_PREVALENCE:
         return _AT_PREVALENCE[name]
     return _NEEDS.get(name.partition(" of ")[0], otherwise)
