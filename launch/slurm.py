@@ -22,7 +22,7 @@ from absl import flags
 from data_pipelines.command import run
 
 from .clusters import delivery, slurm_script
-from .clusters.checks import check_command
+from .clusters.checked_command import check_command
 
 
 def launch(command: Sequence[str]) -> int:

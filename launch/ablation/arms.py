@@ -8,11 +8,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from absl import flags
-from ml_collections.config_flags import config_flags
-
 from ecgjax import defaults
-from ecgjax.config import earlier, recipes, run_config
+from ecgjax.config import command_line
 from ecgjax.defaults import RunSettings
 from ecgjax.errors import ConfigError
 
@@ -62,17 +59,9 @@ class Arm:
         Raises:
             ConfigError: There is no such file or leaf, or a value is not possible.
         """
-        values, arguments = flags.FlagValues(), ["ablate", *self.flags(seed=seed)[1:]]
         try:
-            earlier.check_retired(name for name, _ in (*self.common, *self.changes))
-            recipe = recipes.load_recipe(self.config)
-            run_config.check_leaves(arguments, recipe, of=self.config)
-            typed = run_config.without_none(arguments)
-            config_flags.DEFINE_config_dict("config", recipe, flag_values=values, sys_argv=typed)
-            values(typed)
-            run_config.set_none(values.config, arguments)
-            return defaults.settings_of(values.config)
-        except (ConfigError, flags.Error, TypeError, ValueError) as error:
+            return defaults.settings_of(command_line.config_of(self.config, self.flags(seed=seed)[1:]))
+        except ConfigError as error:
             raise ConfigError(f"{self.title}: {error}") from error
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePath
 
 from data_pipelines.buckets.addresses import is_remote
 from ecgjax.errors import ConfigError
@@ -16,8 +13,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
 _IMAGE = re.compile(rf"{_PART}(:\d+(?=/))?(/{_PART})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:;=@/+\[\]&|*!()-]+")
-
-_OURS = ("ecgjax", "data_pipelines", "launch")
 
 #: Longest name of a host, and so of a pod and of a virtual machine (RFC 1123).
 LONGEST_NAME = 63
@@ -128,29 +123,6 @@ def variables_of(texts: Sequence[str], *, reserved: Sequence[str] = ()) -> tuple
     return tuple(found.items())
 
 
-def check_command(
-    words: Sequence[str], *, example: str = "python -m ecgjax.pretrain --config=… --workdir=…"
-) -> tuple[str, ...]:
-    """Returns the command that follows `--`, after checking that there is one.
-
-    Args:
-        words: Program and its arguments.
-        example: Command for the message.
-
-    Raises:
-        ConfigError: There is none, or a word of it cannot be one.
-    """
-    if not words:
-        raise ConfigError(f"give the command after --, e.g. -- {example}")
-    if not words[0].strip():
-        raise ConfigError(f"{words[0]!r}, the command after --, is no program; check the variable that it comes from")
-    for word in words:
-        if "\0" in word or not _encodable(word):
-            raise ConfigError(f"{word!r} in the command after -- cannot be written into a script; it is no UTF-8 text")
-    _check_module(words)
-    return tuple(words)
-
-
 def flag_of(words: Sequence[str], name: str) -> str | None:
     """Returns the last value that a command's words give a flag; None for none.
 
@@ -166,28 +138,6 @@ def flag_of(words: Sequence[str], name: str) -> str | None:
     return value
 
 
-def _check_module(words: Sequence[str]) -> None:
-    """Refuses `python -m MODULE` for a module that a package of ours does not have; nothing is imported for it."""
-    if not re.fullmatch(r"python[\d.]*", PurePath(words[0]).name) or "-m" not in words[1:-1]:
-        return
-    module = words[words.index("-m") + 1]
-    top, *parts = module.split(".")
-    if top not in _OURS or not parts:
-        return
-    package = importlib.util.find_spec(top)
-    if package is None or not package.submodule_search_locations:
-        return
-    folder = Path(next(iter(package.submodule_search_locations)))
-    path = folder.joinpath(*parts)
-    if path.with_name(f"{path.name}.py").is_file() or (path / "__main__.py").is_file():
-        return
-    known = [f"{top}.{each.stem}" for each in folder.glob("*.py") if each.stem != "__init__"]
-    known += [f"{top}.{each.parent.name}" for each in folder.glob("*/__main__.py")]
-    near = difflib.get_close_matches(module, known, n=1)
-    meant = f"did you mean {near[0]}?" if near else "ecgjax help lists all commands"
-    raise ConfigError(f"python -m {module}, the command after --: there is no such module; {meant}")
-
-
 def shared_words(commands: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
     """Returns the words that all commands begin with, and the rest of each."""
     length = 0
@@ -196,11 +146,3 @@ def shared_words(commands: Sequence[Sequence[str]]) -> tuple[list[str], list[lis
             break
         length += 1
     return list(commands[0][:length]), [list(words[length:]) for words in commands]
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -13,7 +13,7 @@ from ecgjax.data.tasks import Kind
 from ecgjax.evaluation.features.features import SplitFeatures
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.metrics.clustered_auroc import interval_of_few
-from ecgjax.evaluation.metrics.few_patients import without_few
+from ecgjax.evaluation.metrics.few_patients import without_few, without_too_few
 from ecgjax.evaluation.metrics.needs import needed_for
 from ecgjax.evaluation.models.answers import Answers
 from ecgjax.evaluation.models.kinds import kind_of
@@ -146,6 +146,7 @@ def metrics_of(models: Mapping[str, Answers], data: ProbeData, report: Report) -
         # Where few patients have a label, the interval of a bootstrap is too short.
         if key.metric == "AUROC" and not key.minus:
             rows[key] = interval_of_few(value, test.labels, outputs[key.model], patients=test.patients)
-        elif kind.yes_or_no and not key.minus:
-            rows[key] = without_few(value, key.metric, test.labels, patients=test.patients)
+        elif kind.yes_or_no:
+            bounded = without_too_few if key.minus else without_few
+            rows[key] = bounded(value, key.metric, test.labels, patients=test.patients)
     return rows

@@ -10,7 +10,6 @@ from absl import flags
 
 from ecgjax.errors import ConfigError
 from launch.clusters import slurm_script
-from launch.clusters.checks import check_command
 from tests.support.fake_slurm import FakeSlurm
 
 #: Words that a shell would change if it were let.
@@ -218,21 +217,6 @@ def test_what_slurm_would_misread_is_refused_by_name(arguments, words):
 @pytest.mark.parametrize("text", ["11", "10:01", "1:00:00", "1-0", "2-12:30", "3-00:00:00"])
 def test_all_forms_of_a_limit_are_read(text):
     assert f"--time={text}" in _directives(_script(["true"], f"--time={text}"))
-
-
-@pytest.mark.parametrize(
-    ("module", "meant"),
-    [("ecgjax.pretrian", "did you mean ecgjax.pretrain"), ("launch.ablat", "did you mean launch.ablate")],
-)
-def test_a_misspelt_module_of_ours_is_refused_and_the_one_meant_is_named(module, meant):
-    with pytest.raises(ConfigError, match=f"{module}, the command after --: there is no such module; {meant}"):
-        check_command(["/usr/bin/python3.11", "-u", "-m", module, "--config=simclr"])
-
-
-@pytest.mark.parametrize("module", ["ecgjax.pretrain", "ecgjax.benchmark", "launch.ablate", "theirs.train", "ecgjax"])
-def test_modules_that_exist_or_are_not_ours_are_taken(module):
-    command = ("python", "-m", module, "--config=simclr")
-    assert check_command(command) == command
 
 
 def test_the_message_of_an_impossible_name_speaks_of_a_job():
