@@ -10,7 +10,7 @@ def run(module, *arguments):
     return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
 
 
-# Wrong lines of both names are told without an interpreter for each, by tests/project/wrong_lines_of_runs.py.
+# Wrong lines of both names are told without an interpreter for each, by tests/project/wrong_lines_of_pretraining.py.
 @pytest.mark.slow
 def test_the_earlier_name_does_the_same_and_names_the_new_one(tmp_path):
     (tmp_path / "file").write_text("")

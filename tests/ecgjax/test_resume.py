@@ -183,7 +183,7 @@ def test_a_finished_run_does_nothing_more(dataset, uninterrupted):
 
 
 # What differs is refused by name in `training/test_resumption.py`, and what commands refuse is told in one line in
-# tests/project/wrong_lines_of_runs.py.
+# tests/project/wrong_lines_of_pretraining.py.
 @pytest.mark.slow
 def test_another_config_is_refused_in_one_plain_line(dataset, tmp_path):
     mine = tmp_path / "mine"

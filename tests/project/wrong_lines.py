@@ -14,13 +14,27 @@ from data_pipelines.system.digests import DIGESTS_FILE
 from ecgjax.config.run_config import CONFIG_FILE, checkpoint_dir
 from ecgjax.export.file_names import WEIGHTS_FILE
 from tests.golden.commands import ROOT
-from tests.project import wrong_lines_of_data, wrong_lines_of_runs
+from tests.project import (
+    wrong_lines_of_data,
+    wrong_lines_of_launch,
+    wrong_lines_of_models,
+    wrong_lines_of_pretraining,
+    wrong_lines_of_studies,
+)
 from tests.support.forked_commands import Line, Running, run_module
 
 #: What is run by a user without rights, where the tests are run by root.
 _UNPRIVILEGED = ("{locked}", "{read_only}")
 
-_OFTEN = wrong_lines_of_data.OFTEN | wrong_lines_of_runs.OFTEN
+_OFTEN = wrong_lines_of_data.OFTEN | wrong_lines_of_pretraining.OFTEN
+
+_OF_COMMAND = {
+    **wrong_lines_of_data.OF_COMMAND,
+    **wrong_lines_of_pretraining.OF_COMMAND,
+    **wrong_lines_of_studies.OF_COMMAND,
+    **wrong_lines_of_models.OF_COMMAND,
+    **wrong_lines_of_launch.OF_COMMAND,
+}
 
 LINES: dict[str, list[Line]] = {
     command: [
@@ -33,7 +47,7 @@ LINES: dict[str, list[Line]] = {
         )
         for arguments, *told in rows
     ]
-    for command, rows in (wrong_lines_of_data.OF_COMMAND | wrong_lines_of_runs.OF_COMMAND).items()
+    for command, rows in _OF_COMMAND.items()
 }
 
 TINY = ROOT / "tests" / "support" / "tiny_config.py"

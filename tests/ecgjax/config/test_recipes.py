@@ -1,6 +1,6 @@
 """Configs by name: which file a name means, how it reaches the commands, and what is said of a name that is none.
 
-What the command says of one is in tests/project/wrong_lines_of_runs.py.
+What the command says of one is in tests/project/wrong_lines_of_pretraining.py.
 """
 
 from pathlib import Path
