@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import math
+import os
 import re
 import sys
 import tempfile
@@ -28,6 +29,9 @@ EXIT_USER_ERROR = ExitStatus.USER_ERROR
 
 #: Largest number of processes that a command accepts: no machine has more cores, and many more would take it down.
 MOST_WORKERS = 1024
+
+#: Variable that names a file for the error that ends a command, which the command that started it then tells too.
+ERROR_FILE_VARIABLE = "ECGJAX_ERROR_FILE"
 
 # These are the system's errors for a full disk, which mostly name no file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,6 +58,9 @@ def fail(message: str, status: ExitStatus = ExitStatus.USER_ERROR) -> NoReturn:
         status: Exit status; by default that of an error in what the user asked for or gave.
     """
     print(for_stream(f"error: {visible(message)}", sys.stderr), file=sys.stderr)
+    if path := os.environ.get(ERROR_FILE_VARIABLE):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(visible(message), encoding="utf-8")
     sys.exit(int(status))
 
 

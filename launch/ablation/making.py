@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from tqdm import tqdm
 
+from data_pipelines.command import ERROR_FILE_VARIABLE
 from data_pipelines.errors import DataError
 from data_pipelines.system.exit_status import RESTARTABLE, ExitStatus
 from ecgjax.data.labels import ProbeData
@@ -58,23 +60,30 @@ def make_all(
             bar.set_postfix_str(run.name)
             with arm_status.telling(status_path(out, run)) as end:
                 try:
-                    status = make(run, recordings, drawn[run.seed], out=out)
+                    status, reason = make(run, recordings, drawn[run.seed], out=out)
                 except (DataError, CheckpointError) as error:
                     failed[run.name] = str(error)
                     end(State.FAILED, str(error))
                     continue
                 if status:
-                    end(arm_status.state_after(status), f"pretraining ended with status {status}")
+                    end(arm_status.state_after(status), reason)
             if status in RESTARTABLE or status == ExitStatus.INTERRUPTED or status < 0:
                 print(f"{run.name} was stopped; the same command goes on", file=sys.stderr)
                 return failed, status if status > 0 else ExitStatus.STOPPED
             if status:
-                failed[run.name] = f"pretraining ended with status {status}"
+                failed[run.name] = reason
     return failed, None
 
 
-def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> int:
-    """Pretrains and probes a run, and writes its result, unless there is one; returns the exit status of pretraining.
+class Ended(NamedTuple):
+    """How the pretraining of a run ended: its exit status, and in words why, unless it came to its end."""
+
+    status: int
+    reason: str = ""
+
+
+def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *, out: Path) -> Ended:
+    """Pretrains and probes a run, and writes its result, unless there is one; returns how the pretraining ended.
 
     Args:
         run: Arm and seed to run; a model beside the arms needs no pretraining.
@@ -96,12 +105,14 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
                 f"{path} is the result of another config of {title}; remove {path.parent}, or give another --out"
             )
     if not lacking:
-        return 0
+        return Ended(ExitStatus.DONE)
     workdir, facts, encoder = out / "runs" / run.folder / f"seed{run.seed}", {}, None
     if run.model == "pretrained":
+        error = status_path(out, run).with_suffix(".error")
+        error.unlink(missing_ok=True)
         command = [sys.executable, "-m", "ecgjax.pretrain", *run.flags, f"--workdir={workdir}"]
-        if status := run_child(command, environment=_environment()):
-            return status
+        if status := run_child(command, environment=_environment() | {ERROR_FILE_VARIABLE: str(error)}):
+            return Ended(status, _reason(status, error))
         encoder = frozen_encoder.load_encoder(workdir, layer=run.settings.probe.layer)
         facts = training_facts(read_metrics(workdir))
     models = study_models(
@@ -117,7 +128,13 @@ def make(run: Planned, recordings: Recordings, tasks: Mapping[str, ProbeData], *
             tasks=answers,
             facts=facts if model == run.model else {},
         ).save(result_path(out, run, model))
-    return 0
+    return Ended(ExitStatus.DONE)
+
+
+def _reason(status: int, error: Path) -> str:
+    """Returns why a pretraining ended with a status, with the error that it left in a file, if it did."""
+    said = error.read_text(encoding="utf-8") if error.is_file() else ""
+    return f"pretraining ended with status {status}" + (f": {said}" if said else "")
 
 
 def keep_compiled(out: Path) -> None:

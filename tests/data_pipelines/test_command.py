@@ -9,7 +9,15 @@ import pytest
 from absl import flags, logging
 from absl.testing import flagsaver
 
-from data_pipelines.command import EXIT_USER_ERROR, command, output_file, output_folder, parse_flags
+from data_pipelines.command import (
+    ERROR_FILE_VARIABLE,
+    EXIT_USER_ERROR,
+    command,
+    fail,
+    output_file,
+    output_folder,
+    parse_flags,
+)
 from data_pipelines.errors import DataError, RecordError
 from tests.support.terminals import Terminal
 
@@ -51,6 +59,17 @@ def test_too_little_memory_is_told_in_one_line(capsys):
 def test_other_errors_keep_their_trace():
     with pytest.raises(KeyError):
         raising(KeyError("gone"))(["measure"])
+
+
+def test_an_error_is_left_for_the_command_that_asks_for_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(ERROR_FILE_VARIABLE, str(tmp_path / "error"))
+    with pytest.raises(SystemExit):
+        fail("no\nway")
+    assert (tmp_path / "error").read_text(encoding="utf-8") == r"no\nway"
+    monkeypatch.setenv(ERROR_FILE_VARIABLE, str(tmp_path / "nowhere" / "error"))
+    with pytest.raises(SystemExit):
+        fail("no way")
+    assert capsys.readouterr().err == "error: no\\nway\nerror: no way\n"
 
 
 def test_an_error_is_broken_on_a_terminal(monkeypatch):

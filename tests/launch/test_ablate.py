@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -160,7 +161,7 @@ def faked(given, monkeypatch):
         if isinstance(end := ends.get(run.name, 0), Exception):
             raise end
         if end:
-            return end
+            return making.Ended(end, f"pretraining ended with status {end}")
         rng = np.random.default_rng(int(run.digest[:8], 16))
         answers = {
             name: Answers(
@@ -173,7 +174,7 @@ def faked(given, monkeypatch):
         ArmRun(arm=run.arm, seed=run.seed, twin=run.twin, config=run.digest, tasks=answers, facts=facts).save(
             planned_runs.result_path(out, run)
         )
-        return 0
+        return making.Ended(0)
 
     monkeypatch.setattr(making, "make", make)
     grid = ("--sweep=objective.temperature=.1|.5", "--sweep=batch_size=8|16", "--baselines=none")
@@ -472,7 +473,7 @@ def test_seeds_share_compiled_programs_unless_they_are_kept_elsewhere(tmp_path, 
 def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(making, "run_child", lambda command, **_: 2)
     assert given("--baselines=") == 1
-    assert "failed: pretraining ended with status 2" in capsys.readouterr().err
+    assert "failed: pretraining ended with status 2\n" in capsys.readouterr().err
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "Failed: tiny_config" in report
     assert len(list((tmp_path / "out" / "results").rglob("*.npz"))) == 1, "the random encoder"
@@ -486,6 +487,21 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(given, monkeypatch, tmp_
     assert "/seed1 failed: no probe is possible" in error
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "/seed1 (no probe is possible)" in report
+
+
+def test_why_a_pretraining_failed_is_told_and_not_kept_beyond_its_next_start(given, monkeypatch, tmp_path, capsys):
+    def refuse(command, *, environment):
+        Path(environment["ECGJAX_ERROR_FILE"]).write_text("config.batch_size=7 does not divide", encoding="utf-8")
+        return 2
+
+    monkeypatch.setattr(making, "run_child", refuse)
+    reason = "pretraining ended with status 2: config.batch_size=7 does not divide"
+    assert given("--baselines=none") == 1
+    assert f"failed: {reason}\n" in capsys.readouterr().err
+    assert reason in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(making, "run_child", lambda command, **_: 2)
+    assert given("--baselines=none") == 1
+    assert "failed: pretraining ended with status 2\n" in capsys.readouterr().err
 
 
 def test_models_beside_the_arms_need_no_pretraining(given, monkeypatch, tmp_path, capsys):
@@ -557,7 +573,7 @@ def test_a_folder_from_before_there_were_baselines_goes_on(given, monkeypatch, t
         scores = [np.arange(len(data.test.records), dtype=np.float32) for data in tasks.values()]
         arrays = {f"scores{place}": each for place, each in enumerate(scores)}
         write_as_before(out / "results" / run.folder / f"seed{run.seed}.npz", words, arrays)
-        return 0
+        return making.Ended(0)
 
     with monkeypatch.context() as patch:
         patch.setattr(making, "make", write_before)
@@ -580,7 +596,7 @@ def test_what_any_arm_is_pretrained_on_is_kept_out_of_what_all_are_judged_on(giv
 
     listed = judged_records.pretraining_records
     monkeypatch.setattr(judged_records, "pretraining_records", with_a_test_record)
-    monkeypatch.setattr(making, "make", lambda *args, **kwargs: 2)
+    monkeypatch.setattr(making, "make", lambda *args, **kwargs: making.Ended(2, "failed"))
     other = "--sweep=base|data.train_folds=(1,2)"
     with pytest.raises(ConfigError, match=r"1 of the .* validation and test records overlap .*probe\.overlaps=drop"):
         given(other)
@@ -603,7 +619,7 @@ def test_what_an_arm_began_with_had_seen_is_kept_out_too(given, monkeypatch, cap
 
     monkeypatch.setattr(judged_records, "pretraining_records", opened)
     monkeypatch.setattr(judged_records, "open_beginning", beginning)
-    monkeypatch.setattr(making, "make", lambda *args, **kwargs: 2)
+    monkeypatch.setattr(making, "make", lambda *args, **kwargs: making.Ended(2, "failed"))
     with pytest.raises(ConfigError, match=r"validation and test records overlap .*probe\.overlaps=drop"):
         given("--sweep=base|init.source=runs/first")
     given("--sweep=base|init.source=runs/first", "--config.probe.overlaps=drop")
