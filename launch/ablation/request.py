@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
@@ -141,8 +140,3 @@ def check_arrays(asked: Asked) -> None:
         raise ConfigError("--only makes one run, --array and --collect are about all; leave one of them out")
     if asked.collect and asked.array and not (asked.jobs or asked.submit):
         raise ConfigError("--collect prints the report; give --jobs=FILE for the array of the rest, or --submit")
-    if asked.array == "jobset" and not Path(asked.out).is_absolute():
-        raise ConfigError(
-            f"--out={asked.out}: the pods of an array write there; give the whole path of a folder on one of their "
-            "volumes (--volume=CLAIM:/FOLDER after --)"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ def _of_slurm(values: flags.FlagValues, commands: Sequence[Sequence[str]], made_
 def _of_jobset(values: flags.FlagValues, commands: Sequence[Sequence[str]], made_by: str, at_once: int) -> Array:
     job = jobset_manifest.jobset_of(values)
     text = jobset_manifest.array_manifest(job, commands, made_by=made_by, at_once=at_once)
+    for caution in jobset_manifest.check_folders(job, commands[0], written="out"):
+        print(f"warning: {caution}", file=sys.stderr)
     return Array(text, ["kubectl", "create", "-f", "-"])
 
 
@@ -60,7 +63,7 @@ def array(
     Args:
         cluster: Kind of cluster, of `CLUSTERS`.
         arguments: Flags of `launch.slurm` or `launch.jobset`, which say what each job asks for.
-        commands: Programs with their arguments.
+        commands: Programs with their arguments, at least one, which write to the folder that `--out` names.
         made_by: Command that makes the array, for its head.
         at_once: Greatest number of jobs that run at once; 0 for no limit.
 

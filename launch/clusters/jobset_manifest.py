@@ -204,17 +204,18 @@ def _volumes(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def check_folders(job: JobSet, command: Sequence[str]) -> list[str]:
-    """Refuses a workdir that ends with its pod, and returns a caution for data that no volume holds.
+def check_folders(job: JobSet, command: Sequence[str], *, written: str = "workdir") -> list[str]:
+    """Refuses a folder of results that ends with its pod, and returns a caution for data that no volume holds.
 
     Data may be a part of the image; what a run writes may not, for every restart is a new pod.
 
     Args:
         job: What is asked of Kubernetes.
         command: Program and its arguments, which every pod runs.
+        written: Flag of the command that names the folder of its results.
 
     Raises:
-        ConfigError: The workdir lies on no volume and in no bucket.
+        ConfigError: That folder lies on no volume and in no bucket.
     """
     folders = [folder for _, folder in job.volumes]
 
@@ -226,10 +227,10 @@ def check_folders(job: JobSet, command: Sequence[str]) -> list[str]:
         below = whole and any(whole == each or whole.startswith(f"{each.rstrip('/')}/") for each in folders)
         return None if below else path
 
-    if workdir := lost("workdir"):
+    if results := lost(written):
         raise ConfigError(
-            f"--workdir={workdir} lies on no volume, and what a pod writes there is gone with it; give "
-            "--volume=CLAIM:/FOLDER and a workdir below /FOLDER, or a bucket"
+            f"--{written}={results} lies on no volume, and what a pod writes there is gone with it; give "
+            f"--volume=CLAIM:/FOLDER and a --{written} below /FOLDER, or a bucket"
         )
     if data := lost("config.data.dir"):
         return [f"--config.data.dir={data} lies on no --volume; the image itself must have these data"]

@@ -91,7 +91,7 @@ ABLATE = (
     (f"{_ABLATE} --array=slurm -- --nodes=2", "--nodes=2"),
     (f"{_ABLATE} --array=slurm -- --nonsense=1", "nonsense"),
     (f"{_ABLATE} --array=slurm -- surplus", "surplus"),
-    (f"{_ABLATE} --array=jobset -- --image=a", "--out=new", "whole path"),
+    (f"{_ABLATE} --array=jobset -- --image=a", "--out=new lies on no volume", "--volume=CLAIM:/FOLDER"),
     (f"{_ABLATE} --only=nobody/seed0", "--only=nobody/seed0"),
     (f"{_ABLATE} --only=", "--only"),
     (f"{_ABLATE} --jobs=", "--jobs"),
