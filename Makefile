@@ -22,6 +22,10 @@ pins_for = constraints/python$$($(1) -c 'import sys; print("3.11" if sys.version
 # Prints the version of a Python that can make the newer environment, and fails in another.
 NEWER_VERSION := import ensurepip, sys, venv; sys.version_info < (3, 12) and sys.exit(1); \
   print(*sys.version_info[:3], sep=".")
+# Puts the checkout on the path of environment $(1): the hook of an editable installation is asked after Python's own
+# search, which takes a folder `ecgjax`, as that of a clone is called, for the package where Python is started beside it.
+checkout_on_path = echo "$(CURDIR)" \
+  > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ecgjax_checkout.pth"
 # Makes environment $(2) with Python $(1); $(3) is --clear where an earlier one may be of another Python. Setuptools comes
 # from the pins too, hence no isolated build.
 # Setuptools warns at every editable installation of folders that lie in the working directory, which is the point of it.
@@ -30,6 +34,7 @@ define pinned_environment
 	$(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --upgrade pip setuptools
 	PYTHONWARNINGS='ignore:Editable installation' \
 	  $(2)/bin/python -m pip install --quiet -c $(call pins_for,$(2)/bin/python) --no-build-isolation -e '.[test]'
+	$(call checkout_on_path,$(2))
 endef
 PYTEST_ARGUMENTS := -n 2 --dist worksteal
 # What runs on the newer Python too: what stands nearest to JAX, Flax, Orbax and the readers' packages.
@@ -52,7 +57,7 @@ ON_BOTH := $(patsubst %,tests/%.py,project/test_front_door project/test_shared_b
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "%-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: setup.py $(PINS)
+$(VENV)/.installed: Makefile setup.py $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ecgjax needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'
 	$(call pinned_environment,$(PYTHON),$(VENV))
 	@touch $@
@@ -93,7 +98,7 @@ newer-python-found: $(NEWER)/.installed-$(NEWER_PYTHON_IS)
 	$(NEWER)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow" $(ON_BOTH)
 
 # Cleared, because another Python may have made it.
-$(NEWER)/.installed-$(NEWER_PYTHON_IS): setup.py $(PINS)
+$(NEWER)/.installed-$(NEWER_PYTHON_IS): Makefile setup.py $(PINS)
 	$(call pinned_environment,$(NEWER_PYTHON),$(NEWER),--clear)
 	@touch $@
 
@@ -101,6 +106,7 @@ test-newest: lint  ## the tests of `make test` with the newest release of every 
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(NEWEST)/bin/python -m pip install --quiet -e '.[test]'
+	$(call checkout_on_path,$(NEWEST))
 	$(NEWEST)/bin/python -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
 
 lint: install  ## ruff check and format check, then types
