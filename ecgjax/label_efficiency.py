@@ -1,6 +1,6 @@
 r"""How few labels suffice: fractions x seeds x {random, pretrained} x {frozen, fine-tuned}, resumed cell by cell.
 
-Beside them age and sex, boosted trees on intervals and amplitudes, and a regression on the median beat.
+Beside them age and sex, a linear model and boosted trees on intervals and amplitudes, and one on the median beat.
 
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task='lvef<40' --out=runs/simclr/lvef
   python -m ecgjax.label_efficiency --workdir=runs/simclr --task=superdiagnostic --modes=frozen --out=runs/simclr/super

@@ -34,6 +34,13 @@ NUM_PATIENTS = 5600
 #: Questions by the name of their study's folder: one where pretraining helps, and one where it does not.
 QUESTIONS: Mapping[str, str] = {"potassium": "potassium>5", "wedge_pressure": "wedge_pressure>18"}
 
+#: What each command makes, in words, by its module.
+_MADE: Mapping[str, str] = {
+    "data_pipelines.build": "The simulated patients",
+    "ecgjax.pretrain": "The pretraining",
+    "ecgjax.label_efficiency": "A question and its study",
+}
+
 _OUT = flags.DEFINE_string("out", "runs/quickstart", "Folder for the cohort and the run.")
 _WORDS = "Seed of initialisation, sampling, views and which labels are drawn."
 _SEED = flags.DEFINE_integer("seed", 0, _WORDS, lower_bound=0, upper_bound=2**31 - 1)
@@ -89,7 +96,7 @@ def write_summary(run_dir: Path, *, made_by: Sequence[Sequence[str]] = (), anony
 
     studies = {task: read_results(run_dir / name) for name, task in QUESTIONS.items()}
     tables = [
-        few_labels_table(results, caption=f"{task}: AUROC on test patients by share of the labels")
+        few_labels_table(results, question=task, caption=f"{task}: AUROC on test patients by share of the labels")
         for task, results in studies.items()
     ]
     for table in tables:
@@ -117,7 +124,7 @@ def write_summary(run_dir: Path, *, made_by: Sequence[Sequence[str]] = (), anony
         sections=[
             command_section(
                 shlex.join(["python", "-m", "launch.quickstart", f"--out={run_dir.parent}"]),
-                before=[Step("A part of it:", shlex.join(["python", "-m", *words])) for words in made_by],
+                before=[Step(f"{_MADE[words[0]]}:", shlex.join(["python", "-m", *words])) for words in made_by],
             )
         ],
     )

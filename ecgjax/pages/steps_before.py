@@ -17,7 +17,9 @@ def build_steps(datasets: Sequence[Dataset]) -> list[Step]:
     Args:
         datasets: Data sets of the study.
     """
-    return [_build_step(str(dataset.card["name"]), build_command(dataset.card)) for dataset in datasets]
+    return [
+        _build_step(str(dataset.card["name"]), build_command(dataset.card, dataset.directory)) for dataset in datasets
+    ]
 
 
 def _build_step(name: str, command: str) -> Step:

@@ -40,7 +40,14 @@ CELL_MODELS: Mapping[Mode, Mapping[str, ModelName]] = {
         "random_grid": "random_grid",
     },
     "finetuned": {"random": "supervised", "pretrained": "finetuned"},
-    "plain": {"age_sex": "demographics", "intervals": "boosted", "median_beat": "median_beat", "measured": "measured"},
+    # Files of studies from before there was a linear model have the name `intervals` for the trees.
+    "plain": {
+        "age_sex": "demographics",
+        "intervals_linear": "intervals",
+        "intervals": "boosted",
+        "median_beat": "median_beat",
+        "measured": "measured",
+    },
 }
 
 #: Names of the file with what a study's cells depend on, and of the folder of its cells.

@@ -139,7 +139,7 @@ def _about_dataset(dataset: Dataset, numbers: np.ndarray) -> dict[str, Any]:
         "licence": card.get("license") or "not stated",
         "citation": card.get("citation") or "not stated",
         "recipe": dict(card["recipe"]),
-        "build_command": build_command(card) or NOT_RECORDED,
+        "build_command": build_command(card, dataset.directory) or NOT_RECORDED,
     }
 
 

@@ -32,8 +32,9 @@ for anonymous in (False, True):
     page = write_summary(out / "seed0", made_by=made_by, anonymous=anonymous)
     text = page.with_suffix(".md").read_text(encoding="utf-8")
     best = "intervals and amplitudes, boosted trees"
-    assert text.startswith(f"**SIMULATED patients. The best model is {best} in 4 of 4"), text
-    assert "was worse than some of it in 4" in text and "beat the random encoder in 4 of 4" in text
+    begin = "**SIMULATED patients. 6 comparisons (2 questions at 3 shares of the labels): the best model is"
+    assert text.startswith(f"{begin} {best} in 6."), text
+    assert "worse than one or more in 6" in text and "beat the same encoder at random in 6 of 6" in text
     assert text.count("What may be concluded. Little.") == 1
     assert "python -m data_pipelines.build" in text and "python -m launch.quickstart --out=" in text
     assert (str(out) in text) is not anonymous

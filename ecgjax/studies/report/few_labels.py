@@ -16,18 +16,19 @@ from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.results import Key, Results
 from ecgjax.pages.digits import percent
 from ecgjax.pages.page import Table
-from ecgjax.studies.model_names import ModelName
+from ecgjax.studies.model_names import ModelName, title_of
 from ecgjax.studies.report.forest import plain_axes, share_axis
 from ecgjax.studies.report.study_page import encoder_rivals, study_verdicts
 from ecgjax.studies.report.verdict import Verdict
 
-#: Models that are drawn, in the order of the legend: name for readers, colour, and style of the line.
-DRAWN: Mapping[ModelName, tuple[str, str, str]] = {
-    "pretrained": ("pretrained, linear model on it", "#b3202c", "-"),
-    "supervised": ("labels only, trained end to end", "#5f5f5f", "-"),
-    "boosted": ("boosted trees on measured intervals", "#2f7d4f", "--"),
-    "median_beat": ("linear model on the median beat", "#6a3d9a", "--"),
-    "random": ("random encoder, linear model on it", "#9a9a9a", ":"),
+#: Models that are drawn, in the order of the legend: colour, and style of the line.
+DRAWN: Mapping[ModelName, tuple[str, str]] = {
+    "pretrained": ("#b3202c", "-"),
+    "supervised": ("#5f5f5f", "-"),
+    "intervals": ("#2f7d4f", "-."),
+    "boosted": ("#2f7d4f", "--"),
+    "median_beat": ("#6a3d9a", "--"),
+    "random": ("#9a9a9a", ":"),
 }
 
 
@@ -50,7 +51,7 @@ def few_labels_figure(studies: Mapping[str, Results], *, title: str) -> Figure:
     """Draws the score of every model against the share of labelled patients, with intervals over test patients.
 
     Args:
-        studies: Rows of the table of results of each study, by the title of its question.
+        studies: Rows of the table of results of each study, by the line of its question.
         title: Title above all panels; it says where data are simulated.
 
     Raises:
@@ -62,7 +63,7 @@ def few_labels_figure(studies: Mapping[str, Results], *, title: str) -> Figure:
     drawn.suptitle(title, fontsize=11, parse_math=False)
     panels = drawn.subplots(1, len(studies), squeeze=False, sharey=True)[0]
     for axes, (question, results) in zip(panels, studies.items(), strict=True):
-        for place, (model, (name, color, line)) in enumerate(DRAWN.items()):
+        for place, (model, (color, line)) in enumerate(DRAWN.items()):
             keys = scores(results, model)
             if not keys:
                 continue
@@ -72,6 +73,7 @@ def few_labels_figure(studies: Mapping[str, Results], *, title: str) -> Figure:
                 np.array([getattr(results[key], of) for key in keys]) for of in ("estimate", "low", "high")
             )
             width = 2.2 if model == "pretrained" else 1.4
+            name = title_of(model, parse_task(question))
             axes.errorbar(x, mean, [mean - low, high - mean], color=color, linestyle=line, marker="o", label=name,
                           markersize=4, capsize=2, linewidth=width, elinewidth=0.8)  # fmt: skip
         share_axis(axes, sorted({key.fraction for key in results if key.seed is None}))
@@ -85,17 +87,18 @@ def few_labels_figure(studies: Mapping[str, Results], *, title: str) -> Figure:
     return drawn
 
 
-def few_labels_table(results: Results, *, caption: str) -> Table:
+def few_labels_table(results: Results, *, question: str, caption: str) -> Table:
     """Returns the scores of the drawn models, a column for each share of the labels.
 
     Args:
         results: Rows of a study's table of results.
+        question: Line of the study's question.
         caption: Description of the table.
     """
     by_model = {model: {key.fraction: results[key] for key in scores(results, model)} for model in DRAWN}
     fractions = sorted({fraction for each in by_model.values() for fraction in each})
     rows = [
-        [DRAWN[model][0], *(_cell(found, fraction) for fraction in fractions)]
+        [title_of(model, parse_task(question)), *(_cell(found, fraction) for fraction in fractions)]
         for model, found in by_model.items()
         if found
     ]
@@ -103,7 +106,7 @@ def few_labels_table(results: Results, *, caption: str) -> Table:
 
 
 def few_labels_verdicts(studies: Mapping[str, Results]) -> list[Verdict]:
-    """Returns the verdict on every question at its smallest and at its largest share of the labels.
+    """Returns the verdict on every question at every share of the labels.
 
     Args:
         studies: Rows of the table of results of each study, by the line of its question.
@@ -111,7 +114,9 @@ def few_labels_verdicts(studies: Mapping[str, Results]) -> list[Verdict]:
     return [
         verdict
         for question, results in studies.items()
-        for verdict in study_verdicts(results, encoder_rivals(parse_task(question)), questions={question: question})
+        for verdict in study_verdicts(
+            results, encoder_rivals(parse_task(question)), questions={question: question}, every=True
+        )
     ]
 
 

@@ -27,6 +27,7 @@ _STYLES: Mapping[str, tuple[str, str]] = {
     "supervised": ("#5f5f5f", "-"),
     "random": ("#5f5f5f", "--"),
     "demographics": ("#8f7a1c", ":"),
+    "intervals": ("#2f7d4f", "-."),
     "boosted": ("#2f7d4f", ":"),
     "median_beat": ("#6a3d9a", ":"),
     "pretrained_mean": ("#e08214", "--"),

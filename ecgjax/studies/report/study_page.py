@@ -56,7 +56,12 @@ def encoder_rivals(task: Task) -> Rivals:
 
 
 def study_verdicts(
-    results: Results, rivals: Rivals, *, questions: Mapping[str, str], few: Mapping[str, str] | None = None
+    results: Results,
+    rivals: Rivals,
+    *,
+    questions: Mapping[str, str],
+    few: Mapping[str, str] | None = None,
+    every: bool = False,
 ) -> list[Verdict]:
     """Returns the verdict on every question at its smallest and at its largest fraction of the labels.
 
@@ -65,13 +70,14 @@ def study_verdicts(
         rivals: Models that the verdicts are about.
         questions: Words for each question, by its task in the keys of the results.
         few: Words for the patients of a question where they are too few to rank models by, likewise.
+        every: Whether there are verdicts on the fractions between too.
     """
     means = [key for key in results if key.seed is None and not key.minus and not key.part]
     asked = []
     for task, words in questions.items():
         of_task = [key for key in means if key.task == task]
         fractions = sorted({key.fraction for key in of_task})
-        for fraction in dict.fromkeys(fractions[:1] + fractions[-1:]):
+        for fraction in fractions if every else dict.fromkeys(fractions[:1] + fractions[-1:]):
             metric = next(key.metric for key in of_task if key.fraction == fraction)
             whole = f"{words}, {share_in_words(fraction)}"
             asked.append(Asked(task, metric, fraction, whole, (few or {}).get(task, "")))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from data_pipelines.system.counted import counted
 from ecgjax.evaluation.metrics.bootstrap import Interval
 from ecgjax.evaluation.results import Key, Results
 from ecgjax.pages.page import Table
@@ -226,11 +227,11 @@ def _against_others(verdict: Verdict) -> str:
         "better": "Pretraining beat all that was compared and needs none",
         "worse": "Pretraining did not beat what one would do without it",
         "open": "Whether pretraining beats what one would do without it stays open",
-        "unknown": f"Whether pretraining beats what one would do without it ({_INSTEAD}) was not measured",
+        "unknown": "Whether pretraining beats what one would do without it stays open",
         "few": "",
     }[verdict.outcome]
-    if verdict.outcome == "unknown":
-        return f"{begin}."
+    if not verdict.instead:
+        return f"Whether pretraining beats what one would do without it ({_INSTEAD}) was not measured."
     words = {
         "worse": "worse than",
         "open": "not shown to differ (the interval contains zero) from",
@@ -239,8 +240,14 @@ def _against_others(verdict: Verdict) -> str:
     }
     parts = []
     for outcome, said in words.items():
-        found = [f"{title} {each.signed()}" for title, each in verdict.instead.items() if outcome_of(each) == outcome]
-        parts += [f"{said} {', '.join(found)}"] if found else []
+        of_outcome = {title: each for title, each in verdict.instead.items() if outcome_of(each) == outcome}
+        # Where there is no interval, the reason is the same for all, and is said once.
+        text = ", ".join(
+            f"{title} {f'{each.estimate:+z.3f}' if outcome == 'unknown' else each.signed()}"
+            for title, each in of_outcome.items()
+        )
+        reason = next(iter(of_outcome.values())).reason if of_outcome and outcome == "unknown" else ""
+        parts += [f"{said} {text}" + (f" ({reason})" if reason else "")] if of_outcome else []
     return f"{begin}: {leader} is {'; '.join(parts)}."
 
 
@@ -257,7 +264,7 @@ def _against_random(verdict: Verdict) -> str:
 
 
 def _not_compared(verdict: Verdict) -> str:
-    if not verdict.leader or not verdict.lacking or verdict.outcome == "unknown":
+    if not verdict.leader or not verdict.lacking or not verdict.instead:
         return ""
     return f"Not compared: {', '.join(verdict.lacking)}."
 
@@ -267,19 +274,22 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
     outcomes = [each.outcome for each in verdicts]
     best = [each.best for each in verdicts]
     most = max(dict.fromkeys(best), key=best.count)
-    text = f"The best model is {most} in {best.count(most)} of {len(verdicts)} questions."
+    # A question is asked at several shares of the labels.
+    tasks, shares = len({each.asked.task for each in verdicts}), len({each.asked.fraction for each in verdicts})
+    asked = f"{counted(tasks, 'question')} at {counted(shares, 'share')} of the labels"
+    text = f"{len(verdicts)} comparisons ({asked}): the best model is {most} in {best.count(most)}."
     if not any(each.leader for each in verdicts):
         return f"{text} No pretrained encoder was compared: this says nothing about pretraining."
     text += (
-        f" Pretraining beat all that needs none in {outcomes.count('better')}, was worse than some of it in "
-        f"{outcomes.count('worse')}, and {outcomes.count('open')} stay open (intervals contain zero)"
+        f" Pretraining was better than every model without it in {outcomes.count('better')}, worse than one or more in "
+        f"{outcomes.count('worse')}, and not shown to be either in {outcomes.count('open')} (intervals contain zero)"
     )
-    text += f"; {outcomes.count('unknown')} lack the comparison" if "unknown" in outcomes else ""
+    text += f"; {outcomes.count('unknown')} have no such comparison with an interval" if "unknown" in outcomes else ""
     if "few" in outcomes:
         text += f"; of {outcomes.count('few')} nothing can be concluded, for too few patients have one of the answers"
     told = [each for each in verdicts if not each.few]
     random = [outcome_of(each.random) for each in told if each.random is not None]
-    text += f". It beat the random encoder in {random.count('better')} of {len(random)}." if random else "."
+    text += f". It beat the same encoder at random in {random.count('better')} of {len(random)}." if random else "."
     compared = [each for each in told if each.instead]
     if compared:
         # The question on which pretraining did best by its least favourable difference.

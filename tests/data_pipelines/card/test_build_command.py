@@ -46,6 +46,15 @@ def test_a_command_has_what_decided_and_no_path(made, words):
     assert "/home" not in command
 
 
+def test_measurements_beside_the_records_are_made_again_too(tmp_path):
+    made = {"request": {"builder": "simulated"}}
+    assert build_command(made, tmp_path).split()[3:] == ["--builder=simulated", "--out=OUT"]
+    (tmp_path / "median_beat").mkdir()
+    assert build_command(made, tmp_path).split()[3:] == ["--builder=simulated", "--median_beat", "--out=OUT"]
+    (tmp_path / "physiology").mkdir()
+    assert "--physiology --median_beat" in build_command(made, tmp_path)
+
+
 @pytest.mark.parametrize("made", [{}, {"request": None}, {"request": {"seed": 0}}])
 def test_of_a_card_that_does_not_tell_there_is_no_command(made):
     assert build_command(made) == ""

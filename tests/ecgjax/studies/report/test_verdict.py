@@ -86,7 +86,7 @@ def test_of_too_few_patients_no_model_is_called_better_or_worse():
     assert "the best model" not in text
     enough = verdict_of(rows, ASKED, RIVALS)
     counted = verdict_text([verdict, enough, enough], simulated=False)
-    assert "was worse than some of it in 2" in counted
+    assert "worse than one or more in 2" in counted
     assert "of 1 nothing can be concluded" in counted
     assert verdict_table([verdict, enough]).rows[0][3] == "nothing can be concluded (3 patients with a positive record)"
 
@@ -110,6 +110,17 @@ def test_what_was_not_compared_is_said():
     assert "No pretrained encoder was compared" in _text({}, alone)
     assert "nothing can be said about pretraining" in verdict_text([], simulated=False)
     assert verdict_of({}, ASKED, RIVALS) is None
+
+
+def test_differences_without_intervals_leave_it_open_and_their_reason_is_said_once():
+    rows = _rows(VALUES, {"labels only": OPEN, "boosted trees": BETTER})
+    reason = "only 12 of 100 resamples have both labels"
+    rows |= {key: Interval(estimate=row.estimate, reason=reason) for key, row in rows.items() if key.minus}
+    text = verdict_text([verdict_of(rows, ASKED, RIVALS)], simulated=False)
+    assert "Whether pretraining beats what one would do without it stays open: pretrained (" in text
+    assert f"difference from labels only +0.004, boosted trees +0.094 ({reason})." in text
+    assert text.count(reason) == 1
+    assert "was not measured" not in text
 
 
 def test_simulated_patients_come_first():
@@ -136,9 +147,12 @@ def test_many_questions_are_counted_and_stand_in_a_table():
     verdicts = study_verdicts(rows, RIVALS, questions={name: name for name in "abc"})
     assert [each.asked.fraction for each in verdicts] == [0.1, 1.0] * 3
     text = verdict_text(verdicts, simulated=True)
-    assert "The best model is labels only in 6 of 6 questions." in text
-    assert "Pretraining beat all that needs none in 1, was worse than some of it in 4, and 1 stay open" in text
-    assert "It beat the random encoder in 3 of 6." in text
+    assert "6 comparisons (3 questions at 2 shares of the labels): the best model is labels only in 6." in text
+    assert (
+        "Pretraining was better than every model without it in 1, worse than one or more in 4, and not shown to be "
+        "either in 1 (intervals contain zero)" in text
+    )
+    assert "It beat the same encoder at random in 3 of 6." in text
     assert "Where it did best, a, all training labels, pretrained minus the strongest of these is +0.094" in text
     table = verdict_table(verdicts)
     assert table.rows[0][0] == "a, 10 % of the training labels"
