@@ -162,11 +162,11 @@ def evaluate(
     judged = np.concatenate([data.val.records, data.test.records])
     recordings, found = guarded(
         source.recorded,
-        settings.data,
         recordings,
         overlaps=probe.overlaps,
         encoder=source.encoder,
         records=judged,
+        trained_folds=source.trained_folds,
         not_listed=source.not_listed("the encoder", among="the validation and test records"),
         pretraining_data=pretraining_data,
     )

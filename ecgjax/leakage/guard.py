@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -101,10 +101,66 @@ def guard(
     if overlaps == "mark":
         return recordings, (f"{described}.", *cautions)
     left_out = f"{described}: they are left out of validation and test."
-    return _without(recordings, result.records), (left_out, *cautions)
+    return without(recordings, result.records), (left_out, *cautions)
 
 
-def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
+def guard_by_folds(
+    recordings: Recordings,
+    records: np.ndarray,
+    *,
+    trained_folds: Mapping[str, Collection[int]],
+    overlaps: str,
+    name: str = "the encoder",
+    leaf: str = "config.probe.overlaps",
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Refuses or finds records that an encoder without a list of its pretraining records has seen all the same.
+
+    Records of a data set of the pretraining, which its fingerprint says, were seen where they lie in a fold that was
+    trained on. Copies and patients in other data sets are not found.
+
+    Args:
+        recordings: Recordings of the evaluation.
+        records: Numbers of the records that are validated or tested on, `int64[n]`, ascending.
+        trained_folds: Folds that the pretraining trained on, by the fingerprint of each of its data sets.
+        overlaps: Treatment of overlapping records, as for `guard`.
+        name: Name of the encoder within a sentence.
+        leaf: Setting or flag that says what is done about overlaps, for the message.
+
+    Returns:
+        Numbers of these records, `int64[m]`, and a caution for the report where there are any.
+
+    Raises:
+        ConfigError: There are such records, and `overlaps` is `"refuse"`.
+    """
+    fold_of, names, found = np.asarray(recordings.index.fold), [], [np.zeros(0, np.int64)]
+    for dataset, own in zip(recordings.datasets, recordings.by_dataset(records), strict=True):
+        own = own[np.isin(fold_of[own], sorted(trained_folds.get(dataset.fingerprint, ())))]
+        found.append(own)
+        names += [str(dataset.card["name"])] if len(own) else []
+    seen = np.concatenate(found)
+    if not len(seen):
+        return seen, ()
+    folds = ", ".join(map(str, sorted({*fold_of[seen].tolist()})))
+    described = (
+        f"{len(seen):,} of the {len(records):,} validation and test records were pretrained on by {name}: they are of "
+        f"{' and '.join(names)} itself (the fingerprint is the same), in fold {folds}, "
+        "which it was trained on"
+    )
+    if overlaps == "refuse":
+        raise ConfigError(
+            f"{described}. Evaluate on other folds or other recordings; or give --{leaf}=drop to leave these out, or "
+            f"--{leaf}=mark to keep them and say so in the report"
+        )
+    return seen, (f"{described}{': they are left out' if overlaps == 'drop' else ''}.",)
+
+
+def without(recordings: Recordings, records: np.ndarray) -> Recordings:
+    """Returns recordings without some records in validation and test, which their split counts as left out.
+
+    Args:
+        recordings: Recordings of an evaluation.
+        records: Numbers of the records to leave out, `int64[n]`.
+    """
     val, test = (np.setdiff1d(each, records) for each in (recordings.split.val, recordings.split.test))
     excluded = {**recordings.split.excluded, DROPPED: len(records)}
     split = dataclasses.replace(recordings.split, val=val, test=test, excluded=excluded)

@@ -107,6 +107,15 @@ class EncoderSource:
         return known_sets(own, self.encoder.pretrained_on)
 
     @property
+    def trained_folds(self) -> dict[str, tuple[int, ...]]:
+        """Folds that the pretraining trained on, by the fingerprints of its own data sets; empty where not recorded."""
+        folds = () if self.recorded is None else self.recorded.data.train_folds
+        # Other rows are of the labels that a model was trained with, or of the encoder that its weights began with.
+        rows = self.data if self.model is None else self.model.description.data
+        own = [str(each["fingerprint"]) for each in rows if "begun_from" not in each and "fingerprint" in each]
+        return dict.fromkeys(own or (self.encoder.pretrained_on if self.model is None else ()), folds)
+
+    @property
     def directories(self) -> tuple[str, ...]:
         """Folders in which the data sets of a run's pretraining lay; empty for an exported model."""
         return () if self.run is None else self.run.data.directories

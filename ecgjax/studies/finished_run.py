@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -201,12 +201,12 @@ def check_encoder(own: EncoderSettings, asked: EncoderSettings, *, workdir: str)
 
 def guarded(
     own: PretrainingSettings | None,
-    data: DataSettings,
     recordings: Recordings,
     *,
     overlaps: str,
     encoder: Encoder,
     records: np.ndarray,
+    trained_folds: Mapping[str, Collection[int]],
     not_listed: str = NOT_LISTED,
     pretraining_data: Sequence[str] = (),
 ) -> tuple[Recordings, tuple[str, ...]]:
@@ -214,12 +214,12 @@ def guarded(
 
     Args:
         own: Settings of the pretraining; None where they are not known.
-        data: Settings of the evaluation's data.
         recordings: Recordings of the evaluation.
         overlaps: Treatment of records seen in pretraining, `config.probe.overlaps`: `"drop"` takes them out of the
             split, `"mark"` only reports them, `"refuse"` raises.
         encoder: Pretrained encoder.
         records: Validation and test records, `int64[n]`.
+        trained_folds: Folds that the pretraining trained on, by the fingerprint of each of its data sets.
         not_listed: Caution on an encoder without a list of its pretraining records.
         pretraining_data: Folders in which the data sets of the pretraining may lie, beside those that it names.
 
@@ -234,7 +234,15 @@ def guarded(
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
         # Without a list there is no more to compare than data sets and folds.
-        found = (*_seen_folds(None if own is None else own.data, data, recordings, encoder), not_listed)
+        seen, told = guard.guard_by_folds(
+            recordings,
+            np.sort(records),
+            trained_folds=trained_folds,
+            overlaps=overlaps,
+        )
+        if overlaps == "drop" and len(seen):
+            recordings = guard.without(recordings, seen)
+        found = (*_of_other_data(recordings, encoder, folds_known=own is not None), *told, not_listed)
     else:
         trained_on, found = guard.opened_list(encoder.trained_on, overlaps=overlaps)
         if trained_on is not None:
@@ -247,16 +255,15 @@ def guarded(
     return recordings, (*found, *guard.unlinked(recordings), *labels)
 
 
-def _seen_folds(own: DataSettings | None, data: DataSettings, recordings: Recordings, encoder: Encoder) -> list[str]:
-    """Returns sentences on what data sets and folds alone reveal about records seen in pretraining.
+def _of_other_data(recordings: Recordings, encoder: Encoder, *, folds_known: bool) -> list[str]:
+    """Returns sentences on what data sets alone reveal about records seen in pretraining.
 
     Data sets are recognised by their contents, wherever they are stored.
 
     Args:
-        own: Data settings of the pretraining; None where they are not known.
-        data: Data settings of the evaluation.
         recordings: Recordings of the evaluation.
         encoder: Pretrained encoder, with the fingerprints of its data sets.
+        folds_known: Whether the folds of the pretraining are known.
     """
     names: dict[bool, list[str]] = {True: [], False: []}
     for each in recordings.datasets:
@@ -267,13 +274,9 @@ def _seen_folds(own: DataSettings | None, data: DataSettings, recordings: Record
         found.append(
             f"The encoder was pretrained on {which}: whether it has seen patients or signals of these is not known."
         )
-    if names[True] and own is None:
+    if names[True] and not folds_known:
         found.append(
             f"The encoder was pretrained on recordings of {' and '.join(names[True])} itself; of which folds is not "
             "known."
         )
-    seen = sorted({*data.val_folds, *data.test_folds} & {*own.train_folds}) if own else []
-    if names[True] and seen:
-        folds = ", ".join(map(str, seen))
-        found.append(f"The encoder was pretrained on the signals of fold {folds}, which is validation or test here.")
     return found

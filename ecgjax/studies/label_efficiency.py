@@ -115,11 +115,11 @@ class Study:
         judged, _ = self._data(1.0, 0)
         self.recordings, self._cautions = guarded(
             source.recorded,
-            settings.data,
             self.recordings,
             overlaps=probe.overlaps,
             encoder=source.encoder,
             records=np.concatenate([judged.val.records, judged.test.records]),
+            trained_folds=source.trained_folds,
             not_listed=source.not_listed("the encoder", among="the validation and test records"),
             pretraining_data=pretraining_data,
         )

@@ -203,7 +203,16 @@ def keep_apart(
         found += guard.simulated_before(simulated, recordings, name=run.title)
         if run.encoder.trained_on is None:
             not_listed = guard.not_listed if run.source is None else run.source.not_listed
-            found.append(not_listed(run.title, among="the records here"))
+            of_folds, told = guard.guard_by_folds(
+                recordings,
+                recordings.split.train,
+                trained_folds={} if run.source is None else run.source.trained_folds,
+                overlaps=overlaps,
+                name=run.title,
+                leaf="overlaps",
+            )
+            seen.append(of_folds)
+            found += [*told, not_listed(run.title, among="the records here")]
             continue
         try:
             trained_on = run.encoder.trained_on()

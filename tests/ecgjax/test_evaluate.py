@@ -354,21 +354,21 @@ def test_unknown_label_lists_what_there_is(workdir):
 
 
 def test_warns_of_folds_seen_in_pretraining(workdir):
-    config = _config()
+    config = _config(overlaps="mark")
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
     _, report, about = _evaluate(config, workdir)
     assert _cautions(about)
-    assert "pretrained on the signals of fold 2" in report.markdown.read_text(encoding="utf-8")
+    assert "in fold 2, which it was trained on" in report.markdown.read_text(encoding="utf-8")
     *_, about = _evaluate(_config(), workdir)
     assert _cautions(about) == [finished_run.NOT_LISTED]
 
 
 def test_the_same_data_elsewhere_are_known_by_their_contents(workdir):
-    config = _config()
+    config = _config(overlaps="mark")
     config.data.dir = "moved/elsewhere"
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
     *_, about = _evaluate(config, workdir)
-    assert "pretrained on the signals of fold 2" in _cautions(about)[0]
+    assert "in fold 2, which it was trained on" in _cautions(about)[0]
 
 
 def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
@@ -380,11 +380,12 @@ def test_other_data_than_those_pretrained_on_are_said(workdir, monkeypatch):
 
 def test_one_member_of_a_mixture_is_known_by_its_contents(workdir, monkeypatch):
     monkeypatch.setattr(_MeanAmplitudes, "pretrained_on", ("another", "f00d"))
-    config = _config()
+    config = _config(overlaps="mark")
     config.data.train_folds, config.data.test_folds = (0, 1), (2, 4, 5)
     *_, about = _evaluate(config, workdir)
     assert _cautions(about) == [
-        "The encoder was pretrained on the signals of fold 2, which is validation or test here.",
+        "23 of the 93 validation and test records were pretrained on by the encoder: they are of simulated itself (the "
+        "fingerprint is the same), in fold 2, which it was trained on.",
         finished_run.NOT_LISTED,
         "The folders that the encoder was pretrained on held a data set (fingerprint another) and a data set "
         "(fingerprint f00d) then and hold simulated (fingerprint f00d) now, which are other recordings.",

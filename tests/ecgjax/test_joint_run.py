@@ -166,7 +166,14 @@ def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(dat
         data = data_of(own, *datasets, **OTHER_FOLDS)
         opened = open_recordings(data)
         records = np.concatenate([opened.split.val, opened.split.test])
-        return opened, *finished_run.guarded(own, data, opened, overlaps=overlaps, encoder=encoder, records=records)
+        return opened, *finished_run.guarded(
+            own,
+            opened,
+            overlaps=overlaps,
+            encoder=encoder,
+            records=records,
+            trained_folds=dict.fromkeys(encoder.pretrained_on, own.data.train_folds),
+        )
 
     opened, _, (seen,) = guarded(datasets[1])
     of_fold_5 = int(np.sum(opened.index.fold[opened.split.test] == 5))
@@ -185,22 +192,41 @@ def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_pa
     own = defaults.settings_of_run(runs[0])
     encoder = dataclasses.replace(load_encoder(runs[0]), trained_on=None)
 
-    def cautions(*datasets):
-        data = data_of(own, *datasets, **OTHER_FOLDS)
-        opened = open_recordings(data)
-        records = opened.split.test
-        return finished_run.guarded(own, data, opened, overlaps="refuse", encoder=encoder, records=records)[1]
+    def guarded(*datasets, overlaps="mark"):
+        opened = open_recordings(data_of(own, *datasets, **OTHER_FOLDS))
+        records = np.concatenate([opened.split.test, opened.split.val])
+        return opened, *finished_run.guarded(
+            own,
+            opened,
+            overlaps=overlaps,
+            encoder=encoder,
+            records=records,
+            trained_folds=dict.fromkeys(encoder.pretrained_on, own.data.train_folds),
+        )
 
-    seen = "The encoder was pretrained on the signals of fold 5, which is validation or test here."
-    assert cautions(datasets[1]) == (seen, finished_run.NOT_LISTED)
+    opened, kept, (seen, unlisted) = guarded(datasets[1])
+    of_fold_5 = np.flatnonzero(opened.index.fold[opened.split.test] == 5)
+    looked_at = len(opened.split.test) + len(opened.split.val)
+    assert seen == (
+        f"{len(of_fold_5):,} of the {looked_at:,} validation and test records were pretrained on by the encoder: they "
+        f"are of {datasets[1].card['name']} itself (the fingerprint is the same), in fold 5, which it was trained on."
+    )
+    assert unlisted == finished_run.NOT_LISTED
+    assert kept is opened
+    with pytest.raises(ConfigError, match=r"give --config\.probe\.overlaps=drop to leave these out"):
+        guarded(datasets[1], overlaps="refuse")
+    _, dropped, (left_out, _) = guarded(datasets[1], overlaps="drop")
+    assert left_out.endswith("which it was trained on: they are left out.")
+    np.testing.assert_array_equal(dropped.split.test, np.delete(opened.split.test, of_fold_5))
     strange = make_simulated_dataset(tmp_path, num_patients=60, rate=50, seconds=4, seed=2)
     unknown = "whether it has seen patients or signals of these is not known."
-    assert cautions(strange) == (f"The encoder was pretrained on other data: {unknown}", finished_run.NOT_LISTED)
-    assert cautions(datasets[0], strange) == (
-        f"The encoder was pretrained on other data than simulated: {unknown}",
-        seen,
-        finished_run.NOT_LISTED,
-    )
+    for overlaps in ("refuse", "drop", "mark"):
+        _, all_kept, cautions = guarded(strange, overlaps=overlaps)
+        assert cautions == (f"The encoder was pretrained on other data: {unknown}", finished_run.NOT_LISTED)
+        assert all_kept.split.test.size
+    _, _, (other, of_own, _) = guarded(datasets[0], strange)
+    assert other == f"The encoder was pretrained on other data than simulated: {unknown}"
+    assert "in fold 5, which it was trained on" in of_own
 
 
 def test_a_missing_list_is_an_error_unless_it_is_to_be_marked(datasets, runs, tmp_path):
@@ -211,8 +237,8 @@ def test_a_missing_list_is_an_error_unless_it_is_to_be_marked(datasets, runs, tm
     opened = open_recordings(own.data)
     arguments = {"encoder": load_encoder(copy), "records": opened.split.test}
     with pytest.raises(CheckpointError, match="lists what the encoder was pretrained on, is missing"):
-        finished_run.guarded(own, own.data, opened, overlaps="refuse", **arguments)
-    _, (said,) = finished_run.guarded(own, own.data, opened, overlaps="mark", **arguments)
+        finished_run.guarded(own, opened, overlaps="refuse", trained_folds={}, **arguments)
+    _, (said,) = finished_run.guarded(own, opened, overlaps="mark", trained_folds={}, **arguments)
     assert said.startswith("Whether validation and test records were pretrained on is not known: ")
 
 

@@ -377,7 +377,7 @@ def _raising(error):
     return function
 
 
-def _without_one_val_record(own, data, recordings, **given):
+def _without_one_val_record(own, recordings, **given):
     """As a firewall that drops one."""
     split = dataclasses.replace(recordings.split, val=recordings.split.val[1:])
     return dataclasses.replace(recordings, split=split), ()

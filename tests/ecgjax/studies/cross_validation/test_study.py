@@ -75,7 +75,7 @@ def test_a_whole_study(runs, recordings, begin, tmp_path, monkeypatch):
     assert max(map(len, tables.splitlines())) <= 80
     first_line = (tmp_path / "cv" / "report.md").read_text(encoding="utf-8").splitlines()[0]
     # Two questions at two fractions are counted, and a table has each.
-    assert "of 4 questions." in first_line
+    assert "4 comparisons (2 questions at 2 shares of the labels)" in first_line
     assert "Not compared" not in first_line
     for part in ("Verdict by question", "What may be concluded. Tested were", "tested in turn"):
         assert part in html
