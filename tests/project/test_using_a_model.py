@@ -181,6 +181,16 @@ def test_without_pytorch_its_network_says_what_to_install(tmp_path):
     assert done.stderr == "error: torch is not installed; run pip install torch, then the same command again\n"
 
 
+def test_the_page_says_what_every_extra_is_for():
+    page = (ROOT / "docs" / "using_a_model.md").read_text(encoding="utf-8")
+    listed = page.partition("| extra | what needs it |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = {name for line in listed.splitlines() for name in re.findall(r"`([\w-]+)`", line.split("|")[1])}
+    given = re.search(r"^EXTRAS_REQUIRE = \{$(.*?)^\}$", (ROOT / "setup.py").read_text(encoding="utf-8"), re.M | re.S)[
+        1
+    ]
+    assert named == set(re.findall(r'^    "([\w-]+)":', given, re.M))
+
+
 def test_the_network_in_pytorch_is_short_and_takes_its_names_from_here():
     source = (ROOT / "docs" / "torch_resnet18.py").read_text(encoding="utf-8")
     assert source.count("\n") < 150
