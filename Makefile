@@ -63,28 +63,28 @@ $(VENV)/.installed: Makefile setup.py $(PINS)
 	@touch $@
 
 # Other targets install too, and end with a line of their own.
-install: $(VENV)/.installed  ## make .venv and install ecgjax with its test tools, at the pinned versions
+install: $(VENV)/.installed  ## ecgjax and its test tools at pinned versions, in .venv
 	@$(if $(filter install,$(MAKECMDGOALS)),$(PY) -c 'from data_pipelines.version import __version__; \
 	  print(f"ecgjax {__version__} with its test tools is installed in $(VENV).", \
 	  "Next: make quickstart, or source $(VENV)/bin/activate && ecgjax help")')
 
-quickstart: install  ## simulated cohort -> pretraining -> probe -> report, in a few minutes on two cores
+quickstart: install  ## simulated cohort to report, in minutes on two cores
 	$(PY) -m launch.quickstart --seed=$(SEED) --out=$(RUNS)/quickstart
 
 test: install lint  ## lint, then every test but the slow ones
 	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m "not slow"
 
 # Whichever of the two fails, the other runs all the same.
-test-slow:  ## the slow tests, then some of all tests on a newer Python with the newest JAX
+test-slow:  ## the slow tests, then some of all tests on a newer Python
 	@$(MAKE) --no-print-directory --keep-going slow test-newer-python
 
 slow: install
 	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m "slow and not soak"
 
-soak: install  ## runs that are killed again and again, and a whole array of ablations: an hour or more
+soak: install  ## runs killed again and again, and an array: an hour or more
 	$(PY) -m pytest $(PYTEST_ARGUMENTS) -m soak
 
-test-newer-python:  ## encoders, objectives, training and builders on Python 3.13 or 3.12, where one is found
+test-newer-python:  ## some of all tests on Python 3.13 or 3.12, where found
 	@for python in $(NEWER_PYTHONS); do \
 	  if version=$$($$python -c '$(NEWER_VERSION)' 2> /dev/null); then \
 	    exec $(MAKE) --no-print-directory newer-python-found NEWER_PYTHON=$$python NEWER_PYTHON_IS=$$version; \
@@ -102,7 +102,7 @@ $(NEWER)/.installed-$(NEWER_PYTHON_IS): Makefile setup.py $(PINS)
 	$(call pinned_environment,$(NEWER_PYTHON),$(NEWER),--clear)
 	@touch $@
 
-test-newest: lint  ## the tests of `make test` with the newest release of every package, not the pinned ones
+test-newest: lint  ## `make test` with the newest release of every package
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(NEWEST)/bin/python -m pip install --quiet -e '.[test]'
@@ -115,14 +115,14 @@ lint: install  ## ruff check and format check, then types
 	$(PY) -m mypy ecgjax data_pipelines launch configs
 
 # The variable silences a notice of the theme about another project.
-docs: install  ## the documentation as a site in site/, with warnings as errors
+docs: install  ## documentation as a site in site/, with warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 format: install  ## rewrite with ruff
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-constraints:  ## pin anew, from what Python 3.11 and 3.12 install today; run both test targets afterwards
+constraints:  ## pin anew what Python 3.11 and 3.12 install; then test again
 	./constraints/pin $(PYTHON311) constraints/python3.11.txt
 	./constraints/pin $(PYTHON312) constraints/python3.12.txt
 

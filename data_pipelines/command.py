@@ -21,7 +21,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.system import stop_signals
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.near_names import meant
-from data_pipelines.system.terminal_lines import broken, for_stream
+from data_pipelines.system.terminal_lines import broken, columns_of, fitted_help, for_stream
 from data_pipelines.system.visible_text import visible, visible_report
 
 #: Exit status after an error in what the user asked for or gave.
@@ -87,6 +87,8 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     Returns:
         The arguments that are no flags, or are left for later, with the program first.
     """
+    if asks_for_help(argv):
+        _fit_introduction()
     try:
         rest: list[str] = flags.FLAGS(list(argv), known_only=known_only)
     except flags.UnrecognizedFlagError as error:
@@ -105,6 +107,17 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
         if "." not in name and (reason := _why_meaningless(flags.FLAGS[name])):
             fail(f"{reason} (--help tells more)")
     return rest
+
+
+def _fit_introduction() -> None:
+    """Fits the introduction of `--help` to the terminal, where there is one.
+
+    The flags below it are printed by absl in the width of the terminal, and the docstring of the main module above
+    them as it stands.
+    """
+    main, columns = sys.modules["__main__"], columns_of(sys.stdout)
+    if main.__doc__ and columns:
+        main.__doc__ = fitted_help(main.__doc__, columns=columns)
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError:
+    print("error: torch is not installed; run pip install torch, then the same command again", file=sys.stderr)
+    sys.exit(2)
 from torch import Tensor, nn
 
 STORED_LEADS = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]

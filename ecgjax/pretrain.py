@@ -22,6 +22,7 @@ if __name__ == "__main__":
     stop_signals.listen()
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -298,6 +299,12 @@ def _tell_best(checkpoints: Checkpoints) -> None:
         say(f"best checkpoint: step {best[0]:,}, {best[1]:.6g} (--step={best[0]} names it to other commands)")
 
 
+def _done(workdir: str) -> str:
+    """Returns the last line of a run that came to its end: where it is, and what to do with it."""
+    given = shlex.quote(f"--workdir={workdir}")
+    return f"done: {workdir} has the encoder; python -m ecgjax.evaluate {given} --task=… tells what it is worth"
+
+
 def main(_: list[str]) -> int:
     """Pretrains as the flags ask, and returns the exit status: 0, or 75 or 130 after a signal to stop."""
     config, workdir, extend = flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.extend
@@ -309,6 +316,9 @@ def main(_: list[str]) -> int:
         stop_signals.listen()  # JAX's service of several processes has put its own handler of SIGTERM in place.
         with workdirs.kept(workdir) as folder:
             finished = pretrain(config, folder, extend=extend, begun=begun)
+        # The folder is named as it was given: a run in a bucket has another one on this machine.
+        if finished and jax.process_index() == 0 and not defaults.settings_of(config).debug.untrained:
+            say(visible(_done(workdir)))
     return 0 if finished else stop_signals.status()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 #: Largest difference in likeness, 0 to 1, from the name that is most alike.
@@ -26,3 +27,23 @@ def meant(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     likeness = {each: difflib.SequenceMatcher(None, each, small).ratio() for each in close}
     alike = [by_small[each] for each in close if likeness[each] >= likeness[close[0]] - _LESS_ALIKE]
     return f"; did you mean {', '.join(f'{prefix}{each}' for each in alike)}?" if alike else ""
+
+
+def nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """Returns names in the order of their likeness to one that does not exist, the nearest first.
+
+    Those come first that have most of its words in them, such as `label_superdiagnostic:NORM` for `label_NORM`.
+    Capitals make no difference.
+
+    Args:
+        name: Name that does not exist.
+        known: Names that exist.
+    """
+    small = name.lower()
+    words = {word for word in re.split(r"[\W_]+", small) if len(word) > 1}
+
+    def likeness(each: str) -> tuple[int, float]:
+        other = each.lower()
+        return sum(word in other for word in words), difflib.SequenceMatcher(None, other, small).ratio()
+
+    return sorted(known, key=likeness, reverse=True)

@@ -57,6 +57,7 @@ class _Ears:
         self.first: signal.Signals | None = None
         self.first_at = 0.0
         self.taken = False
+        self.saves = False
         self.raised = False
         self.told = threading.Event()
         self.counts: Counter[int] = Counter()
@@ -85,7 +86,7 @@ class _Ears:
         self.counts[heard] += 1
         before = self.first
         if before is None:
-            self.first_at, self.first = time.monotonic(), heard
+            self.first_at, self.first, self.saves = time.monotonic(), heard, self.taken
         for hook in self.hooks:
             with contextlib.suppress(Exception):  # The process stops even where others cannot be told.
                 hook(heard)
@@ -100,10 +101,12 @@ class _Ears:
                 if not _started(threading.Thread(target=self.insist, args=(heard,), daemon=True, name="stop")):
                     self.insist(heard)
         elif heard == signal.SIGINT and self.counts[heard] >= _IMPATIENT:
-            say("SIGINT for the third time: leaving at once; a save under way is dropped, earlier ones stay")
+            dropped = "a save under way is dropped, earlier ones stay" if self.saves else "what is finished stays"
+            say(f"SIGINT for the third time: leaving at once; {dropped}")
             os._exit(ExitStatus.INTERRUPTED)
         else:
-            say(f"{heard.name}: already stopping since {before.name}; the save is waited for")
+            waited = "the save is waited for" if self.saves else "there is nothing to save"
+            say(f"{heard.name}: already stopping since {before.name}; {waited}")
 
     def insist(self, heard: signal.Signals) -> None:
         """Ends the process where its main thread has not done so."""
@@ -154,7 +157,7 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_DFL if before is None else before)
     signal.set_wakeup_fd(-1)
     _EARS.previous = {}
-    _EARS.first, _EARS.raised, _EARS.taken = None, False, False
+    _EARS.first, _EARS.raised, _EARS.taken, _EARS.saves = None, False, False, False
     _EARS.told.clear()
     _EARS.counts.clear()
 

@@ -23,6 +23,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.system import stop_signals
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.near_names import meant
+from data_pipelines.system.terminal_lines import columns_of
 from ecgjax.config import earlier, recipes
 from ecgjax.config.help import describe_leaves
 from ecgjax.errors import CheckpointError, ConfigError, DivergedError, UnknownSettingError, status_of
@@ -201,7 +202,8 @@ def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
     values = flat(recipes.load_recipe(configs[-1]).to_dict()) if configs else {}
     with contextlib.suppress(SystemExit):  # The parser exits once it has printed the help.
         command.parse_flags(argv)
-    print(describe_leaves(leaves, values, of=configs[-1] if configs else "every config, unless it sets its own"))
+    of = configs[-1] if configs else "every config, unless it sets its own"
+    print(describe_leaves(leaves, values, of=of, columns=columns_of(sys.stdout)))
     sys.exit(0)
 
 

@@ -70,7 +70,7 @@ def _answers(head: AnsweringHead) -> str:
 
 def _dataset(said: Mapping[str, object]) -> str:
     simulated = ", SIMULATED" if said.get("simulated") else ""
-    licence = f", {_text(said['licence'])}" if said.get("licence") else ""
+    licence = f", licence {_text(said['licence'])}" if said.get("licence") else ""
     counts = f"{_number(said.get('records'))} records of {_number(said.get('patients'))} patients"
     return f"{_text(said.get('name'))}: {counts}{simulated}{licence}"
 

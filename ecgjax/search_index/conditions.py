@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.errors import DataError
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import nearest_first
 from ecgjax.search_index.index_folder import SearchIndex
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -25,6 +25,9 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+#: Columns that an error names: an index may have hundreds.
+_MOST_COLUMNS = 10
+
 _CONDITION = re.compile(rf"\s*({'|'.join(_OPERATORS)})\s*(.+)")
 
 
@@ -88,9 +91,11 @@ def parse(text: str, schema: pa.Schema) -> Condition:
     if text in schema.names:
         raise DataError(f"--where={text}: says no value; write {text}=VALUE, or <, <=, >, >=, !=")
     name = re.split(r"[<>=!]", text, maxsplit=1)[0].strip()
+    columns = nearest_first(name, schema.names)
+    more = f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
     raise DataError(
-        f"--where={text}: {name!r} is no column of the index{meant(name, schema.names)}; there are: "
-        f"{', '.join(schema.names)}, each with =, !=, <, <=, > or >= and a value"
+        f"--where={text}: {name!r} is no column of the index; there are, the nearest first, "
+        f"{', '.join(columns[:_MOST_COLUMNS])}{more}; write one with =, !=, <, <=, > or >= and a value"
     )
 
 

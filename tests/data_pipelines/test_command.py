@@ -1,6 +1,7 @@
 """What all commands share: arguments without a flag, errors in one line, required flags, quiet libraries."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from data_pipelines.command import (
     parse_flags,
 )
 from data_pipelines.errors import DataError, RecordError
-from tests.support.terminals import Terminal
+from tests.support.terminals import Terminal, on_terminal
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -189,3 +190,13 @@ def test_from_the_console(arguments, status, message):
     assert done.returncode == status
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_help_is_fitted_to_a_terminal_and_to_nothing_else():
+    told = [sys.executable, "-m", "data_pipelines.verify", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    piped = subprocess.run(told, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
+    on_60 = on_terminal(told, columns=60, cwd=REPOSITORY, env=environment)
+    assert max(map(len, on_60.splitlines())) <= 60 < 100 < max(map(len, piped.splitlines()))
+    introductions = [text.partition("\nflags:")[0] for text in (on_60, piped)]
+    assert introductions[0].replace("\\\n", "").split() == introductions[1].split()

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -268,6 +269,30 @@ def test_classes_that_labels_lack_are_told():
     words = label_efficiency_page._unlearnt(results, 5)
     assert words.startswith("Of 5 classes the training records lack a label of 1 to 2 at 10 % of the labels:")
     assert label_efficiency_page._unlearnt(results[2:], 5) == ""
+
+
+def test_only_networks_that_were_trained_are_said_to_choose_their_step():
+    training = FineTuneSettings()
+    probe = dataclasses.replace(
+        ProbeSettings(),
+        supervised=dataclasses.replace(training, eval_records=500),
+        finetune=dataclasses.replace(training, eval_records=200),
+    )
+    study = SimpleNamespace(
+        settings=SimpleNamespace(probe=probe), data=SimpleNamespace(val=SimpleNamespace(records=range(800)))
+    )
+    frozen, tuned = _result(_cell("pretrained")), _result(_cell("pretrained", mode="finetuned"))
+    labels_only = _result(_cell("random", mode="finetuned"))
+    assert label_efficiency_page._part(study, [frozen]) == ""
+    assert label_efficiency_page._part(study, [frozen, labels_only]) == (
+        " Training with labels only selects its step on 500 validation records, drawn anew with every seed."
+    )
+    assert label_efficiency_page._part(study, [frozen, tuned, labels_only]) == (
+        " Fine-tuning selects its step on 200 validation records and training with labels only selects its step on 500 "
+        "validation records, drawn anew with every seed."
+    )
+    study.data.val.records = range(200)
+    assert label_efficiency_page._part(study, [tuned, labels_only]) == ""
 
 
 def test_cells_without_a_model_are_counted_and_their_pairs_left_out():

@@ -128,6 +128,9 @@ def assert_goes_on(dataset, workdir, uninterrupted, *, step):
     again = Started(dataset, workdir)
     assert again.status() == 0, again.log()
     assert f"resuming from step {step}" in again.log()
+    begin, _, end = again.log().splitlines()[-1].partition("; ")
+    assert begin == f"done: {workdir} has the encoder"
+    assert end == f"python -m ecgjax.evaluate --workdir={workdir} --task=… tells what it is worth"
     assert_equal_runs(workdir, uninterrupted, steps=STEPS)
     evaluations = [line["step"] for line in read_metrics(workdir) if "eval/loss" in line]
     assert evaluations == [0, 25, 30], "each is made once"

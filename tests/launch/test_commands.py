@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.system.terminal_lines import fitted_help
 from data_pipelines.version import __version__
 from launch import commands
 
@@ -54,6 +55,19 @@ def test_every_subcommand_has_one_line_in_the_overview(monkeypatch):
 def test_the_overview_fits_the_terminal(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     assert max(map(len, commands.overview().splitlines())) <= min(columns, 100)
+
+
+@pytest.mark.parametrize("module", commands.COMMANDS.values())
+@pytest.mark.parametrize("columns", [80, 100])
+def test_every_command_introduces_itself_on_lines_that_fit(module, columns):
+    found = importlib.util.find_spec(module)
+    if found.submodule_search_locations:
+        found = importlib.util.find_spec(f"{module}.__main__")
+    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8")), clean=False)
+    shown = fitted_help(text, columns=columns)
+    assert max(map(len, shown.split("\n"))) <= columns
+    assert [word for word in shown.split() if word != "\\"] == [word for word in text.split() if word != "\\"]
+    assert fitted_help(text, columns=120) == text
 
 
 def test_a_subcommand_is_the_module_with_its_flags_and_status():

@@ -247,7 +247,9 @@ def test_two_processes_stopped_and_resumed_give_the_run_of_one(dataset, environm
     stopped = stopped_after(4, launcher(*pretrain(dataset, two)), two, environment, tmp_path)
 
     shutil.copytree(two, fewer)
-    assert f"resuming from step {stopped}" in run(launcher(*pretrain(dataset, two)), environment)
+    resumed = run(launcher(*pretrain(dataset, two)), environment)
+    assert f"resuming from step {stopped}" in resumed
+    assert resumed.count("done: ") == 1, "one process says it"
     assert_same_run(two, one)
     # And it goes on with another number of processes than it was started with.
     assert f"resuming from step {stopped}" in run(pretrain(dataset, fewer), environment)

@@ -1,6 +1,7 @@
 """The page on using a model: its code is taken from there and run on a small model, as is the network in PyTorch."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -168,6 +169,26 @@ def test_a_network_in_pytorch_reproduces_the_sample(folder):
     pytorch.loader.exec_module(module)
     assert module.main(folder / "models" / "simclr") < 1e-5
     assert module.main(write_model(folder / "embedding", layer="embedding", num_leads=8)) < 1e-5
+
+
+def test_without_pytorch_its_network_says_what_to_install(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "torch_resnet18.py"), "models/simclr"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: torch is not installed; run pip install torch, then the same command again\n"
+
+
+def test_the_page_says_what_every_extra_is_for():
+    page = (ROOT / "docs" / "using_a_model.md").read_text(encoding="utf-8")
+    listed = page.partition("| extra | what needs it |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = {name for line in listed.splitlines() for name in re.findall(r"`([\w-]+)`", line.split("|")[1])}
+    given = re.search(r"^EXTRAS_REQUIRE = \{$(.*?)^\}$", (ROOT / "setup.py").read_text(encoding="utf-8"), re.M | re.S)[
+        1
+    ]
+    assert named == set(re.findall(r'^    "([\w-]+)":', given, re.M))
 
 
 def test_the_network_in_pytorch_is_short_and_takes_its_names_from_here():

@@ -65,7 +65,7 @@ def write_report(
         f"Data set {study.recordings.name}, encoder {study.settings.encoder.name}, checkpoint of step "
         f"{study.pretrained.step:,}. All labels: {len(data.train.records):,} training records of "
         f"{data.train.num_patients:,} patients; every cell is scored once on the same {len(data.test.records):,} test "
-        f"records of {data.test.num_patients:,} patients.{_part(study)}"
+        f"records of {data.test.num_patients:,} patients.{_part(study, cells)}"
     )
     fewest = round(min((each.answers.records for each in cells), default=0))
     choices = told_of_choices(
@@ -143,14 +143,23 @@ def _described(trained: TrainedCell) -> dict[str, Any]:
     }
 
 
-def _part(study: Study) -> str:
-    probe = study.settings.probe
+def _part(study: Study, cells: Sequence[TrainedCell]) -> str:
+    """Returns a sentence on the validation records that networks choose their step by, where not all; else empty."""
+    probe, trained = study.settings.probe, {each.cell.trained for each in cells}
+    named = {
+        "finetuned": ("fine-tuning", probe.finetune),
+        "supervised": ("training with labels only", probe.supervised),
+    }
     # 0 stands for all validation records.
-    looks = {training.eval_records for training in (probe.supervised, probe.finetune)} - {0}
-    if not looks or min(looks) >= len(study.data.val.records):
+    few = [
+        f"{name} selects its step on {training.eval_records:,} validation records"
+        for model, (name, training) in named.items()
+        if model in trained and 0 < training.eval_records < len(study.data.val.records)
+    ]
+    if not few:
         return ""
-    numbers = " or ".join(f"{number:,}" for number in sorted(looks))
-    return f" Fine-tuning selects its step on {numbers} validation records, drawn anew with every seed."
+    words = " and ".join(few)
+    return f" {words[0].upper()}{words[1:]}, drawn anew with every seed."
 
 
 def _unlearnt(cells: Sequence[TrainedCell], classes: int) -> str:

@@ -1,6 +1,6 @@
 """Names that are asked for are spelt much like the one that does not exist."""
 
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import meant, nearest_first
 
 
 def test_names_that_are_as_much_alike_are_named_and_others_left_out():
@@ -11,3 +11,8 @@ def test_names_that_are_as_much_alike_are_named_and_others_left_out():
 
 def test_nothing_is_asked_where_no_name_is_alike():
     assert meant("xyzzy", ["temperature", "alpha"]) == ""
+
+
+def test_names_that_have_the_words_of_the_one_asked_for_come_first():
+    known = ["label_nor", "label_form:PVC", "label_superdiagnostic:NORM", "record"]
+    assert nearest_first("label_norm", known) == ["label_superdiagnostic:NORM", "label_nor", "label_form:PVC", "record"]

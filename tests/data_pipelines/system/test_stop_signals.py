@@ -71,6 +71,16 @@ def test_further_signals_do_not_tear_the_save_and_are_told():
     assert "saved\n" in words
 
 
+def test_a_further_signal_waits_for_no_save_where_there_is_none():
+    # The clean-up that the first signal begins takes longer than the signals that follow.
+    code = "\ntry:\n  os.write(1, b'ready\\n'); time.sleep(60)\nfinally: time.sleep(2)"
+    status, words, _ = stop(code, *[signal.SIGINT] * 3, pause_s=0.2)
+    assert status == ExitStatus.INTERRUPTED
+    assert "SIGINT: already stopping since SIGINT; there is nothing to save\n" in words
+    assert words.endswith("SIGINT for the third time: leaving at once; what is finished stays\n")
+    assert "the save" not in words
+
+
 def test_the_third_interrupt_does_not_wait_for_the_save():
     status, words, _ = stop(LOOP, *[signal.SIGINT] * 3, pause_s=0.1)
     assert status == ExitStatus.INTERRUPTED

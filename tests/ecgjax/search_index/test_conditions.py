@@ -55,7 +55,7 @@ def test_each_condition_says_how_many_rows_meet_it_and_have_no_value(index):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sexx=female", "'sexx' is no column of the index; did you mean sex"),
+        ("sexx=female", "'sexx' is no column of the index; there are, the nearest first, sex,"),
         ("=female", "'' is no column"),
         ("sex", "says no value"),
         ("sex=", "is no column|no value"),
@@ -70,3 +70,19 @@ def test_each_condition_says_how_many_rows_meet_it_and_have_no_value(index):
 def test_conditions_that_cannot_be_are_refused(index, text, message):
     with pytest.raises(DataError, match=message):
         conditions.remaining(index, [text])
+
+
+def test_a_column_that_does_not_exist_is_answered_with_the_nearest_ten():
+    classes = [f"label_superdiagnostic:{name}" for name in ("CD", "HYP", "MI", "NORM", "STTC")]
+    columns = ["record", "sex", *(f"label_form:F{number}" for number in range(30)), *classes, "label_all:NORM"]
+    with pytest.raises(DataError) as refused:
+        conditions.parse("label_NORM>0", pa.schema([(name, pa.float32()) for name in columns]))
+    listed = str(refused.value).partition("the nearest first, ")[2].partition(";")[0]
+    names, _, more = listed.partition(" and ")
+    assert names.split(", ")[:2] == ["label_all:NORM", "label_superdiagnostic:NORM"]
+    assert (len(names.split(", ")), more) == (10, "28 more")
+
+
+def test_few_columns_are_all_listed():
+    with pytest.raises(DataError, match=r"the nearest first, age, sex; write one with"):
+        conditions.parse("ages>3", pa.schema([("sex", pa.string()), ("age", pa.float32())]))
