@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from ecgjax.studies.report.forest import Row
 def entry(results: Results, key: Key) -> str:
     """Returns a mean over seeds as text, with its interval and standard deviation over seeds; empty if there is none.
 
+    A mean without an interval has `[n/a]` in its place, whose reason is that of `reasons_without_bounds`.
+
     Args:
         results: Rows of the table of results.
         key: Key of the mean, without a seed.
@@ -24,7 +27,22 @@ def entry(results: Results, key: Key) -> str:
     if not values:
         return f"n/a ({mean.reason})"
     scatter = f" ± {seed_sd(values):.3f}" if len(values) > 1 else ""
-    return f"{mean.signed() if key.minus else mean}{scatter}{f' ({lost} seeds missing)' if lost else ''}"
+    if math.isnan(mean.low):
+        text = f"{mean.estimate:{'+z' if key.minus else 'z'}.3f} [n/a]"
+    else:
+        text = mean.signed() if key.minus else str(mean)
+    return f"{text}{scatter}{f' ({lost} seeds missing)' if lost else ''}"
+
+
+def reasons_without_bounds(results: Results, keys: Iterable[Key]) -> list[str]:
+    """Returns the reasons for which means over seeds have no interval, each once.
+
+    Args:
+        results: Rows of the table of results.
+        keys: Keys of the means.
+    """
+    means = (results[key] for key in keys if key in results)
+    return list(dict.fromkeys(each.reason for each in means if math.isnan(each.low) and math.isfinite(each.estimate)))
 
 
 def row_of(results: Results, key: Key, *, title: str, group: str = "") -> Row:
@@ -66,6 +84,8 @@ def seeds_table(
         (title, *(entry(results, row[column]) if column in row else "" for column in columns))
         for title, row in cells.items()
     ]
+    reasons = reasons_without_bounds(results, (key for row in cells.values() for key in row.values()))
+    caption = "; ".join(filter(None, (caption, *(f"[n/a]: {reason}" for reason in reasons))))
     return Table(header=(first, *columns), rows=[row for row in rows if any(row[1:])], caption=caption)
 
 

@@ -22,7 +22,7 @@ from ecgjax.pages.terminal import terminal_table, wrapped
 from ecgjax.pages.write import write_page
 from ecgjax.studies.model_names import INSTEAD, title_of
 from ecgjax.studies.report.forest import Row, forest
-from ecgjax.studies.report.seed_tables import row_of
+from ecgjax.studies.report.seed_tables import reasons_without_bounds, row_of
 from ecgjax.studies.report.verdict import Asked, Rivals, Verdict, verdict_table, verdict_text, verdicts_of
 
 
@@ -182,4 +182,20 @@ def write_study(
     )
     # A table without a title begins with its header.
     texts = [f"{wrapped(name)}\n{terminal_table(table.header, table.rows)}".lstrip("\n") for name, table in tables]
-    return "\n\n".join([*texts, wrapped(verdict)]), written.html
+    legend = wrapped(_legend(results, tables)) if tables else ""
+    return "\n\n".join(filter(None, (*texts, legend, wrapped(verdict)))), written.html
+
+
+def _legend(results: Results, tables: Sequence[tuple[str, Table]]) -> str:
+    """Returns what the signs in tables of means over seeds stand for."""
+    cells = [cell for _, table in tables for row in table.rows for cell in row]
+    signs = {
+        "[low, high]": any("[" in cell and "[n/a]" not in cell for cell in cells),
+        "±": any("±" in cell for cell in cells),
+    }
+    words = {"[low, high]": "95 % interval over patients", "±": "standard deviation over seeds"}
+    told = [f"{sign}: {words[sign]}" for sign, shown in signs.items() if shown]
+    if any("[n/a]" in cell for cell in cells):
+        means = [key for key in results if key.seed is None]
+        told += [f"[n/a]: {reason}" for reason in reasons_without_bounds(results, means)]
+    return f"{'; '.join(told)}." if told else ""
