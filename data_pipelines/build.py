@@ -231,6 +231,7 @@ def _folder(folder: Path, recipe: SignalRecipe) -> Source:
             orientation=_DECLARED_ORIENTATION.value,
         ),
         recipe=recipe,
+        num_workers=_NUM_WORKERS.value,
     )
 
 

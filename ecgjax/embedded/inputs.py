@@ -96,7 +96,8 @@ class FileInput:
         self.labels = own if labels else {}
         self.num_items = len(source.items)
         # What a build says of patients and folds is of no concern here.
-        self.notes = tuple(note for note in source.card.notes if note.startswith(("files", "passed over", "what was")))
+        of_files = (note for note in source.card.notes if note.startswith(("files", "passed over", "what was")))
+        self.notes = (*source.header_notes, *of_files)
         self.facts = {"input": path.name, "recordings": self.num_items}
         self._source, self._rate = source, recipe.sampling_rate_hz
 

@@ -19,6 +19,7 @@ from ecgjax.embedded.inputs import open_input
 from ecgjax.embedded.table import AnswerColumn, Columns, EmbeddingTable, answer_columns, checked_out
 from tests.ecgjax.model.written import write_model
 from tests.support.answering_heads import QUESTIONS, trained_head
+from tests.support.cinc_files import georgia_uv, write_cinc
 from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv
 
 
@@ -72,6 +73,21 @@ def test_a_single_file_is_embedded_as_in_its_folder(model, ecgs, tmp_path):
         counts = embed(model, ecgs / "p1" / f"r10{suffix}", tmp_path / f"{suffix[1:]}.parquet")
         assert counts.embedded == 1
         np.testing.assert_allclose(embeddings(tmp_path / f"{suffix[1:]}.parquet")[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_headers_that_name_their_record_with_an_extension_are_embedded_and_counted(model, tmp_path):
+    write_cinc(tmp_path / "in", "E00001", georgia_uv(seed=1), record_name="E00001.mat")
+    write_cinc(tmp_path / "in", "E00002", georgia_uv(seed=1), record_name="E00002.mat", gain="4880/mV")
+    counts = embed(model, tmp_path / "in", tmp_path / "e.parquet")
+    assert (counts.embedded, dict(counts.quarantined)) == (2, {})
+    # The gain of the second is put right, so both are the same recording.
+    one, other = embeddings(tmp_path / "e.parquet")
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    notes = open_input(str(tmp_path / "in"), recipe=model.recipe).notes
+    assert notes[0] == "2 headers name their record with an extension: read without it"
+    assert notes[1].startswith("1 header states 4880 units/mV: read as 1000 where the samples prove that")
+    alone = open_input(str(tmp_path / "in" / "E00001.hea"), recipe=model.recipe)
+    assert alone.notes == ("1 header names its record with an extension: read without it",)
 
 
 def test_a_recording_has_one_hash_of_its_signal_under_any_name(model, ecgs, tmp_path):
