@@ -69,10 +69,15 @@ def test_several_processes_write_the_same(model, ecgs, tmp_path):
 def test_a_single_file_is_embedded_as_in_its_folder(model, ecgs, tmp_path):
     embed(model, ecgs, tmp_path / "all.parquet")
     expected = pd.read_parquet(tmp_path / "all.parquet").set_index("record").loc["p1/r10"]["embedding"]
-    for suffix in (".hea", ".dat"):
-        counts = embed(model, ecgs / "p1" / f"r10{suffix}", tmp_path / f"{suffix[1:]}.parquet")
+    for given in ("r10.hea", "r10.dat", "r10"):
+        counts = embed(model, ecgs / "p1" / given, tmp_path / f"{given}.parquet")
         assert counts.embedded == 1
-        np.testing.assert_allclose(embeddings(tmp_path / f"{suffix[1:]}.parquet")[0], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(embeddings(tmp_path / f"{given}.parquet")[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_path_that_is_neither_file_folder_nor_wfdb_record_is_refused(model, ecgs):
+    with pytest.raises(DataError, match=r"--input=.*r99: no such file or folder, and no WFDB .*r99\.hea is not there"):
+        open_input(str(ecgs / "p1" / "r99"), recipe=model.recipe)
 
 
 def test_headers_that_name_their_record_with_an_extension_are_embedded_and_counted(model, tmp_path):
