@@ -20,7 +20,7 @@ from ecgjax.embedded.table import AnswerColumn, Columns, EmbeddingTable, answer_
 from tests.ecgjax.model.written import write_model
 from tests.support.answering_heads import QUESTIONS, trained_head
 from tests.support.cinc_files import georgia_uv, write_cinc
-from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv
+from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv, write_wfdb
 
 
 def embed(model, given, out, *, num_workers=1, tokens=None, intervals=False, answers=None, **how):
@@ -242,6 +242,16 @@ def test_an_error_leaves_no_file_and_what_was_there_as_it_was(model, ecgs, tmp_p
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_where_nothing_could_be_embedded_the_most_frequent_reason_has_the_example(model, tmp_path):
+    for number in range(3):
+        write_wfdb(tmp_path / "in", f"r{number}", twelve_lead_mv(rate=250) * (number == 0), rate=250)
+    (tmp_path / "in" / "r0.dat").unlink()
+    with pytest.raises(
+        DataError, match=r"none of 3 .*\(flat_lead 2, missing_file 1\); the first of flat_lead: .*r1.*All"
+    ):
+        embed(model, tmp_path / "in", tmp_path / "e.parquet")
 
 
 def test_where_nothing_could_be_embedded_the_list_tells_why(model, ecgs, tmp_path):
