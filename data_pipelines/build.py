@@ -71,18 +71,32 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or 
 _RECIPE = flags.DEFINE_enum(
     "recipe", "plain", sorted(RECIPES), "What is done to the signals; the flags below change single steps of it."
 )
-_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", None, "Rate to store, Hz.", lower_bound=50, upper_bound=10_000)
-_SECONDS = flags.DEFINE_float("seconds", None, "Length to store: longer recordings are cut, shorter ones padded.")
+# All named recipes have the same rate, lengths, cut and pad, so that the flags can say what they are by default.
+_PLAIN = RECIPES["plain"]
+_TARGET_RATE_HZ = flags.DEFINE_integer(
+    "target_rate_hz",
+    None,
+    f"Rate to store, Hz, by default {_PLAIN.sampling_rate_hz}.",
+    lower_bound=50,
+    upper_bound=10_000,
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds",
+    None,
+    f"Length to store, s, by default {_PLAIN.seconds:g}: longer recordings are cut, shorter ones padded.",
+)
 _CHANGES = {
     "sampling_rate_hz": _TARGET_RATE_HZ,
     "seconds": _SECONDS,
-    "min_seconds": flags.DEFINE_float("min_seconds", None, "Quarantine recordings shorter than this."),
+    "min_seconds": flags.DEFINE_float(
+        "min_seconds", None, f"Quarantine recordings shorter than this, s, by default {_PLAIN.min_seconds:g}."
+    ),
     "notch_hz": flags.DEFINE_float("notch_hz", None, "Take out this mains frequency: 50 or 60."),
     "highpass_hz": flags.DEFINE_float("highpass_hz", None, "High-pass filter: 0.5 takes out most wander."),
     "lowpass_hz": flags.DEFINE_float("lowpass_hz", None, "Low-pass filter: 40 takes out most muscle noise."),
     "baseline": flags.DEFINE_enum("baseline", None, BASELINES, "Subtract a running median, or keep the baseline."),
-    "cut": flags.DEFINE_enum("cut", None, CUTS, "Which part of a longer recording to keep."),
-    "pad": flags.DEFINE_enum("pad", None, PADS, "Where to add zeros to a shorter recording."),
+    "cut": flags.DEFINE_enum("cut", None, CUTS, f"Which part of a longer recording to keep, by default {_PLAIN.cut}."),
+    "pad": flags.DEFINE_enum("pad", None, PADS, f"Where to add zeros to a shorter recording, by default {_PLAIN.pad}."),
 }
 _PIECES = flags.DEFINE_boolean(
     "pieces",

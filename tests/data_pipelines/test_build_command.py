@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
 from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.signals.recipe import RECIPES
 from tests.support.fixtures import twelve_lead_mv, write_wfdb
 from tests.support.user_errors import told
 
@@ -33,6 +34,14 @@ def test_command_line(tmp_path):
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert again.returncode == 0
     assert again.stdout.startswith("finished already, nothing to do")
+
+
+@pytest.mark.parametrize("field", ["sampling_rate_hz", "seconds", "min_seconds", "cut", "pad"])
+def test_a_flag_for_a_step_that_all_recipes_share_says_its_default(field):
+    (value,) = {getattr(recipe, field) for recipe in RECIPES.values()}
+    text = f"{value:g}" if isinstance(value, int | float) else value
+    help_text = flags.FLAGS["target_rate_hz" if field == "sampling_rate_hz" else field].help
+    assert re.search(rf", by default {text}[.:]", help_text)
 
 
 @pytest.mark.parametrize(
