@@ -26,3 +26,15 @@ def meant(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     likeness = {each: difflib.SequenceMatcher(None, each, small).ratio() for each in close}
     alike = [by_small[each] for each in close if likeness[each] >= likeness[close[0]] - _LESS_ALIKE]
     return f"; did you mean {', '.join(f'{prefix}{each}' for each in alike)}?" if alike else ""
+
+
+def meant_or_else(name: str, known: Iterable[str], then: str) -> str:
+    """Returns the end of a message that asks whether a name was meant to be another, and goes on.
+
+    Args:
+        name: Name that does not exist.
+        known: Names that exist.
+        then: Clause that follows, such as `"it has age, sex"`; after the question it is a sentence of its own.
+    """
+    question = meant(name, known)
+    return f"{question} {then[:1].upper()}{then[1:]}" if question else f"; {then}"

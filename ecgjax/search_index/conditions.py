@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_pipelines.errors import DataError
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import meant_or_else
 from ecgjax.search_index.index_folder import SearchIndex
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -88,10 +88,8 @@ def parse(text: str, schema: pa.Schema) -> Condition:
     if text in schema.names:
         raise DataError(f"--where={text}: says no value; write {text}=VALUE, or <, <=, >, >=, !=")
     name = re.split(r"[<>=!]", text, maxsplit=1)[0].strip()
-    raise DataError(
-        f"--where={text}: {name!r} is no column of the index{meant(name, schema.names)}; there are: "
-        f"{', '.join(schema.names)}, each with =, !=, <, <=, > or >= and a value"
-    )
+    listed = f"there are: {', '.join(schema.names)}, each with =, !=, <, <=, > or >= and a value"
+    raise DataError(f"--where={text}: {name!r} is no column of the index{meant_or_else(name, schema.names, listed)}")
 
 
 def _value(text: str, sign: str, value: str, kind: pa.DataType) -> Any:

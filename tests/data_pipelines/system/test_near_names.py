@@ -1,6 +1,6 @@
 """Names that are asked for are spelt much like the one that does not exist."""
 
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import meant, meant_or_else
 
 
 def test_names_that_are_as_much_alike_are_named_and_others_left_out():
@@ -11,3 +11,8 @@ def test_names_that_are_as_much_alike_are_named_and_others_left_out():
 
 def test_nothing_is_asked_where_no_name_is_alike():
     assert meant("xyzzy", ["temperature", "alpha"]) == ""
+
+
+def test_what_follows_a_question_is_a_sentence_of_its_own():
+    assert meant_or_else("agee", ["age", "sex"], "it has age, sex") == "; did you mean age? It has age, sex"
+    assert meant_or_else("xyzzy", ["age", "sex"], "it has age, sex") == "; it has age, sex"
