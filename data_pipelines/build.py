@@ -10,10 +10,11 @@
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
 and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --pieces all of it, as several records; the
 summary says how much is kept and dropped.
-Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. One of which a field that
-is not needed cannot be read, such as its age, is stored without it and listed in DIR/remarks.csv. An interrupted build
-leaves what was at DIR as it was; the same command again goes on from the shards that it had finished. Given
-again after files of the source were added, removed or changed, it says so, and --overwrite builds the set again.
+Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. A recording of which only
+a field that is not needed cannot be read, such as its age, is stored without that field and listed in DIR/remarks.csv.
+An interrupted build leaves what was at DIR as it was; the same command again goes on from the shards that it had
+finished. Given again after files of the source were added, removed or changed, it says so, and --overwrite builds the
+set again.
 """
 
 from __future__ import annotations
@@ -433,7 +434,7 @@ def _recordings_in(counts: dict[str, Any]) -> str:
 
 def _quality_lines(counts: dict[str, Any]) -> list[str]:
     flagged = [f"{name} {count}" for name, count in counts["quality"].items() if count]
-    clipped = f" ({counts['clipped_samples']} samples clipped)" if counts["clipped_samples"] else ""
+    clipped = f" ({counted(counts['clipped_samples'], 'sample')} clipped)" if counts["clipped_samples"] else ""
     return [f"  doubtful            {', '.join(flagged) or 'none'}{clipped}"]
 
 

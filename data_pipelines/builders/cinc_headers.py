@@ -104,8 +104,8 @@ def scan_headers(records: Sequence[Path], *, num_workers: int) -> list[CincHeade
 def extension_notes(headers: Iterable[CincHeader]) -> tuple[str, ...]:
     """Returns the note on headers that name their record with an extension; none where no header does."""
     number = sum(header.has_extension for header in headers)
-    name = "names its" if number == 1 else "name their"
-    return (f"{counted(number, 'header')} {name} record with an extension: read without it",) if number else ()
+    name = counted(number, "header names its", "headers name their")
+    return (f"{name} record with an extension: read without it",) if number else ()
 
 
 def doubtful_gain_notes(headers: Iterable[CincHeader]) -> tuple[str, ...]:
@@ -113,9 +113,9 @@ def doubtful_gain_notes(headers: Iterable[CincHeader]) -> tuple[str, ...]:
     if not (number := sum(header.has_doubtful_gain for header in headers)):
         return ()
     return (
-        f"{counted(number, 'header')} {'states' if number == 1 else 'state'} {DOUBTFUL_GAIN:g} units/mV: read as "
-        f"{TRUE_GAIN:g} where the samples prove that, as in Georgia's first headers; else as stated, or, where the "
-        "header names its record with an extension as Georgia's do, quarantined as broken_gain",
+        f"{counted(number, 'header states', 'headers state')} {DOUBTFUL_GAIN:g} units/mV: read as {TRUE_GAIN:g} where "
+        "the samples prove that, as in Georgia's first headers; else as stated, or, where the header names its record "
+        "with an extension as Georgia's do, quarantined as broken_gain",
     )
 
 

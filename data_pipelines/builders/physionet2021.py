@@ -194,8 +194,8 @@ def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> di
 def _gain_notes(wrong: Mapping[int, WrongGain]) -> tuple[str, ...]:
     counts = collections.Counter((each.stated, each.true) for each in wrong.values())
     return tuple(
-        f"CORRECTED: {count} headers state {stated:g} units/mV where a copy of the same samples states {true:g}, as do "
-        f"nearly all of their set: read with {true:g}"
+        f"CORRECTED: {counted(count, 'header states', 'headers state')} {stated:g} units/mV where a copy of the same "
+        f"samples states {true:g}, as do nearly all of the set: read with {true:g}"
         for (stated, true), count in sorted(counts.items())
     )
 
@@ -221,8 +221,8 @@ def _notes(
     )
     if num_doubtful:
         notes.append(
-            f"{num_doubtful} headers of Georgia state {DOUBTFUL_GAIN:g} units/mV: read as {TRUE_GAIN:g}, where the "
-            "samples prove that, else quarantined as broken_gain"
+            f"{counted(num_doubtful, 'header of Georgia states', 'headers of Georgia state')} {DOUBTFUL_GAIN:g} "
+            f"units/mV: read as {TRUE_GAIN:g}, where the samples prove that, else quarantined as broken_gain"
         )
     if num_others:
         notes.append(

@@ -42,6 +42,7 @@ from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
 from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
 from data_pipelines.storage.example_format import features
 from data_pipelines.system.atomic_directory import exclusive_staging
+from data_pipelines.system.counted import counted
 from data_pipelines.system.digests import files_of, write_digests
 from data_pipelines.system.visible_text import visible, write_table
 
@@ -342,7 +343,7 @@ def _low_yield(source: Source, quarantined: list[Quarantined], max_quarantined: 
     # Of equal keys a dictionary keeps the last value, so the first message of each reason comes last.
     first = {entry.reason: entry.message for entry in reversed(quarantined)}
     return DataError(
-        f"{len(quarantined)} of {len(source.items)} recordings could not be stored ({reasons}), more than "
+        f"{len(quarantined):,} of {counted(len(source.items), 'recording')} could not be stored ({reasons}), more than "
         f"--max_quarantined={max_quarantined:g} allows; nothing was built; {example_of_most(counts, first)}. "
         f"All are listed in {listed}"
     )

@@ -160,3 +160,9 @@ def test_the_summary_tells_the_first_of_every_reason_and_what_to_declare(tmp_pat
     assert "bare2.npy" not in said
     assert "--declared_rate_hz, --declared_unit and --declared_leads say it for all of them" in said
     assert re.search(r"the first: \S*text\.dcm", said)
+
+
+def test_one_clipped_sample_is_counted_in_the_singular():
+    said = {number: build_command._quality_lines({"quality": {}, "clipped_samples": number}) for number in (1, 2000)}
+    assert said[1] == ["  doubtful            none (1 sample clipped)"]
+    assert said[2000] == ["  doubtful            none (2,000 samples clipped)"]

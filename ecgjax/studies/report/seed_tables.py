@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.system.counted import counted
 from ecgjax.evaluation.results import Key, Results, lost_seeds, of_seeds, seed_sd
 from ecgjax.pages.page import Table
 from ecgjax.studies.report.forest import Row
@@ -24,7 +25,8 @@ def entry(results: Results, key: Key) -> str:
     if not values:
         return f"n/a ({mean.reason})"
     scatter = f" ± {seed_sd(values):.3f}" if len(values) > 1 else ""
-    return f"{mean.signed() if key.minus else mean}{scatter}{f' ({lost} seeds missing)' if lost else ''}"
+    missing = f" ({counted(lost, 'seed')} missing)" if lost else ""
+    return f"{mean.signed() if key.minus else mean}{scatter}{missing}"
 
 
 def row_of(results: Results, key: Key, *, title: str, group: str = "") -> Row:

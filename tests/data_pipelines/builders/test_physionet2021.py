@@ -106,7 +106,7 @@ def test_labels_patients_and_demographics(published, tmp_path):
         "PTB 1 of 516, PTB-XL 1 of 21837, Georgia 2 of 10344, Chapman-Shaoxing 1 of 10247, Ningbo 1 of 34905"
     )
     assert "2 headers name their record with an extension: read without it" in notes
-    assert any(note.startswith("1 headers of Georgia state 4880 units/mV: read as 1000") for note in notes)
+    assert any(note.startswith("1 header of Georgia states 4880 units/mV: read as 1000") for note in notes)
     seconds = dataset.card["summary"]["seconds"]
     assert (seconds["cut"], seconds["longest"]) == (2, 31)
     signals = {name: stored["signal"] for name, stored in zip(order, stored_examples(dataset.directory), strict=True)}

@@ -251,7 +251,7 @@ def test_folder_without_labels(tmp_path):
     [
         ("name,patient_id\nx,p\n", "column record is missing; it has name, patient_id"),
         ("record,patient_id\nx,p\nx,q\n", "1 record has more than one row, first 'x'"),
-        ("record,patient_id\nother,p\n", "not one of its 1 records is in the folder; .* such as 'a/x'"),
+        ("record,patient_id\nother,p\n", "not one of its 1 record is in the folder; .* such as 'a/x'"),
         ("record,patient_id\nx,p\n", "'x' could be any of 2 records of that name"),
     ],
 )
@@ -306,7 +306,7 @@ def test_what_ends_a_build_is_shown_by_the_first_recording_of_the_most_frequent_
 
 
 def test_nothing_stored_is_an_error_at_any_share(tmp_path):
-    with pytest.raises(DataError, match="1 of 1 recordings could not be stored"):
+    with pytest.raises(DataError, match="1 of 1 recording could not be stored"):
         build([bad(0)], tmp_path / "out", max_quarantined=1.0)
 
 
