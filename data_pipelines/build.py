@@ -10,10 +10,11 @@
 Each record is checked, taken through a --recipe (by default resampled to 250 Hz, cut or padded to 10 s, not filtered)
 and stored as int16 microvolts. Of a longer recording 10 s are kept, or with --pieces all of it, as several records; the
 summary says how much is kept and dropped.
-Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. One of which a field that
-is not needed cannot be read, such as its age, is stored without it and listed in DIR/remarks.csv. An interrupted build
-leaves what was at DIR as it was; the same command again goes on from the shards that it had finished. Given
-again after files of the source were added, removed or changed, it says so, and --overwrite builds the set again.
+Recordings that fail a check are quarantined under a reason and listed in DIR/quarantine.csv. A recording of which only
+a field that is not needed cannot be read, such as its age, is stored without that field and listed in DIR/remarks.csv.
+An interrupted build leaves what was at DIR as it was; the same command again goes on from the shards that it had
+finished. Given again after files of the source were added, removed or changed, it says so, and --overwrite builds the
+set again.
 """
 
 from __future__ import annotations
@@ -71,18 +72,32 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write; must not exist, or 
 _RECIPE = flags.DEFINE_enum(
     "recipe", "plain", sorted(RECIPES), "What is done to the signals; the flags below change single steps of it."
 )
-_TARGET_RATE_HZ = flags.DEFINE_integer("target_rate_hz", None, "Rate to store, Hz.", lower_bound=50, upper_bound=10_000)
-_SECONDS = flags.DEFINE_float("seconds", None, "Length to store: longer recordings are cut, shorter ones padded.")
+# All named recipes have the same rate, lengths, cut and pad, so that the flags can say what they are by default.
+_PLAIN = RECIPES["plain"]
+_TARGET_RATE_HZ = flags.DEFINE_integer(
+    "target_rate_hz",
+    None,
+    f"Rate to store, Hz, by default {_PLAIN.sampling_rate_hz}.",
+    lower_bound=50,
+    upper_bound=10_000,
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds",
+    None,
+    f"Length to store, s, by default {_PLAIN.seconds:g}: longer recordings are cut, shorter ones padded.",
+)
 _CHANGES = {
     "sampling_rate_hz": _TARGET_RATE_HZ,
     "seconds": _SECONDS,
-    "min_seconds": flags.DEFINE_float("min_seconds", None, "Quarantine recordings shorter than this."),
+    "min_seconds": flags.DEFINE_float(
+        "min_seconds", None, f"Quarantine recordings shorter than this, s, by default {_PLAIN.min_seconds:g}."
+    ),
     "notch_hz": flags.DEFINE_float("notch_hz", None, "Take out this mains frequency: 50 or 60."),
     "highpass_hz": flags.DEFINE_float("highpass_hz", None, "High-pass filter: 0.5 takes out most wander."),
     "lowpass_hz": flags.DEFINE_float("lowpass_hz", None, "Low-pass filter: 40 takes out most muscle noise."),
     "baseline": flags.DEFINE_enum("baseline", None, BASELINES, "Subtract a running median, or keep the baseline."),
-    "cut": flags.DEFINE_enum("cut", None, CUTS, "Which part of a longer recording to keep."),
-    "pad": flags.DEFINE_enum("pad", None, PADS, "Where to add zeros to a shorter recording."),
+    "cut": flags.DEFINE_enum("cut", None, CUTS, f"Which part of a longer recording to keep, by default {_PLAIN.cut}."),
+    "pad": flags.DEFINE_enum("pad", None, PADS, f"Where to add zeros to a shorter recording, by default {_PLAIN.pad}."),
 }
 _PIECES = flags.DEFINE_boolean(
     "pieces",
@@ -231,6 +246,7 @@ def _folder(folder: Path, recipe: SignalRecipe) -> Source:
             orientation=_DECLARED_ORIENTATION.value,
         ),
         recipe=recipe,
+        num_workers=_NUM_WORKERS.value,
     )
 
 
@@ -418,7 +434,7 @@ def _recordings_in(counts: dict[str, Any]) -> str:
 
 def _quality_lines(counts: dict[str, Any]) -> list[str]:
     flagged = [f"{name} {count}" for name, count in counts["quality"].items() if count]
-    clipped = f" ({counts['clipped_samples']} samples clipped)" if counts["clipped_samples"] else ""
+    clipped = f" ({counted(counts['clipped_samples'], 'sample')} clipped)" if counts["clipped_samples"] else ""
     return [f"  doubtful            {', '.join(flagged) or 'none'}{clipped}"]
 
 

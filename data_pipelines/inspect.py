@@ -41,6 +41,7 @@ from data_pipelines.prepared.quarantine import quarantined
 from data_pipelines.records import FEMALE, MALE, NO_FOLD
 from data_pipelines.signals.quality import flag_names
 from data_pipelines.storage.store import open_store
+from data_pipelines.system.counted import counted
 from data_pipelines.system.terminal_lines import COLUMNS, broken
 from data_pipelines.system.visible_text import visible, visible_json, visible_report
 
@@ -66,7 +67,8 @@ def _print_quarantined(dataset: Dataset) -> None:
     rows = sorted(quarantined(dataset.directory), key=lambda row: row["reason"])
 
     def text() -> str:
-        lines = [f"{len(rows)} of {dataset.card['summary']['records_in']} recordings were not stored"]
+        total = counted(dataset.card["summary"]["records_in"], "recording")
+        lines = [f"{len(rows):,} of {total} {'was' if len(rows) == 1 else 'were'} not stored"]
         # A path that was broken could not be copied from the terminal.
         wrapper = textwrap.TextWrapper(_terminal_width(), break_long_words=False)
         wrapper.initial_indent, wrapper.subsequent_indent = "  ", "      "
@@ -133,7 +135,9 @@ def record_lines(dataset: Dataset, number: int) -> list[str]:
         # A line of the title must not end between a value and its name or unit.
         lines.append(" · ".join(value.replace(" ", _NO_BREAK) for value in values))
     doubts = list(flag_names(int(index.quality[number])))
-    doubts += [f"{index.clipped_samples[number]} samples clipped"] if index.clipped_samples[number] else []
+    doubts += (
+        [f"{counted(int(index.clipped_samples[number]), 'sample')} clipped"] if index.clipped_samples[number] else []
+    )
     lines += [f"Quality: {', '.join(doubts)}"] if doubts else []
     if place := place_text(index, dataset.format, number):
         lines.append(place)

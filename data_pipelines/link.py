@@ -82,8 +82,9 @@ def contradictions_text(found: list[contradictions.Contradiction], path: Path) -
         found: All contradictions.
         path: Path of the file that lists them.
     """
-    counts = ", ".join(f"{kind} {count}" for kind, count in contradictions.counts_by_kind(found).items())
-    lines = [f"  contradictions      {len(found)}" + (f" ({counts}), listed in {path}" if found else "")]
+    counts = contradictions.counts_in_words(contradictions.counts_by_kind(found))
+    told = f" between copies ({counts}), listed in {path}" if found else ""
+    lines = [f"  contradictions      {len(found):,}{told}"]
     lines += [f"    {each}" for each in found[:_PAIRS_SHOWN]]
     lines += [f"    … and {len(found) - _PAIRS_SHOWN} more"] if len(found) > _PAIRS_SHOWN else []
     return "\n".join(lines)

@@ -102,7 +102,7 @@ def _summary(recordings: Input, counts: Counts, out: Path) -> str:
 def define_flags() -> None:
     """Defines the flags of the command in a function, because at import they would meet those of other commands."""
     flags.DEFINE_string("model", None, "Folder of an exported model (python -m ecgjax.export).")
-    flags.DEFINE_string("input", None, "Recording, folder of recordings, or prepared data set.")
+    flags.DEFINE_string("input", None, "Recording (of WFDB also its name alone), folder of them, or prepared data set.")
     flags.DEFINE_string("out", None, "Table to write, NAME.parquet.")
     flags.DEFINE_boolean("tokens", False, "Add the tokens of every recording, row after row, and which of them count.")
     flags.DEFINE_enum("token_type", "f16", list(TOKEN_TYPES), "Type of the tokens' numbers.")

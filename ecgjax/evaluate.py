@@ -19,6 +19,7 @@ settings are the defaults.
 from __future__ import annotations
 
 from data_pipelines.system import stop_signals
+from data_pipelines.system.counted import counted
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
@@ -200,7 +201,8 @@ def evaluate(
         start = time.monotonic()
         if name == "supervised":
             number, steps = len(data.train.records), probe.supervised.steps
-            say(f"training the same encoder with the labels alone: {steps} steps at most, {number:,} records …")
+            length = f"{counted(steps, 'step')} at most, {counted(number, 'record')}"
+            say(f"training the same encoder with the labels alone: {length} …")
         # The random encoder of a run is the one that its pretraining began with.
         answers[name] = models.answers(name, data, seed=settings.seed if name.startswith("random") else probe.seed)
         if name == "supervised":

@@ -16,6 +16,7 @@ or 130 after Ctrl-C.
 from __future__ import annotations
 
 from data_pipelines.system import stop_signals
+from data_pipelines.system.counted import counted
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
@@ -295,8 +296,8 @@ def _announce(run: FineTuningRun, labelled: LabelledStart, start: int, *, progre
     say(
         visible(
             f"{source.settings.name} of {source.title}, step {source.encoder.step:,}: {params:,} parameters; batch "
-            f"{run.batch_size}; at most {run.num_steps:,} steps on {run.mesh.size} × {jax.devices()[0].device_kind}"
-            + (f"; resuming from step {start:,}" if start else "")
+            f"{run.batch_size}; at most {counted(run.num_steps, 'step')} on {run.mesh.size} × "
+            f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
         )
     )
     for line in describe_layout(run.parameter_layout, run.state):

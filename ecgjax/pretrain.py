@@ -15,6 +15,7 @@ resumes from the last checkpoint. After SIGTERM or SIGUSR1 the run saves and lea
 from __future__ import annotations
 
 from data_pipelines.system import stop_signals
+from data_pipelines.system.counted import counted
 from ecgjax.system.host_memory import keep_freed_memory
 
 if __name__ == "__main__":
@@ -285,8 +286,9 @@ def _announce(run: Run, origin: Origin, start: int, asked: AskedRecords | None) 
         say(visible(line))
     params = sum(x.size for x in jax.tree.leaves(run.split.params))
     say(
-        f"{run.settings.encoder.name}: {params:,} parameters; {run.sampler.examples_per_epoch:,} recordings an epoch; "
-        f"batch {run.batch_size}, {run.layout.rows} embeddings of each; {run.num_steps:,} steps"
+        f"{run.settings.encoder.name}: {params:,} parameters; "
+        f"{counted(run.sampler.examples_per_epoch, 'recording')} an epoch; batch {run.batch_size}, "
+        f"{counted(run.layout.rows, 'embedding')} of each; {counted(run.num_steps, 'step')}"
         f"{describe_extensions(run.extensions, run.num_steps)} on {run.mesh.size} × "
         f"{jax.devices()[0].device_kind}" + (f"; resuming from step {start:,}" if start else "")
     )

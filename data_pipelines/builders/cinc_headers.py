@@ -1,15 +1,17 @@
-"""Headers of the PhysioNet/CinC challenges: scanning them before the signals are read, and correcting two faults.
+"""Headers of the PhysioNet/CinC challenges: scanning them before the signals are read, telling and correcting faults.
 
 1. Headers of Georgia's records name the record with an extension (`E00271.mat 12 500 5000`), which WFDB does not
-   allow. The signal is read through a corrected copy of the header; nothing else changes.
+   allow. `read_wfdb` reads them without it; here they are counted.
 2. Georgia's first headers state a gain of 4880/mV. The device resolves 4.88 µV, but the published samples are already
    in µV, so the gain is 1000/mV. A stated gain may be true, so it is only corrected where the samples prove it wrong.
+
+The records are also read from folders of any origin, where the second fault is looked for as well.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ from data_pipelines.files.contents import read_contents
 from data_pipelines.lead_names import standard_lead
 from data_pipelines.metadata.missing import is_missing
 from data_pipelines.readers.wfdb_files import LARGEST_HEADER, read_wfdb
-from data_pipelines.readers.wfdb_record_line import with_header
+from data_pipelines.readers.wfdb_record_line import EXTENSIONS
 from data_pipelines.recording import Recording
 from data_pipelines.records import STORED_LEADS
+from data_pipelines.system.counted import counted
+from data_pipelines.system.workers import map_ordered
 
 #: The gain that Georgia's first headers state and the true one, units per mV.
 DOUBTFUL_GAIN = 4880.0
@@ -34,7 +38,9 @@ TRUE_GAIN = 1000.0
 STEP_UV = DOUBTFUL_GAIN / TRUE_GAIN
 _SHARE_ON_STEPS = 0.99
 
-_EXTENSIONS = (".mat", ".hea", ".dat")
+# Scanning a header takes 80 µs from memory and milliseconds from a cold disk; starting a process takes 3 s.
+_HEADERS_WORTH_A_PROCESS = 10_000
+_HEADERS_PER_TASK = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,10 +83,39 @@ def scan_header(record: Path) -> CincHeader:
     comments = (line.lstrip("# \t").partition(":") for line in lines if line.startswith("#"))
     codes = (dx_codes(value.strip()) for key, _, value in comments if key.strip().casefold() == "dx")
     return CincHeader(
-        has_extension=bool(record_line) and record_line[0].endswith(_EXTENSIONS),
+        has_extension=bool(record_line) and record_line[0].endswith(EXTENSIONS),
         gains=_gains(signal_lines),
         samples=_samples(record_line, signal_lines),
         codes=next(codes, ()),
+    )
+
+
+def scan_headers(records: Sequence[Path], *, num_workers: int) -> list[CincHeader]:
+    """Returns what `scan_header` finds in the header of each record, in the records' order.
+
+    Args:
+        records: Paths of the records without extension.
+        num_workers: Number of processes at most; few headers are scanned by this one alone.
+    """
+    workers = min(num_workers, len(records) // _HEADERS_WORTH_A_PROCESS)
+    return list(map_ordered(scan_header, records, num_workers=workers, chunk_size=_HEADERS_PER_TASK))
+
+
+def extension_notes(headers: Iterable[CincHeader]) -> tuple[str, ...]:
+    """Returns the note on headers that name their record with an extension; none where no header does."""
+    number = sum(header.has_extension for header in headers)
+    name = counted(number, "header names its", "headers name their")
+    return (f"{name} record with an extension: read without it",) if number else ()
+
+
+def doubtful_gain_notes(headers: Iterable[CincHeader]) -> tuple[str, ...]:
+    """Returns the note on headers that `with_gain_of_any_origin` doubts; none where there is no such header."""
+    if not (number := sum(header.has_doubtful_gain for header in headers)):
+        return ()
+    return (
+        f"{counted(number, 'header states', 'headers state')} {DOUBTFUL_GAIN:g} units/mV: read as {TRUE_GAIN:g} where "
+        "the samples prove that, as in Georgia's first headers; else as stated, or, where the header names its record "
+        "with an extension as Georgia's do, quarantined as broken_gain",
     )
 
 
@@ -91,7 +126,7 @@ def dx_codes(text: str) -> tuple[str, ...]:
 
 
 def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
-    """Reads a record of the challenges, and corrects the two faults of headers that this module describes.
+    """Reads a record of the challenges, in spite of the two faults of headers that this module describes.
 
     Args:
         record: Path of the record without extension.
@@ -104,9 +139,33 @@ def read_cinc(record: Path, *, correct_gain: bool) -> Recording:
         RecordError: The record cannot be read (see `read_wfdb`), or its gain is doubtful and the samples do not prove
             it wrong (`broken_gain`).
     """
-    header = scan_header(record)
-    recording = _read_renamed(record) if header.has_extension else read_wfdb(record)
-    return with_true_gain(recording) if correct_gain and header.has_doubtful_gain else recording
+    recording = read_wfdb(record)
+    return with_true_gain(recording) if correct_gain and scan_header(record).has_doubtful_gain else recording
+
+
+def with_gain_of_any_origin(recording: Recording, record: Path) -> Recording:
+    """Returns a recording whose origin is not known, with its gain corrected where the samples prove it wrong.
+
+    A gain of 4880/mV can be true of records that are not Georgia's. If the samples do not prove it wrong, it is
+    therefore believed, unless the header names its record with an extension, as Georgia's do: then the record is
+    refused.
+
+    Args:
+        recording: Recording as its WFDB files state it.
+        record: Path of the record without extension.
+
+    Raises:
+        RecordError: The header is like Georgia's, and the samples do not prove its gain wrong (`broken_gain`).
+    """
+    # The scales come with the recording, so that hardly any header is read twice.
+    if set(recording.scales) != {f"{DOUBTFUL_GAIN:g}/mV"}:
+        return recording
+    try:
+        return with_true_gain(recording)
+    except RecordError:
+        if scan_header(record).has_extension:
+            raise
+        return recording
 
 
 def with_true_gain(recording: Recording) -> Recording:
@@ -135,22 +194,6 @@ def with_true_gain(recording: Recording) -> Recording:
             reason="broken_gain",
         )
     return dataclasses.replace(recording, signal=recording.signal * (DOUBTFUL_GAIN / TRUE_GAIN))
-
-
-def _read_renamed(record: Path) -> Recording:
-    """Reads a record through a copy of the header, in a temporary folder, in which the name has no extension."""
-    lines = _lines(record)
-    numbers = _content(lines)
-    name, *rest = lines[numbers[0]].split()
-    lines[numbers[0]] = " ".join([Path(name).stem, *rest])
-    with with_header(record, lines, signal_lines=[lines[number] for number in numbers[1:]]) as copy:
-        try:
-            recording = read_wfdb(copy)
-            samples = recording.signal[:]  # Long records are read lazily, so read before the links go.
-        except RecordError as error:
-            message = str(error).replace(str(copy.parent), str(record.parent))
-            raise RecordError(message, reason=error.reason) from error
-    return dataclasses.replace(recording, source=str(record), signal=samples)
 
 
 def _lines(record: Path) -> list[str]:

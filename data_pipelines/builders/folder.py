@@ -10,6 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record, person_fields
+from data_pipelines.builders.cinc_headers import (
+    doubtful_gain_notes,
+    extension_notes,
+    scan_headers,
+    with_gain_of_any_origin,
+)
 from data_pipelines.builders.folder_folds import check_dealing, with_stratified_folds
 from data_pipelines.builders.folder_people import FolderPeople
 from data_pipelines.errors import DataError, RecordError
@@ -54,7 +60,11 @@ class FolderItem:
 
 
 class FolderSource:
-    """All recordings under a folder."""
+    """All recordings under a folder.
+
+    Attributes:
+        header_notes: Those of the card's notes that tell how faulty headers of WFDB records are read.
+    """
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class FolderSource:
         missing_ids: Sequence[str] = (),
         folds: str | None = None,
         only: Path | None = None,
+        num_workers: int = 1,
     ):
         """Lists the folder and reads the table; the reader reads the signals.
 
@@ -91,6 +102,7 @@ class FolderSource:
                 `stratified`; None is the same as `hash` where the table has no column `fold`.
             missing_ids: Values of the patient id that mean "unknown", in addition to those that always do.
             only: File in the folder that is taken alone; None for all files below it.
+            num_workers: Number of processes that scan the headers of WFDB records.
 
         Raises:
             DataError: There is no recording under the folder, two recordings have one id, the table does not fit the
@@ -122,6 +134,9 @@ class FolderSource:
             raise DataError(left_out.nothing_found(listed, folder, formats=tuple(formats)))
         self._left_out = left_out.notes(listed, folder, has_labels=labels is not None)
         self._counts = Counter(found.format for found in listed.recordings)
+        wfdb_records = [found.path.with_suffix("") for found in listed.recordings if found.format == "wfdb"]
+        headers = scan_headers(wfdb_records, num_workers=num_workers)
+        self.header_notes = (*extension_notes(headers), *doubtful_gain_notes(headers))
         self._patient_field = patient_field
         self._declared = declared or Declared()
         self._declared.check()
@@ -171,7 +186,7 @@ class FolderSource:
         if self._declared != Declared() and describing:
             counts = ", ".join(f"{self._counts[kind]} {kind}" for kind in describing)
             notes.append(f"what was declared (--declared_…) is not for files that describe themselves: {counts}")
-        return (*notes, *self._left_out)
+        return (*notes, *self.header_notes, *self._left_out)
 
     def reader(self) -> RecordingReader[FolderItem]:
         """Returns a reader of the recordings, ordered by path, followed by those that only the table names."""
@@ -199,7 +214,10 @@ def _file_and_row(item: FolderItem) -> tuple[file_formats.FoundRecording, Mappin
 
 def _open(item: FolderItem, *, people: FolderPeople, declared: Declared) -> Recording:
     found, row = _file_and_row(item)
-    recording = file_formats.read_recording(found, declared).rescaled(item.factor)
+    recording = file_formats.read_recording(found, declared)
+    if found.format == "wfdb":
+        recording = with_gain_of_any_origin(recording, found.path.with_suffix(""))
+    recording = recording.rescaled(item.factor)
     people.check_patient(row, recording)
     return recording
 

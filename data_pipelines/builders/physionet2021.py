@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.builders.base import RecordingReader, SourceCard, ecg_record, person_fields, person_of
-from data_pipelines.builders.cinc_headers import DOUBTFUL_GAIN, TRUE_GAIN, CincHeader, dx_codes, read_cinc, scan_header
+from data_pipelines.builders.cinc_headers import (
+    DOUBTFUL_GAIN,
+    TRUE_GAIN,
+    CincHeader,
+    dx_codes,
+    extension_notes,
+    read_cinc,
+    scan_headers,
+)
 from data_pipelines.builders.gain_copies import WrongGain, wrong_gains
 from data_pipelines.builders.repeated_names import NamedPath, check_first_of_name, named_paths
 from data_pipelines.errors import DataError
@@ -33,11 +41,6 @@ from data_pipelines.records import LABEL_MISSING, EcgRecord, LabelSchema, Remark
 from data_pipelines.signals.conversion import StoredSignal
 from data_pipelines.signals.recipe import SignalRecipe
 from data_pipelines.system.counted import counted
-from data_pipelines.system.workers import map_ordered
-
-# Scanning a header takes 80 µs from memory and milliseconds from a cold disk; starting a process takes 3 s.
-_HEADERS_WORTH_A_PROCESS = 10_000
-_HEADERS_PER_TASK = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,9 +121,7 @@ class Physionet2021Source:
                 f"like {', '.join(SETS[name].prefix + '1'.zfill(SETS[name].num_digits) for name in absent or SETS)}; "
                 f"{what_is_there(folder)}"
             )
-        workers = min(num_workers, len(items) // _HEADERS_WORTH_A_PROCESS)
-        paths = [item.path for item in items]
-        headers = list(map_ordered(scan_header, paths, num_workers=workers, chunk_size=_HEADERS_PER_TASK))
+        headers = scan_headers([item.path for item in items], num_workers=num_workers)
         wrong = _wrong_gains(items, headers)
         items = [
             dataclasses.replace(item, factor=wrong[position].factor) if position in wrong else item
@@ -193,8 +194,8 @@ def _wrong_gains(items: Sequence[CincItem], headers: Sequence[CincHeader]) -> di
 def _gain_notes(wrong: Mapping[int, WrongGain]) -> tuple[str, ...]:
     counts = collections.Counter((each.stated, each.true) for each in wrong.values())
     return tuple(
-        f"CORRECTED: {count} headers state {stated:g} units/mV where a copy of the same samples states {true:g}, as do "
-        f"nearly all of their set: read with {true:g}"
+        f"CORRECTED: {counted(count, 'header states', 'headers state')} {stated:g} units/mV where a copy of the same "
+        f"samples states {true:g}, as do nearly all of the set: read with {true:g}"
         for (stated, true), count in sorted(counts.items())
     )
 
@@ -214,15 +215,14 @@ def _notes(
         )
     if counts["ptbxl"]:
         notes.append("HRxxxxx is the record of ecg_id xxxxx in PTB-XL, which the ptbxl builder reads with its patients")
-    if num_renamed := sum(header.has_extension for header in headers):
-        notes.append(f"{num_renamed} headers name their record with an extension: read without it")
+    notes += extension_notes(headers)
     num_doubtful = sum(
         item.set_name == "georgia" and header.has_doubtful_gain for item, header in zip(items, headers, strict=True)
     )
     if num_doubtful:
         notes.append(
-            f"{num_doubtful} headers of Georgia state {DOUBTFUL_GAIN:g} units/mV: read as {TRUE_GAIN:g}, where the "
-            "samples prove that, else quarantined as broken_gain"
+            f"{counted(num_doubtful, 'header of Georgia states', 'headers of Georgia state')} {DOUBTFUL_GAIN:g} "
+            f"units/mV: read as {TRUE_GAIN:g}, where the samples prove that, else quarantined as broken_gain"
         )
     if num_others:
         notes.append(

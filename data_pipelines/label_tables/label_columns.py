@@ -18,6 +18,7 @@ from typing import NamedTuple
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.demographics import number
 from data_pipelines.metadata.missing import is_missing
+from data_pipelines.system.counted import counted
 
 #: Numbers that often stand for a missing value.
 SENTINELS = (-1, -9, -99, -999, -9999, 99, 999, 9999, 99999, 999999, -32768, 32767, 29999, 65535)
@@ -104,8 +105,8 @@ def _oddities(name: str, known: Counter[float]) -> tuple[str, ...]:
     elif whole and known and all(map(_is_date, known)):
         told.append(f"label '{name}' holds dates such as {next(iter(known)):.0f}, stored as numbers; is it a label?")
     told += [
-        f"label '{name}' is {sentinel} in {known[sentinel]} rows, far from its other values, and stored so; if "
-        "that stands for a missing value, leave the cell empty"
+        f"label '{name}' is {sentinel} in {counted(known[sentinel], 'row')}, far from its other values, and stored so; "
+        "if that stands for a missing value, leave the cell empty"
         for sentinel in SENTINELS
         if known[sentinel] and _is_far_out(sentinel, known)
     ]

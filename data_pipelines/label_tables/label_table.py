@@ -102,8 +102,8 @@ class LabelTable:
             rows[record_id] = self._rows[key]
         if not used:
             raise DataError(
-                f"{self.path}: not one of its {len(self._rows)} records is in the folder; 'record' is the path below "
-                f"it without extension, such as '{record_ids[0]}'"
+                f"{self.path}: not one of its {counted(len(self._rows), 'record')} is in the folder; 'record' is the "
+                f"path below it without extension, such as '{record_ids[0]}'"
             )
         return rows | {name: row for name, row in self._rows.items() if name not in used}
 

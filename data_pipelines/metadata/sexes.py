@@ -17,6 +17,7 @@ from typing import NamedTuple
 from data_pipelines.errors import DataError
 from data_pipelines.metadata.missing import folded, is_missing
 from data_pipelines.records import FEMALE, MALE, SEX_NAMES, SEX_UNKNOWN, Remark
+from data_pipelines.system.counted import counted
 
 #: Reasons of the remarks about sexes.
 AMBIGUOUS_SEX, UNREAD_SEX, OTHER_SEX = "ambiguous_sex", "unread_sex", "other_sex"
@@ -243,9 +244,9 @@ def _ambiguous(counts: Counter[str], unclear: Sequence[str], *, column: str, whe
 
 
 def _counted(counts: Counter[str]) -> str:
-    named = [f"'{value}' in {count} rows" for value, count in counts.most_common(_VALUES_NAMED)]
+    named = [f"'{value}' in {counted(count, 'row')}" for value, count in counts.most_common(_VALUES_NAMED)]
     others = len(counts) - len(named)
-    return ", ".join(named + ([f"and {others} other values"] if others else [])) or "no value"
+    return ", ".join(named + ([f"and {counted(others, 'other value')}"] if others else [])) or "no value"
 
 
 def _list(values: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.dataset import Dataset
+from data_pipelines.system.counted import counted
 
 
 def chosen_records(dataset: Dataset, record_ids: list[str], *, flag: str = "records") -> np.ndarray:
@@ -40,5 +41,5 @@ def random_records(dataset: Dataset, count: int, *, seed: int) -> np.ndarray:
     """
     total = dataset.index.num_records
     if count > total:
-        raise DataError(f"--random={count}: {dataset.directory} has {total} records")
+        raise DataError(f"--random={count}: {dataset.directory} has {counted(total, 'record')}")
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))

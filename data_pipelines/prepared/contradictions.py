@@ -20,6 +20,7 @@ from data_pipelines.prepared.copies_of import Links
 from data_pipelines.prepared.dataset import Dataset
 from data_pipelines.prepared.index import Index
 from data_pipelines.records import FEMALE, LABEL_MISSING, SEX_UNKNOWN
+from data_pipelines.system.counted import counted
 from data_pipelines.system.visible_text import write_table
 
 #: Ages contradict if they differ by more. They differ by one through rounding, or before and after a birthday.
@@ -35,6 +36,15 @@ SCALAR_TOLERANCE = 0.01
 #: Numbers of contradictions that a card lists, and that a build names at its end; all are counted.
 _KEPT = 1000
 _SHOWN = 20
+
+
+#: Nouns for one and for several contradictions, by their kind.
+_WORDS = {
+    "age": ("pair of different ages", "pairs of different ages"),
+    "sex": ("pair of different sex", "pairs of different sex"),
+    "patient": ("pair under different patient ids", "pairs under different patient ids"),
+    "label": ("label that differs", "labels that differ"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +136,15 @@ def counts_by_kind(found: Sequence[Contradiction]) -> dict[str, int]:
     return dict(collections.Counter(each.kind for each in found).most_common())
 
 
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Returns what contradicts, such as `"1 pair under different patient ids, 2 labels that differ"`.
+
+    Args:
+        counts: Number of contradictions of each kind, as `counts_by_kind` returns it.
+    """
+    return ", ".join(counted(count, *_WORDS[kind]) for kind, count in counts.items())
+
+
 def write_contradictions(found: Sequence[Contradiction], path: Path) -> None:
     """Writes the contradictions as CSV."""
     write_table(path, FIELDS, map(dataclasses.astuple, found))
@@ -142,9 +161,9 @@ def contradiction_lines(section: Mapping[str, Any] | None) -> list[str]:
         return []
     counts = section["counts"]
     total = sum(counts.values())
-    kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    what, wrong = counts_in_words(counts), "one of the two" if total == 1 else "one of each two"
     return [
-        f"  CONTRADICTIONS      {total} between records of equal content ({kinds}): one of the two is wrong",
+        f"  CONTRADICTIONS      {total:,} between records of equal content ({what}): {wrong} is wrong",
         *(f"    {each}" for each in section["listed"][:_SHOWN]),
         *([f"    … and {total - _SHOWN} more"] if total > _SHOWN else []),
     ]

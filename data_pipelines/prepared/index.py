@@ -21,7 +21,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.prepared.shared_contents import own_codes, shared_by_many
 from data_pipelines.prepared.splitting import Linked, Split, split_linked, split_of
 from data_pipelines.system.counted import counted, named
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import meant_or_else
 from data_pipelines.system.npy_files import write_npy
 from data_pipelines.system.plain_names import why_elsewhere
 
@@ -174,8 +174,8 @@ class Index:
         if task in self.tasks and label in self.tasks[task].classes:
             values = np.asarray(self.tasks[task].values[:, self.tasks[task].classes.index(label)])
             return _nan_where(values, values == records.LABEL_MISSING)
-        message = f"no label '{name}' in this data set{meant(name, self.labels)}; it has {', '.join(self.labels)}"
-        raise DataError(message)
+        known = meant_or_else(name, self.labels, f"it has {', '.join(self.labels)}")
+        raise DataError(f"no label '{name}' in this data set{known}")
 
     def split(
         self,

@@ -17,7 +17,7 @@ from data_pipelines.prepared.index import NOT_A_DUPLICATE, Index, components, du
 from data_pipelines.prepared.shared_contents import shared_by_many
 from data_pipelines.prepared.splitting import SIDES, Linked, Split, split_linked
 from data_pipelines.records import SignalFormat
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import meant_or_else
 
 
 class JointColumn:
@@ -104,10 +104,8 @@ class JointIndex:
             DataError: No data set has such a label.
         """
         if name not in self.labels:
-            raise DataError(
-                f"no label '{name}' in any of these data sets{meant(name, self.labels)}; they have "
-                f"{', '.join(self.labels)}"
-            )
+            known = meant_or_else(name, self.labels, f"they have {', '.join(self.labels)}")
+            raise DataError(f"no label '{name}' in any of these data sets{known}")
         return np.concatenate(
             [
                 index.label(name) if name in index.labels else np.full(index.num_records, np.nan, np.float32)

@@ -33,6 +33,17 @@ def quarantine_lines(counts: Mapping[str, int], directory: Path, *, of_folder: b
     return lines
 
 
+def example_of_most(counts: Mapping[str, int], first: Mapping[str, str]) -> str:
+    """Returns a clause with the first recording that met the most frequent reason, which is the likeliest to help.
+
+    Args:
+        counts: Number of recordings by reason; at least one.
+        first: Message about the first recording of each reason.
+    """
+    most = max(counts, key=counts.__getitem__)
+    return f"the first{'' if len(counts) == 1 else f' of {most}'}: {first[most]}"
+
+
 def quarantined(directory: Path) -> list[dict[str, str]]:
     """Returns the rows of a data set's list of recordings that were not stored, each by the name of its column.
 

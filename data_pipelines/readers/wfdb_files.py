@@ -37,6 +37,7 @@ from data_pipelines.files.tree import files_under
 from data_pipelines.readers.wfdb_comments import check_comments, comment_fields
 from data_pipelines.readers.wfdb_record_line import DECIMAL, OpenRecord, RecordLine, parsed_record_line, readable_record
 from data_pipelines.recording import Recording, Samples
+from data_pipelines.system.counted import counted
 
 #: Bytes per sample of the WFDB formats that are read.
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
@@ -165,8 +166,8 @@ def _check_grammar(record_line: RecordLine, lines: list[str], header_path: Path)
         raise unreadable_header(f"{header_path}: a multi-segment record; give its segments as records of their own")
     if len(lines) - 1 != record_line.num_signals:
         raise header_disagrees(
-            f"{header_path}: describes {len(lines) - 1} signals, where its first line says {record_line.num_signals}; "
-            "restore it"
+            f"{header_path}: describes {counted(len(lines) - 1, 'signal')}, where its first line says "
+            f"{record_line.num_signals}; restore it"
         )
     gains = []
     for line in lines[1:]:

@@ -1,9 +1,11 @@
-"""Parses the first line of a WFDB header, and works around dates that the `wfdb` package cannot read.
+"""Parses the first line of a WFDB header, and works around names and dates that the `wfdb` package cannot read.
 
 The line is `NAME SIGNALS RATE [SAMPLES [TIME [DATE]]]` (physionet.org/physiotools/wag/header-5.htm). The number of
 samples may be left out, since it follows from the size of the signal file. Time and date are written in many ways and
 are not needed here, but the `wfdb` package refuses some of them, and takes the hours of a time for a missing number of
-samples. Such a header is read through a copy without time and date.
+samples. It also refuses a name with an extension (`E00271.mat 12 500 5000`), which WFDB does not allow but the headers
+of the CinC challenges have; the files are found by the lines of the signals, so nothing depends on the name. Such a
+header is read through a copy without time, date and extension.
 """
 
 from __future__ import annotations
@@ -21,9 +23,13 @@ from data_pipelines.files.refusals import missing_metadata, unreadable_header
 #: Opens a record: returns a context whose value is the path to read it from.
 OpenRecord = Callable[[], contextlib.AbstractContextManager[Path]]
 
+#: Extensions of a record's own files, which some headers put after the record's name.
+EXTENSIONS = (".mat", ".hea", ".dat")
+
 DECIMAL = r"(?:\d+\.?\d*|\.\d+)"
 _LINE = re.compile(
-    rf"(?P<name>[-\w]+)(?P<segments>/\d+)?\s+(?P<signals>\d{{1,4}})"
+    rf"(?P<name>[-\w]+)(?P<extension>{'|'.join(map(re.escape, EXTENSIONS))})?(?P<segments>/\d+)?"
+    rf"\s+(?P<signals>\d{{1,4}})"
     rf"(?:\s+(?P<rate>{DECIMAL}(?:/-?{DECIMAL}(?:\(-?{DECIMAL}\))?)?)"
     r"(?:\s+(?P<samples>\d{1,10})(?!\S))?(?P<moment>\s+\S.*)?)?",
     flags=re.ASCII,
@@ -44,14 +50,14 @@ class RecordLine:
         num_signals: Number of signals that the header describes.
         has_samples: Whether the line states the number of samples.
         is_segmented: Whether the record consists of segments.
-        without_moment: The line without time and date.
+        mended: The line without time and date, and without an extension of the name.
         can_be_read: Whether the `wfdb` package can read the record with this line as it is.
     """
 
     num_signals: int
     has_samples: bool
     is_segmented: bool
-    without_moment: str
+    mended: str
     can_be_read: bool
 
 
@@ -70,7 +76,7 @@ def parsed_record_line(line: str, header_path: Path) -> RecordLine:
     if match is None or (match["moment"] and not match["samples"] and not _MOMENT.match(match["moment"])):
         raise unreadable_header(
             f"{header_path}: not a WFDB header (first line '{line[:80]}'); the first line is 'NAME SIGNALS RATE "
-            "SAMPLES', with NAME free of a file extension"
+            "SAMPLES', with a NAME of letters, digits, - and _; restore it from its source"
         )
     if match["rate"] is None:
         raise missing_metadata(
@@ -78,12 +84,14 @@ def parsed_record_line(line: str, header_path: Path) -> RecordLine:
             "write the rate after the number of signals"
         )
     moment = (match["moment"] or "").strip()
+    has_extension = match["extension"] is not None
+    after_name = line[match.end("extension" if has_extension else "name") :]
     return RecordLine(
         num_signals=int(match["signals"]),
         has_samples=match["samples"] is not None,
         is_segmented=match["segments"] is not None,
-        without_moment=line[: match.start("moment")] if match["moment"] else line,
-        can_be_read=match["samples"] is not None and (not moment or _is_read(moment)),
+        mended=match["name"] + after_name.removesuffix(match["moment"] or ""),
+        can_be_read=match["samples"] is not None and not has_extension and (not moment or _is_read(moment)),
     )
 
 
@@ -115,7 +123,7 @@ def readable_record(
     if line.can_be_read:
         yield path
         return
-    first_line = line.without_moment if num_samples is None else f"{line.without_moment} {num_samples}"
+    first_line = line.mended if num_samples is None else f"{line.mended} {num_samples}"
     with with_header(path, [first_line, *lines[1:]], signal_lines=lines[1:]) as copy:
         yield copy
 

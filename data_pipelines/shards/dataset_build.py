@@ -29,6 +29,7 @@ from data_pipelines.prepared.fold_labels import labels_by_fold, lacking_folds
 from data_pipelines.prepared.index import INDEX_DIR, Index, content_codes, duplicate_pairs
 from data_pipelines.prepared.kept_seconds import kept_seconds
 from data_pipelines.prepared.patient_checks import patient_doubts
+from data_pipelines.prepared.quarantine import example_of_most
 from data_pipelines.prepared.remarks import list_remarks
 from data_pipelines.prepared.shared_contents import listed_contents
 from data_pipelines.records import LAYOUT_VERSION, ORDER_FREE_VERSION, SIGNATURE_VERSION, STORED_LEADS
@@ -41,6 +42,7 @@ from data_pipelines.shards.plan import SPLIT, Shard, plan_shards
 from data_pipelines.shards.source_listing import LISTING_FILE, SourceListing, changes_since, list_source, open_listing
 from data_pipelines.storage.example_format import features
 from data_pipelines.system.atomic_directory import exclusive_staging
+from data_pipelines.system.counted import counted
 from data_pipelines.system.digests import files_of, write_digests
 from data_pipelines.system.visible_text import visible, write_table
 
@@ -336,10 +338,13 @@ def _write_quarantine(quarantined: list[Quarantined], path: Path) -> None:
 
 
 def _low_yield(source: Source, quarantined: list[Quarantined], max_quarantined: float, listed: Path) -> DataError:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in _by_reason(quarantined).items())
+    counts = _by_reason(quarantined)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    # Of equal keys a dictionary keeps the last value, so the first message of each reason comes last.
+    first = {entry.reason: entry.message for entry in reversed(quarantined)}
     return DataError(
-        f"{len(quarantined)} of {len(source.items)} recordings could not be stored ({reasons}), more than "
-        f"--max_quarantined={max_quarantined:g} allows; nothing was built. The first: {quarantined[0].message}. "
+        f"{len(quarantined):,} of {counted(len(source.items), 'recording')} could not be stored ({reasons}), more than "
+        f"--max_quarantined={max_quarantined:g} allows; nothing was built; {example_of_most(counts, first)}. "
         f"All are listed in {listed}"
     )
 

@@ -47,3 +47,15 @@ def nearest_first(name: str, known: Iterable[str]) -> list[str]:
         return sum(word in other for word in words), difflib.SequenceMatcher(None, other, small).ratio()
 
     return sorted(known, key=likeness, reverse=True)
+
+
+def meant_or_else(name: str, known: Iterable[str], then: str) -> str:
+    """Returns the end of a message that asks whether a name was meant to be another, and goes on.
+
+    Args:
+        name: Name that does not exist.
+        known: Names that exist.
+        then: Clause that follows, such as `"it has age, sex"`; after the question it is a sentence of its own.
+    """
+    question = meant(name, known)
+    return f"{question} {then[:1].upper()}{then[1:]}" if question else f"; {then}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.physiology.measurement_groups import GROUP_OF, GROUPS, measurements_of
 from data_pipelines.physiology.robust_scale import robust_scale
-from data_pipelines.system.near_names import meant
+from data_pipelines.system.near_names import meant_or_else
 from ecgjax.data.settings import ColumnSettings
 from ecgjax.errors import ConfigError
 
@@ -109,8 +109,8 @@ def _named(names: tuple[str, ...], *, on: str, leaf: str) -> tuple[str, ...]:
         (name,) = error.args
         groups = GROUPS[on]
         possible = (*groups, *(each for members in groups.values() for each in members))
+        listed = "; ".join(f"{group} ({', '.join(members)})" for group, members in groups.items())
         raise ConfigError(
             f"config.columns.{leaf} names {name!r}, which is no group and no measurement of "
-            f"config.columns.measured_on={on!r}{meant(name, possible)}; there are the groups "
-            + "; ".join(f"{group} ({', '.join(members)})" for group, members in groups.items())
+            f"config.columns.measured_on={on!r}{meant_or_else(name, possible, f'there are the groups {listed}')}"
         ) from None

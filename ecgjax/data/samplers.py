@@ -23,6 +23,7 @@ from data_pipelines.streaming.orders import (
     smallest_block,
 )
 from data_pipelines.streaming.sampler import Sampler
+from data_pipelines.system.counted import counted
 from ecgjax.data.neighbours import neighbour_column
 from ecgjax.data.recordings import Recordings
 from ecgjax.data.settings import ColumnSettings, SamplingSettings
@@ -151,11 +152,12 @@ class SampledSide:
             return []
         titles, weights = self._mixture.titles, np.array(self._mixture.weights or np.ones(len(self._mixture.titles)))
         lines = [
-            f"{title}: {share:.3g} of every batch from {len(own):,} recordings"
+            f"{title}: {share:.3g} of every batch from {counted(len(own), 'recording')}"
             for title, own, share in zip(titles, self._mixture.records, weights / weights.sum(), strict=True)
         ]
         if self._mixture.without_label:
-            lines.append(f"{self._mixture.without_label:,} recordings without the label are left out")
+            left = counted(self._mixture.without_label, "recording")
+            lines.append(f"{left} without the label {'is' if self._mixture.without_label == 1 else 'are'} left out")
         return lines
 
     def _order(self, records: np.ndarray, *, seed: int) -> Order:

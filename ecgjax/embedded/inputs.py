@@ -96,7 +96,8 @@ class FileInput:
         self.labels = own if labels else {}
         self.num_items = len(source.items)
         # What a build says of patients and folds is of no concern here.
-        self.notes = tuple(note for note in source.card.notes if note.startswith(("files", "passed over", "what was")))
+        of_files = (note for note in source.card.notes if note.startswith(("files", "passed over", "what was")))
+        self.notes = (*source.header_notes, *of_files)
         self.facts = {"input": path.name, "recordings": self.num_items}
         self._source, self._rate = source, recipe.sampling_rate_hz
 
@@ -249,7 +250,8 @@ def open_input(
     """Returns the recordings in a file, in a folder, or in a prepared data set.
 
     Args:
-        path: Path as a user wrote it, or address of a prepared data set in a bucket.
+        path: Path as a user wrote it, which may be the name of a WFDB record without extension; or address of a
+            prepared data set in a bucket.
         recipe: Recipe of the signals.
         labels: Table with the columns `record`, `patient_id` and others; not for a data set.
         formats: Formats of files to take.
@@ -261,7 +263,14 @@ def open_input(
     # Of what lies in buckets, data sets are read; files of recordings would come one by one.
     found = Path(dataset_folder(path, flag="input"))
     if not found.exists():
-        raise DataError(f"--input={path}: no such file or folder")
+        # WFDB names a record without extension, as do its own tools.
+        header = found.with_name(f"{found.name}.hea")
+        if not header.is_file():
+            raise DataError(
+                f"--input={path}: no such file or folder, and no WFDB record of this name ({header} is not there); "
+                "check the path"
+            )
+        found = header
     directory = found.parent if found.name == CARD_FILE else found
     if not (directory / CARD_FILE).is_file():
         return FileInput(found, recipe=recipe, labels=labels, formats=formats, declared=declared)

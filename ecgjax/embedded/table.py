@@ -22,8 +22,10 @@ import pyarrow.parquet as pq
 from data_pipelines.builders.base import Quarantined
 from data_pipelines.command import output_file
 from data_pipelines.errors import DataError
+from data_pipelines.prepared.quarantine import example_of_most
 from data_pipelines.records import STORED_LEADS, content_hash
 from data_pipelines.system.atomic_directory import sync
+from data_pipelines.system.counted import counted
 from data_pipelines.system.visible_text import storable_text, table_cell
 from data_pipelines.version import __version__
 from ecgjax.embedded.rows import Row, by_lead, interval_units
@@ -212,7 +214,8 @@ class EmbeddingTable:
         self._making = [place.with_name(f".{place.name}.tmp") for place in (self._list, self._about, self._table)]
         self._gathered: list[pa.Table] = []
         self._writer: pq.ParquetWriter | None = None
-        self._embedded, self._reasons, self._first = 0, Counter[str](), ""
+        self._embedded, self._reasons = 0, Counter[str]()
+        self._first: dict[str, str] = {}
 
     def __enter__(self) -> EmbeddingTable:
         """Opens the list of what could not be embedded."""
@@ -228,7 +231,7 @@ class EmbeddingTable:
             if isinstance(result, Quarantined):
                 self._quarantine.writerow(map(table_cell, dataclasses.astuple(result)))
                 self._reasons[result.reason] += 1
-                self._first = self._first or result.message
+                self._first.setdefault(result.reason, result.message)
         if rows:
             self._gathered.append(pa.table(self._columns.of(rows, self._model)))
             self._embedded += len(rows)
@@ -309,8 +312,8 @@ class EmbeddingTable:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common())
             total = sum(self._reasons.values())
             raise DataError(
-                f"none of {total} recordings could be embedded ({reasons}): {self._first}; "
-                f"all are listed in {self._list}"
+                f"none of {counted(total, 'recording')} could be embedded ({reasons}); "
+                f"{example_of_most(self._reasons, self._first)}. All are listed in {self._list}"
             )
         self._writer.close()
         self._making[1].write_text(json.dumps(self._described(), indent=1) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipelines.system.counted import counted
 from data_pipelines.system.visible_text import visible
 from ecgjax.export.evaluations import Evaluation, Evaluations
 from ecgjax.export.file_names import CONFIG_FILE, ONNX_FILE, PREPROCESSOR_FILE, SAMPLE_FILE, STABLEHLO_FILE
@@ -126,10 +127,11 @@ def _encoder(description: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
         "running": "those of training, of augmented views; evaluations set them anew, so that results differ",
         "none": "none, for the encoder has no batch norm",
     }
-    weights = f"{description['weights']} of {description['training']['steps']:,} steps"
+    weights = f"{description['weights']} of {counted(description['training']['steps'], 'step')}"
     if description.get("head") is not None:
         norms["running"] = "those of the training with labels"
-        weights = f"{description['weights']}, after {description['training']['steps']:,} steps of pretraining"
+        steps = counted(description["training"]["steps"], "step")
+        weights = f"{description['weights']}, after {steps} of pretraining"
     return [
         f"- Output: the layer `{description['layer']}`, {size} numbers a recording; tokens have "
         f"{description['token_dimension']}, and the pool is: {description['pool']}.",
@@ -146,8 +148,8 @@ def _training(description: Mapping[str, Any]) -> list[str]:
     return [
         *_begun_from(training.get("begun_from")),
         *_objectives(training),
-        f"- Records seen: {training['exposures']:,} ({training['steps']:,} steps of {training['batch_size']:,}), "
-        f"{training['epochs']:.4g} epochs.",
+        f"- Records seen: {training['exposures']:,} ({counted(training['steps'], 'step')} of "
+        f"{training['batch_size']:,}), {training['epochs']:.4g} epochs.",
         f"- Revision of the code: {training['git_revision']}{dirty}. Every setting stands in `{CONFIG_FILE}`.",
     ]
 

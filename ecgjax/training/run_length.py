@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.system.counted import counted
 from ecgjax.config.run_config import CONFIG_FILE
 from ecgjax.errors import ConfigError
 from ecgjax.optim.extension import Extension, check_rates
@@ -144,8 +145,8 @@ def with_extension(
         return ()
     if steps is not None and steps < before:
         raise ConfigError(
-            f"--extend={steps}: the run was extended by {before:,} steps already, counted from the length in its "
-            f"config; for {steps:,} more give --extend={before + steps}"
+            f"--extend={steps}: the run was extended by {counted(before, 'step')} already, counted from the length in "
+            f"its config; for {steps:,} more give --extend={before + steps}"
         )
     if steps is not None and steps > before:
         new = Extension(
@@ -174,7 +175,9 @@ def check_kept(known: Sequence[Extension], about: Mapping[str, Any]) -> None:
     """
     trained = [_rates(each) for each in extensions_of(about.get("extensions", ()))]
     if [_rates(each) for each in known][: len(trained)] != trained:
-        told = "; ".join(f"{each.end} steps, schedule {each.schedule!r}, share {each.share}" for each in known)
+        told = "; ".join(
+            f"{counted(each.end, 'step')}, schedule {each.schedule!r}, share {each.share}" for each in known
+        )
         raise ConfigError(
             f"the last checkpoint was trained with other extensions than {EXTENSIONS_FILE} and --extend tell "
             f"({told or 'none'}): restore that file from a copy, or use another --workdir"

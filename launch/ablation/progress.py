@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.system.counted import counted
+
 from . import arm_status
 from .arm_status import State, Told
 from .planned_runs import Planned, is_done, status_path
@@ -33,7 +35,7 @@ def collect(runs: Sequence[Planned], out: Path) -> dict[str, str]:
         done = is_done(out, run)
         found[run.name] = Told(State.DONE) if done else arm_status.read(status_path(out, run))
     counts = {state: sum(told.state is state for told in found.values()) for state in State}
-    print(f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
+    print(f"{counted(len(runs), 'run')}: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}")
     for name, told in found.items():
         if told.state is not State.DONE:
             more = "; ".join(filter(None, (told.reason, told.where)))

@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 
 from data_pipelines import build as build_command
 from data_pipelines.prepared.dataset import CARD_FILE, open_dataset
+from data_pipelines.signals.recipe import RECIPES
 from tests.support.fixtures import twelve_lead_mv, write_wfdb
 from tests.support.user_errors import told
 
@@ -33,6 +34,14 @@ def test_command_line(tmp_path):
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert again.returncode == 0
     assert again.stdout.startswith("finished already, nothing to do")
+
+
+@pytest.mark.parametrize("field", ["sampling_rate_hz", "seconds", "min_seconds", "cut", "pad"])
+def test_a_flag_for_a_step_that_all_recipes_share_says_its_default(field):
+    (value,) = {getattr(recipe, field) for recipe in RECIPES.values()}
+    text = f"{value:g}" if isinstance(value, int | float) else value
+    help_text = flags.FLAGS["target_rate_hz" if field == "sampling_rate_hz" else field].help
+    assert re.search(rf", by default {text}[.:]", help_text)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +160,9 @@ def test_the_summary_tells_the_first_of_every_reason_and_what_to_declare(tmp_pat
     assert "bare2.npy" not in said
     assert "--declared_rate_hz, --declared_unit and --declared_leads say it for all of them" in said
     assert re.search(r"the first: \S*text\.dcm", said)
+
+
+def test_one_clipped_sample_is_counted_in_the_singular():
+    said = {number: build_command._quality_lines({"quality": {}, "clipped_samples": number}) for number in (1, 2000)}
+    assert said[1] == ["  doubtful            none (1 sample clipped)"]
+    assert said[2000] == ["  doubtful            none (2,000 samples clipped)"]

@@ -318,7 +318,7 @@ def test_lines_above_a_record_say_what_the_index_knows(made):
     assert lines[:3] == ["made_up, record r5", "Patient p2 · 65 years · female · fold 3", "rhythm: SR, SB"]
     assert lines[3].replace("\N{NO-BREAK SPACE}", " ") == "lvef 45 % · died 1"
     assert "clipped" in lines[4]
-    assert "1 samples clipped" in lines[4]
+    assert "1 sample clipped" in lines[4]
     assert record_lines(made, numbers["r1"])[1] == "Patient p0 · age unknown · sex unknown"
     assert record_lines(made, numbers["r3"])[-1] == "Equal to record r0, sample by sample"
     assert not any(line.startswith("rhythm") for line in record_lines(made, numbers["r2"]))

@@ -131,7 +131,7 @@ class QuestionKind(abc.ABC):
 
     def counts(self, part: LabelledRecords) -> str:
         """Returns the size of the training, validation or test part as text."""
-        return f"{len(part.records):,} records of {part.num_patients:,} patients"
+        return f"{counted(len(part.records), 'record')} of {counted(part.num_patients, 'patient')}"
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
         """Returns a record's label as text."""
@@ -190,7 +190,8 @@ class Binary(QuestionKind):
 
     def counts(self, part: LabelledRecords) -> str:
         """Returns the numbers of records, of positive records and of patients."""
-        return f"{len(part.records):,} records ({part.positives:,} positive) of {part.num_patients:,} patients"
+        records, patients = counted(len(part.records), "record"), counted(part.num_patients, "patient")
+        return f"{records} ({part.positives:,} positive) of {patients}"
 
     def answer_text(self, task: Task, label: np.ndarray, *, classes: Sequence[str]) -> str:
         """Returns the task's title with yes or no."""

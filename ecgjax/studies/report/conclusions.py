@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.system.counted import counted
 from ecgjax.data.labels import LabelledRecords
 from ecgjax.pages.page import Paragraph
 
@@ -63,7 +64,7 @@ def tested_words(parts: Sequence[LabelledRecords]) -> str:
     patients, records = (
         len(np.unique(np.concatenate([getattr(part, name) for part in parts]))) for name in ("patients", "records")
     )
-    return f"{patients:,} patients ({records:,} records)"
+    return f"{counted(patients, 'patient')} ({counted(records, 'record')})"
 
 
 def several_seeds(number: int, what: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.system.counted import counted
 from ecgjax.evaluation.results import Key, Results, lost_seeds, of_seeds, seed_sd
 from ecgjax.pages.page import Table
 from ecgjax.studies.report.forest import Row
@@ -31,7 +32,8 @@ def entry(results: Results, key: Key) -> str:
         text = f"{mean.estimate:{'+z' if key.minus else 'z'}.3f} [n/a]"
     else:
         text = mean.signed() if key.minus else str(mean)
-    return f"{text}{scatter}{f' ({lost} seeds missing)' if lost else ''}"
+    missing = f" ({counted(lost, 'seed')} missing)" if lost else ""
+    return f"{text}{scatter}{missing}"
 
 
 def reasons_without_bounds(results: Results, keys: Iterable[Key]) -> list[str]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from matplotlib.figure import Figure
 
+from data_pipelines.system.counted import counted
 from ecgjax.pages.page import Block, Page, Paragraph, Picture, Section, Table
 from ecgjax.training.run_time.account import ALL_KINDS, Account, Start
 
@@ -61,7 +62,9 @@ def summary_of(account: Account) -> str:
     rest = ", ".join(f"{kind} {shares[kind]:.1%}" for kind in _KINDS if kind != "step" and shares[kind] >= 5e-4)
     return (
         f"goodput {account.goodput:.1%} of {duration(sum(account.seconds.values()))} in {starts} "
-        f"start{'s' * (starts != 1)}" + (f": {rest}" if rest else "") + (f"; {lost:,} steps lost" if lost else "")
+        f"start{'s' * (starts != 1)}"
+        + (f": {rest}" if rest else "")
+        + (f"; {counted(lost, 'step')} lost" if lost else "")
     )
 
 

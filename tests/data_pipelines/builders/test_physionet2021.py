@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import scipy.io
 import wfdb
 
 from data_pipelines.builders.cinc_headers import read_cinc, scan_header
@@ -17,34 +16,11 @@ from data_pipelines.prepared.dataset import open_dataset
 from data_pipelines.records import FEMALE, MALE, SEX_UNKNOWN, STANDARD_LEADS, STORED_LEADS
 from data_pipelines.shards.dataset_build import build_dataset
 from data_pipelines.signals.recipe import RECIPES
+from tests.support.cinc_files import ecg_uv, georgia_uv, write_cinc
 from tests.support.fixtures import results_of, stored_examples, twelve_lead_mv, write_wfdb
 
 STORED_COLUMNS = [STANDARD_LEADS.index(lead) for lead in STORED_LEADS]
 AF, AFL, LBBB, CLBBB, LVH = "164889003", "164890007", "164909002", "733534002", "164873001"
-
-
-def write_cinc(folder, name, signal_uv, *, gain="1000/mV", rate=500, record_name=None, comments=()):
-    """Writes int µV as the challenge ships them: a MATLAB 4 file whose samples start at byte 24, and a header."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(folder / f"{name}.mat", {"val": signal_uv.T.astype(np.int16)}, format="4")
-    lines = [f"{record_name or name} 12 {rate} {len(signal_uv)} 05-May-2020 14:50:55"]
-    for lead, samples in zip(STANDARD_LEADS, signal_uv.T.astype(np.int64), strict=True):
-        checksum = (int(samples.sum()) + 2**15) % 2**16 - 2**15
-        lines.append(f"{name}.mat 16+24 {gain} 16 0 {samples[0]} {checksum} 0 {lead}")
-    lines += [f"#{comment}" for comment in comments]
-    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
-
-
-def ecg_uv(*, seed, seconds=10.0, rate=500, scale=1.0):
-    return np.rint(twelve_lead_mv(seed=seed, seconds=seconds, rate=rate) * 1000 * scale)
-
-
-def georgia_uv(*, seed, spread=1.0):
-    """Steps of 4.88 µV, cut to whole µV towards zero as Georgia's samples are; the aV leads are half steps."""
-    steps = np.rint(twelve_lead_mv(seed=seed)[:, STORED_COLUMNS] * spread * 1000 / 4.88)
-    one, two, chest = steps[:, :1], steps[:, 1:2], steps[:, 2:]
-    limb = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
-    return np.trunc(np.concatenate([*limb, chest], axis=1) * 4.88)
 
 
 def source(folder, *sets, rate=500, **changes):
@@ -130,7 +106,7 @@ def test_labels_patients_and_demographics(published, tmp_path):
         "PTB 1 of 516, PTB-XL 1 of 21837, Georgia 2 of 10344, Chapman-Shaoxing 1 of 10247, Ningbo 1 of 34905"
     )
     assert "2 headers name their record with an extension: read without it" in notes
-    assert any(note.startswith("1 headers of Georgia state 4880 units/mV: read as 1000") for note in notes)
+    assert any(note.startswith("1 header of Georgia states 4880 units/mV: read as 1000") for note in notes)
     seconds = dataset.card["summary"]["seconds"]
     assert (seconds["cut"], seconds["longest"]) == (2, 31)
     signals = {name: stored["signal"] for name, stored in zip(order, stored_examples(dataset.directory), strict=True)}

@@ -236,7 +236,7 @@ def test_gains_of_the_challenge_that_headers_of_copies_prove_wrong(signals, tmp_
     # The first of a name is stored, the second refused.
     write(tmp_path / "2020", "HR00003", signals[3], stated=200.0, comments=("Dx: 426783006",))
     source = Physionet2021Source(tmp_path, recipe=RECIPE, num_workers=1)
-    assert source.card.notes[0].startswith("CORRECTED: 1 headers state 200 units/mV where a copy of the same samples")
+    assert source.card.notes[0].startswith("CORRECTED: 1 header states 200 units/mV where a copy of the same samples")
     results = {result.record_id: result for result in results_of(source)}
     np.testing.assert_allclose(results["HR00003"].signal, np.rint(signals[3]), atol=1)
     assert results["2021/HR00003"].reason == "duplicate_record"

@@ -128,8 +128,8 @@ def test_which_columns_are_labels(values, is_label):
         ([str(number) for number in range(100, 125)], "another whole number in each of its 25 rows; is it an id?"),
         (["20200101", "20210203", "20210203"], "holds dates such as 20200101"),
         (["55", "60", "-1", "-1"], "is -1 in 2 rows, far from its other values"),
-        (["0", "1", "-9", "1"], "is -9 in 1 rows"),
-        (["4.1", "3.9", "999"], "is 999 in 1 rows"),
+        (["0", "1", "-9", "1"], "is -9 in 1 row"),
+        (["4.1", "3.9", "999"], "is 999 in 1 row"),
     ],
 )
 def test_odd_labels_are_stored_and_told(values, told):

@@ -225,12 +225,12 @@ def test_clear_codings_of_a_column(column, men, women):
             ["1"] * 3 + ["2"] * 2 + ["0", "9"],
             r"--sex_coding=1=male,2=female \(3 men, 2 women\) or --sex_coding=2=male,",
         ),
-        (["True", "False"], r"'true' in 1 rows, 'false' in 1 rows.*--sex_coding=true=male,false=female"),
+        (["True", "False"], r"'true' in 1 row, 'false' in 1 row.*--sex_coding=true=male,false=female"),
         (["m", "v"], r"--sex_coding=m=male,v=female .* or --sex_coding=v=male,m=female"),
         (["male", "female", "1", "2"], r"What '1', '2' means differs between tables"),
         (["A", "B", "B"], r"--sex_coding=b=male,a=female \(2 men, 1 women\)"),
         (["1", "1"], r"--sex_coding=1=male or --sex_coding=1=female"),
-        (["F", "N"], r"'f' in 1 rows, 'n' in 1 rows"),
+        (["F", "N"], r"'f' in 1 row, 'n' in 1 row"),
     ],
 )
 def test_a_coding_that_is_not_clear_is_asked_for(values, ways):
@@ -251,7 +251,7 @@ def test_a_declared_coding_is_followed_and_said():
         (["1"], "'1' is not VALUE=male, VALUE=female or VALUE=unknown"),
         (["1=man"], "'1=man' is not VALUE=male"),
         (["1=male", "1.0=female"], "says twice what '1.0' means"),
-        (["3=male", "4=female"], "says what '3', '4' means, and column 'sex' has '1' in 1 rows"),
+        (["3=male", "4=female"], "says what '3', '4' means, and column 'sex' has '1' in 1 row"),
     ],
 )
 def test_declared_codings_that_are_none(entries, message):

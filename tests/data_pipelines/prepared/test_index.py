@@ -166,7 +166,7 @@ def test_labels_by_name():
     np.testing.assert_array_equal(index.label("age_years"), np.array([40, np.nan, 40, np.nan], np.float32))
     np.testing.assert_array_equal(index.label("lvef"), index.scalars["lvef"])
     assert {index.label(name).dtype for name in index.labels} == {np.dtype(np.float32)}
-    with pytest.raises(DataError, match=r"no label 'rhythm:VT' .*did you mean .*rhythm:AF.*; it has age_years, sex"):
+    with pytest.raises(DataError, match=r"no label 'rhythm:VT' .*did you mean .*rhythm:AF.*\? It has age_years, sex"):
         index.label("rhythm:VT")
 
 

@@ -1,4 +1,4 @@
-"""WFDB headers as they are published: a number of samples left out, dates of any kind, comments that contradict."""
+"""WFDB headers as published: names with an extension, lengths left out, dates of any kind, comments that contradict."""
 
 import numpy as np
 import pytest
@@ -40,6 +40,10 @@ def refused(record, reason, message):
         "a 12 500 500 2003-02-01T12:00:00",
         "a 12 500 500 unknown",
         "a 12 500 500 12:00:00.123456789 01/02/2003",
+        "a.mat 12 500 500",
+        "a.dat 12 500",
+        "a.hea 12 500 500 05-May-2020 14:50:55",
+        "a.mat 12 500 12:30:00 01/02/2003",
     ],
 )
 def test_what_no_one_needs_does_not_cost_the_recording(tmp_path, first_line):
@@ -75,7 +79,9 @@ def test_a_rate_that_is_left_out_is_not_guessed(tmp_path):
     refused(written(tmp_path, "a 12"), "missing_metadata", "states no rate; WFDB then takes 250 Hz, which is a guess")
 
 
-@pytest.mark.parametrize("first_line", ["a 12 500 50x00", "a 12 500 5e2", "a 12 fast 500", "a.dat 12 500 500"])
+@pytest.mark.parametrize(
+    "first_line", ["a 12 500 50x00", "a 12 500 5e2", "a 12 fast 500", "a.txt 12 500 500", "a.mat.dat 12 500"]
+)
 def test_damaged_record_lines(tmp_path, first_line):
     refused(written(tmp_path, first_line), "unreadable_header", "not a WFDB header .first line")
 

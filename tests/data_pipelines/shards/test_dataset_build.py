@@ -1,6 +1,7 @@
 """Data sets built for real: what is stored, what is refused, and that a killed build leaves nothing half done."""
 
 import csv
+import dataclasses
 import os
 import subprocess
 import sys
@@ -250,7 +251,7 @@ def test_folder_without_labels(tmp_path):
     [
         ("name,patient_id\nx,p\n", "column record is missing; it has name, patient_id"),
         ("record,patient_id\nx,p\nx,q\n", "1 record has more than one row, first 'x'"),
-        ("record,patient_id\nother,p\n", "not one of its 1 records is in the folder; .* such as 'a/x'"),
+        ("record,patient_id\nother,p\n", "not one of its 1 record is in the folder; .* such as 'a/x'"),
         ("record,patient_id\nx,p\n", "'x' could be any of 2 records of that name"),
     ],
 )
@@ -286,7 +287,7 @@ def test_folder_without_records(tmp_path):
 
 def test_too_much_quarantined_builds_nothing(tmp_path):
     results = [made_up(0), bad(1), bad(2)]
-    message = r"2 of 3 recordings could not be stored \(nan 2\), more than --max_quarantined=0.5.*The first: bad1"
+    message = r"2 of 3 recordings could not be stored \(nan 2\), more than --max_quarantined=0.5.*; the first: bad1"
     with pytest.raises(DataError, match=message):
         build(results, tmp_path / "out")
     with pytest.raises(DataError, match=r"out: is not finished .*run the same command again"):
@@ -295,8 +296,17 @@ def test_too_much_quarantined_builds_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_what_ends_a_build_is_shown_by_the_first_recording_of_the_most_frequent_reason(tmp_path):
+    flat = [dataclasses.replace(bad(number), reason="flat_lead") for number in (3, 4)]
+    message = (
+        r"\(flat_lead 2, nan 1\), more than .* nothing was built; the first of flat_lead: bad3: .*\. All are listed"
+    )
+    with pytest.raises(DataError, match=message):
+        build([bad(1), made_up(0), *flat], tmp_path / "out")
+
+
 def test_nothing_stored_is_an_error_at_any_share(tmp_path):
-    with pytest.raises(DataError, match="1 of 1 recordings could not be stored"):
+    with pytest.raises(DataError, match="1 of 1 recording could not be stored"):
         build([bad(0)], tmp_path / "out", max_quarantined=1.0)
 
 

@@ -36,7 +36,7 @@ def test_those_of_the_median_beat_are_chosen_by_their_own_names():
     ("names", "without", "message"),
     [
         (("qtc_maen",), (), r"config\.columns\.measurements names 'qtc_maen', which is no group and no measurement of "
-         r"config\.columns\.measured_on='beats'; did you mean qtc_mean.*; there are the groups rate \(rr_mean, "),
+         r"config\.columns\.measured_on='beats'; did you mean qtc_mean.*\? There are the groups rate \(rr_mean, "),
         ((), ("rates",), r"config\.columns\.without_measurements names 'rates'.*did you mean rate"),
         (("rr_1",), (), r"names 'rr_1', which is no group"),
         (("rate",), ("rr_mean", "rr_median"), r"without_measurements=\('rr_mean', 'rr_median'\) leaves none"),

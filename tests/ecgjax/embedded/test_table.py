@@ -19,7 +19,8 @@ from ecgjax.embedded.inputs import open_input
 from ecgjax.embedded.table import AnswerColumn, Columns, EmbeddingTable, answer_columns, checked_out
 from tests.ecgjax.model.written import write_model
 from tests.support.answering_heads import QUESTIONS, trained_head
-from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv
+from tests.support.cinc_files import georgia_uv, write_cinc
+from tests.support.fixtures import make_simulated_dataset, twelve_lead_mv, write_wfdb
 
 
 def embed(model, given, out, *, num_workers=1, tokens=None, intervals=False, answers=None, **how):
@@ -68,10 +69,30 @@ def test_several_processes_write_the_same(model, ecgs, tmp_path):
 def test_a_single_file_is_embedded_as_in_its_folder(model, ecgs, tmp_path):
     embed(model, ecgs, tmp_path / "all.parquet")
     expected = pd.read_parquet(tmp_path / "all.parquet").set_index("record").loc["p1/r10"]["embedding"]
-    for suffix in (".hea", ".dat"):
-        counts = embed(model, ecgs / "p1" / f"r10{suffix}", tmp_path / f"{suffix[1:]}.parquet")
+    for given in ("r10.hea", "r10.dat", "r10"):
+        counts = embed(model, ecgs / "p1" / given, tmp_path / f"{given}.parquet")
         assert counts.embedded == 1
-        np.testing.assert_allclose(embeddings(tmp_path / f"{suffix[1:]}.parquet")[0], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(embeddings(tmp_path / f"{given}.parquet")[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_path_that_is_neither_file_folder_nor_wfdb_record_is_refused(model, ecgs):
+    with pytest.raises(DataError, match=r"--input=.*r99: no such file or folder, and no WFDB .*r99\.hea is not there"):
+        open_input(str(ecgs / "p1" / "r99"), recipe=model.recipe)
+
+
+def test_headers_that_name_their_record_with_an_extension_are_embedded_and_counted(model, tmp_path):
+    write_cinc(tmp_path / "in", "E00001", georgia_uv(seed=1), record_name="E00001.mat")
+    write_cinc(tmp_path / "in", "E00002", georgia_uv(seed=1), record_name="E00002.mat", gain="4880/mV")
+    counts = embed(model, tmp_path / "in", tmp_path / "e.parquet")
+    assert (counts.embedded, dict(counts.quarantined)) == (2, {})
+    # The gain of the second is put right, so both are the same recording.
+    one, other = embeddings(tmp_path / "e.parquet")
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    notes = open_input(str(tmp_path / "in"), recipe=model.recipe).notes
+    assert notes[0] == "2 headers name their record with an extension: read without it"
+    assert notes[1].startswith("1 header states 4880 units/mV: read as 1000 where the samples prove that")
+    alone = open_input(str(tmp_path / "in" / "E00001.hea"), recipe=model.recipe)
+    assert alone.notes == ("1 header names its record with an extension: read without it",)
 
 
 def test_a_recording_has_one_hash_of_its_signal_under_any_name(model, ecgs, tmp_path):
@@ -221,6 +242,16 @@ def test_an_error_leaves_no_file_and_what_was_there_as_it_was(model, ecgs, tmp_p
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_where_nothing_could_be_embedded_the_most_frequent_reason_has_the_example(model, tmp_path):
+    for number in range(3):
+        write_wfdb(tmp_path / "in", f"r{number}", twelve_lead_mv(rate=250) * (number == 0), rate=250)
+    (tmp_path / "in" / "r0.dat").unlink()
+    with pytest.raises(
+        DataError, match=r"none of 3 .*\(flat_lead 2, missing_file 1\); the first of flat_lead: .*r1.*All"
+    ):
+        embed(model, tmp_path / "in", tmp_path / "e.parquet")
 
 
 def test_where_nothing_could_be_embedded_the_list_tells_why(model, ecgs, tmp_path):

@@ -472,7 +472,7 @@ def test_a_question_without_a_model_takes_nothing_from_the_others(asked_of_a_dat
     # With a seed that has one it is the mean of that, and says that one is missing.
     page = report(twin, dataclasses.replace(twin, seed=2), again, second)
     assert "n/a" not in page
-    assert "(1 seeds missing)" in page
+    assert "(1 seed missing)" in page
 
 
 def test_where_no_arm_has_a_model_for_a_question_the_page_says_so(cohort, stored_dataset, tmp_path):

@@ -140,7 +140,7 @@ def test_results_are_means_over_folds_classes_and_seeds(made_up_study):
     assert lost_seeds(rows, mean) == 1
     assert rows[mean._replace(seed=1)].reason == f"x:b: {reason}"
     assert rows[mean].estimate == pytest.approx(np.mean([expected[0], expected[2]]), abs=1e-12)
-    assert "(1 seeds missing)" in text_of(rows, mean)
+    assert "(1 seed missing)" in text_of(rows, mean)
     assert text_of(rows, mean._replace(fraction=0.1)) == "", "it is not made yet"
 
 
