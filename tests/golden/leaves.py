@@ -21,9 +21,12 @@ TRAINED: dict[str, tuple[str, ...]] = {
     "quickstart": ("", "waves"),
     "real_recordings": ("simclr", "dml", "physioclr", "dade", "waves"),
     "simclr": ("", "patients"),
-    "supervised_dml": ("binary", "regression"),
+    "supervised_dml": ("binary,unnormalised", "regression,unnormalised"),
     "three_kg": ("",),
 }
+
+#: Variants whose leaves are recorded and no steps: they came after the steps, which are of the machine that made them.
+_LEAVES_ALONE: dict[str, tuple[str, ...]] = {"supervised_dml": ("binary", "regression")}
 
 #: Configs that have one size.
 ONE_SIZE = ("cross_validation", "quickstart", "real_recordings")
@@ -69,7 +72,7 @@ def leaves() -> dict[str, dict[str, str]]:
 def _every_config() -> Iterator[str]:
     yield from map(argument, _OTHERS)
     for name, variants in TRAINED.items():
-        for variant in variants:
+        for variant in (*variants, *_LEAVES_ALONE.get(name, ())):
             yield from {argument(name, variant), argument(name, variant, "" if name in ONE_SIZE else "small")}
 
 
