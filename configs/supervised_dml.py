@@ -36,13 +36,13 @@ Other arms, beside either task (`supervised_dml.py:regression,margin`):
 From a checkpoint of any other pretraining: --config.probe.finetune.metric.weight=1 of ecgjax.label_efficiency (and
 --config.probe.supervised.metric.weight=1, what it is compared with).
 
-Deviations: distances on the sphere, unless an arm says otherwise; one stage, unless `two_stages`, where the
-publication then trains the whole network on the task alone under a fresh head (which `ecgjax.label_efficiency` also does from a run's checkpoint); regression starts from mean and spread
-of the training labels; rows of one patient are no negatives, and a recording that stands in a batch twice is no
-positive of itself. `semi_hard` takes the nearest negative of its band, theirs a random one
-(`--config.miner.choice=random`); the L2 term of `--config.objective.name=angular` is the squared norm, theirs the norm
-(`--config.objective.l2_form=norm`); Adam's L2 term is of kernels, theirs of every parameter
-(`--config.optimizer.decayed=all`). `small`: the encoder at a quarter of its widths.
+Deviations: distances on the sphere, unless an arm says otherwise; one stage, unless `two_stages`, where the publication
+then trains the whole network on the task alone under a fresh head (which `ecgjax.label_efficiency` also does from a
+run's checkpoint); regression starts from mean and spread of the training labels; rows of one patient are no negatives,
+and a recording that stands in a batch twice is no positive of itself. `semi_hard` takes the nearest negative of its
+band, theirs a random one (`--config.miner.choice=random`); the L2 term of `--config.objective.name=angular` is the
+squared norm, theirs the norm (`--config.objective.l2_form=norm`); Adam's L2 term is of kernels, theirs of every
+parameter (`--config.optimizer.decayed=all`). `small`: the encoder at a quarter of its widths.
 """
 
 from ml_collections import ConfigDict
