@@ -15,6 +15,8 @@ from ecgjax.evaluation.metrics.weighting import Metric, check_probabilities, div
 # Most Newton steps for two coefficients: five or six suffice unless the classes separate, which has no solution.
 _NEWTON_STEPS = 30
 _CONVERGED = 1e-9
+# Most steps, and halvings of each, where whole Newton steps do not find the coefficients.
+_CAREFUL_STEPS, _HALVINGS = 100, 40
 # A coefficient beyond this size is taken to mean that the log odds separate the classes.
 _LARGEST = 1e3
 
@@ -103,7 +105,75 @@ class LogisticCalibration:
             with np.errstate(invalid="ignore"):
                 open_[rows] = np.abs(found[rows]).max(axis=1) < _LARGEST
                 done[rows] = np.abs(step).max(axis=1) < _CONVERGED
-        return np.where((done & open_)[:, None], found, math.nan)
+        solved = done & open_
+        # Where log odds are far apart, whole steps may swing from one side of the solution to the other.
+        if len(again := np.flatnonzero((positives > 0) & (positives < total) & ~solved)):
+            found[again] = self._fit_carefully(weights[again], slope=slope)
+            solved[again] = np.isfinite(found[again]).all(axis=1)
+        return np.where(solved[:, None], found, math.nan)
+
+    def _fit_carefully(self, weights: np.ndarray, *, slope: bool) -> np.ndarray:
+        """Returns what `_fit` returns, by steps that are halved as long as they do not raise the likelihood.
+
+        The likelihood is concave, so that this ends at its maximum, or grows without end where the log odds separate
+        the classes.
+
+        Args:
+            weights: Weights, `f64[weightings, n]`, of both classes in each.
+            slope: Whether the slope is fitted; else it is 1.
+        """
+        y = self._labels
+        # Centred and scaled, both coefficients are of the order of one.
+        middle, scale = float(self._log_odds.mean()), float(self._log_odds.std()) or 1.0
+        z = (self._log_odds - middle) / scale
+        fixed = 0.0 if slope else self._log_odds
+        found = np.zeros((len(weights), 2))
+
+        def likelihood(at: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            # A step that does not exist has no likelihood, and is not taken for a higher one.
+            with np.errstate(invalid="ignore", over="ignore"):
+                odds = fixed + at[:, :1] + at[:, 1:] * z
+                return (weights[rows] * (y * odds - np.logaddexp(0.0, odds))).sum(axis=1)
+
+        rows = np.arange(len(weights))
+        value, done = likelihood(found, rows), np.zeros(len(weights), bool)
+        for _ in range(_CAREFUL_STEPS):
+            rows = np.flatnonzero(~done)
+            if not len(rows):
+                break
+            now, w = found[rows], weights[rows]
+            chance = special.expit(fixed + now[:, :1] + now[:, 1:] * z)
+            residual, curvature = w * (y - chance), w * chance * (1 - chance)
+            gradient = np.stack([residual.sum(axis=1), residual @ z], axis=1)
+            if slope:
+                h00, h01, h11 = curvature.sum(axis=1), curvature @ z, curvature @ (z * z)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    determinant = h00 * h11 - h01 * h01
+                    determinant[determinant <= 1e-12 * h00 * h11] = math.nan
+                    step = (
+                        np.stack(
+                            [h11 * gradient[:, 0] - h01 * gradient[:, 1], h00 * gradient[:, 1] - h01 * gradient[:, 0]],
+                            axis=1,
+                        )
+                        / determinant[:, None]
+                    )
+            else:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    step = np.stack([gradient[:, 0] / curvature.sum(axis=1), np.zeros(len(rows))], axis=1)
+            for _ in range(_HALVINGS):
+                lower = ~(likelihood(now + step, rows) >= value[rows])
+                if not lower.any():
+                    break
+                step[lower] /= 2
+            found[rows] = now + step
+            value[rows] = likelihood(found[rows], rows)
+            with np.errstate(invalid="ignore"):
+                done[rows] = ~(np.abs(step).max(axis=1) >= _CONVERGED)
+        # What still grows, or has grown beyond all bounds, has no solution.
+        slopes = found[:, 1] / scale if slope else np.ones(len(found))
+        intercepts = found[:, 0] - (slopes * middle if slope else 0.0)
+        solved = done & (np.abs(found).max(axis=1) < _LARGEST)
+        return np.where(solved[:, None], np.stack([intercepts, slopes], axis=1), math.nan)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
