@@ -218,9 +218,10 @@ def _undecided(suspects: Suspects, unsure: np.ndarray, names: Sequence[str]) -> 
     cautions = []
     if unsure.any():
         cautions.append(
-            f"Whether {len(np.unique(suspects.query[unsure])):,} of the validation and test records are pieces or much "
-            f"changed copies of records of {' or '.join(names)} was not decided: these signals are not where the "
-            "encoder was pretrained on them."
+            f"{counted(len(np.unique(suspects.query[unsure])), 'validation or test record')} might be pieces or much "
+            f"changed copies of records of {' or '.join(names)}, by their signatures alone: the signals that the "
+            "encoder was pretrained on, which would decide it, are no longer where they were (--pretraining_data names "
+            "their folder)."
         )
     if suspects.crowded:
         cautions.append(

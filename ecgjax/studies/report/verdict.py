@@ -191,7 +191,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
         "question": lambda each: each.asked.words,
         "best model": lambda each: f"{each.best}, {each.asked.metric} {each.value}",
         "pretrained": lambda each: f"{each.leader}, {each.leader_value}" if each.leader else "none",
-        "minus the strongest without pretraining": _least,
+        "minus the strongest of an ECG without pretraining": _least,
         "minus random": lambda each: "" if each.random is None else each.random.signed(),
     }
     return Table.of(columns, verdicts, caption="Verdict by question")

@@ -235,7 +235,9 @@ def test_without_the_signals_trained_on_copies_are_told_by_what_is_listed(traine
     found = kinds_by_name(recordings, result)
     assert found == {**whole, "leak recording": "recording", "leak patient": "patient"}
     # A piece is told by its signal only.
-    assert "pieces or much changed copies of records of clinic was not decided" in result.cautions[0]
+    assert (
+        "might be pieces or much changed copies of records of clinic, by their signatures alone" in result.cautions[0]
+    )
 
 
 def test_data_sets_without_envelopes_are_said_not_to_be_looked_at(trained_on, leaking_set):
