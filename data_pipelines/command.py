@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from data_pipelines.system import stop_signals
+from data_pipelines.system.blocked_output import give_up_blocked_output
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.near_names import meant
 from data_pipelines.system.terminal_lines import broken, columns_of, fitted_help, for_stream
@@ -98,9 +99,13 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     except flags.Error as error:
         text = _OF_SEVERAL.sub("", _NOT_GIVEN.sub(r"--\1=… must be given", _in_one_line(error)))
         fail(f"{text} (--help tells more)")
+    except BrokenPipeError:  # Nobody reads the help to its end.
+        give_up_blocked_output()
+        sys.exit(0)
     except OSError as error:  # This comes from --flagfile.
         fail(f"{error} (--help tells more)")
     except SystemExit as left:
+        give_up_blocked_output()
         sys.exit(0 if any(map(_HELP.fullmatch, argv)) else left.code)
     for name in sorted(flags.FLAGS):
         # Leaves of a config check types and ranges themselves.

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from data_pipelines.system.blocked_output import give_up_blocked_output
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.terminal_lines import for_stream
 from data_pipelines.version import __version__
-from ecgjax.system.terminal import give_up_blocked_output
 
 # In a wheel the package has another name.
 _LAUNCH = (__package__ or "").partition(".")[0]

@@ -21,6 +21,7 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from data_pipelines import command
 from data_pipelines.errors import DataError
 from data_pipelines.system import stop_signals
+from data_pipelines.system.blocked_output import give_up_blocked_output
 from data_pipelines.system.exit_status import ExitStatus
 from data_pipelines.system.near_names import meant
 from data_pipelines.system.terminal_lines import columns_of
@@ -203,7 +204,10 @@ def show_help(argv: Sequence[str], leaves: Mapping[str, Leaf]) -> NoReturn:
     with contextlib.suppress(SystemExit):  # The parser exits once it has printed the help.
         command.parse_flags(argv)
     of = configs[-1] if configs else "every config, unless it sets its own"
-    print(describe_leaves(leaves, values, of=of, columns=columns_of(sys.stdout)))
+    try:
+        print(describe_leaves(leaves, values, of=of, columns=columns_of(sys.stdout)), flush=True)
+    except BrokenPipeError:  # Nobody reads the help to its end.
+        give_up_blocked_output()
     sys.exit(0)
 
 

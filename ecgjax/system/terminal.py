@@ -7,7 +7,6 @@ nothing else.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 
 from tqdm import tqdm
@@ -34,17 +33,3 @@ def warn(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(for_stream(f"warning: {line}", sys.stderr), file=sys.stderr)
         sys.stderr.flush()
-
-
-def give_up_blocked_output() -> None:
-    """Drops what standard output still holds where it cannot be written.
-
-    The interpreter would try once more when it ends, and turn the status of a run that is good into 120.
-    """
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from data_pipelines.system.blocked_output import give_up_blocked_output
 from data_pipelines.system.visible_text import visible
 from ecgjax.processes.signs_of_life import SignsOfLife
 from ecgjax.settings.sections import Tree, flat
-from ecgjax.system.terminal import give_up_blocked_output, say, warn
+from ecgjax.system.terminal import say, warn
 from ecgjax.training import devices
 from ecgjax.training.gradient_norms import TERMS, far_apart
 from ecgjax.training.run_log import event_file

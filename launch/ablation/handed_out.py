@@ -47,6 +47,7 @@ def hand_out(asked: Asked, runs: Sequence[Planned], *, of: int) -> int | None:
         at_once=asked.at_once,
     )
     # The array itself may go to the standard output.
-    print(told, file=sys.stderr)
+    written = f": {asked.jobs}, which {array.to[0]} takes" if asked.jobs and not asked.submit else ""
+    print(f"{told}{written}", file=sys.stderr)
     wanted = delivery.Delivery(submit=asked.submit, out=asked.jobs)
     return delivery.deliver(wanted, array.text, to=array.to, logs=array.logs) or None

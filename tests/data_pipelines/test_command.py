@@ -200,3 +200,11 @@ def test_a_help_is_fitted_to_a_terminal_and_to_nothing_else():
     assert max(map(len, on_60.splitlines())) <= 60 < 100 < max(map(len, piped.splitlines()))
     introductions = [text.partition("\nflags:")[0] for text in (on_60, piped)]
     assert introductions[0].replace("\\\n", "").split() == introductions[1].split()
+
+
+@pytest.mark.parametrize("command", ["ecgjax.pretrain", "ecgjax.embed", "data_pipelines.build"])
+def test_a_help_that_is_not_read_to_its_end_is_no_error(command):
+    line = f"{sys.executable} -m {command} --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
