@@ -134,7 +134,7 @@ def test_an_evaluation_and_an_encoder_that_begins_with_it_say_that_labels_were_l
     run, encoder = defaults.settings_of_run(workdirs / "with"), load_encoder(workdirs / "with")
     recordings = open_recordings(run.data)
     records = recordings.split.test
-    _, found = guarded(run, run.data, recordings, overlaps="refuse", encoder=encoder, records=records)
+    _, found = guarded(run, recordings, overlaps="refuse", encoder=encoder, records=records, trained_folds={})
     assert guard.watched(QUESTION, chooses=True)[0] in found
     begun = open_beginning(InitSettings(source=str(workdirs / "with")))
     assert begun.seen.labels == (f"{QUESTION} (for the choice of a checkpoint)",)

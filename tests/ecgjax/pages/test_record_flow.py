@@ -26,7 +26,7 @@ def _recordings(*cards):
         excluded={"duplicate": 2, "group_in_val_or_test": 1, "group_in_test": 0, "other_fold": 2,
                   "seen_in_pretraining": 4},
     )  # fmt: skip
-    datasets = [types.SimpleNamespace(card=card) for card in cards or (CARD,)]
+    datasets = [types.SimpleNamespace(card=card, directory=None) for card in cards or (CARD,)]
     return types.SimpleNamespace(datasets=datasets, split=split, index=types.SimpleNamespace(group=np.arange(20) // 2))
 
 
@@ -97,7 +97,7 @@ def test_a_page_is_made_again_from_raw_files_on():
 
 
 def test_a_card_that_does_not_say_how_it_was_built_is_no_command():
-    (build,) = build_steps([types.SimpleNamespace(card={"name": "old"})])
+    (build,) = build_steps([types.SimpleNamespace(card={"name": "old"}, directory=None)])
     assert build == Step("The data set old: its card does not say how it was built.")
 
 
