@@ -86,21 +86,8 @@ class LogisticCalibration:
                 break
             w, now = weights[rows], found[rows]
             p = special.expit(now[:, :1] + now[:, 1:] * x)
-            residual, curvature = w * (y - p), w * p * (1 - p)
-            gradient = np.stack([residual.sum(axis=1), residual @ x], axis=1)
-            h00, h01, h11 = curvature.sum(axis=1), curvature @ x, curvature @ (x * x)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                if slope:
-                    determinant = h00 * h11 - h01 * h01
-                    # Where the log odds do not vary, the determinant is nothing but rounding error.
-                    determinant[determinant <= 1e-12 * h00 * h11] = math.nan
-                    steps = [
-                        (h11 * gradient[:, 0] - h01 * gradient[:, 1]) / determinant,
-                        (h00 * gradient[:, 1] - h01 * gradient[:, 0]) / determinant,
-                    ]
-                else:
-                    steps = [gradient[:, 0] / h00, np.zeros(len(rows))]
-            step = np.clip(np.stack(steps, axis=1), -2.0, 2.0)  # Far from the solution a whole step may overshoot.
+            whole = _newton_step(x, w * (y - p), w * p * (1 - p), slope=slope)
+            step = np.clip(whole, -2.0, 2.0)  # Far from the solution a whole step may overshoot.
             found[rows] = now + step
             with np.errstate(invalid="ignore"):
                 open_[rows] = np.abs(found[rows]).max(axis=1) < _LARGEST
@@ -143,23 +130,7 @@ class LogisticCalibration:
                 break
             now, w = found[rows], weights[rows]
             chance = special.expit(fixed + now[:, :1] + now[:, 1:] * z)
-            residual, curvature = w * (y - chance), w * chance * (1 - chance)
-            gradient = np.stack([residual.sum(axis=1), residual @ z], axis=1)
-            if slope:
-                h00, h01, h11 = curvature.sum(axis=1), curvature @ z, curvature @ (z * z)
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    determinant = h00 * h11 - h01 * h01
-                    determinant[determinant <= 1e-12 * h00 * h11] = math.nan
-                    step = (
-                        np.stack(
-                            [h11 * gradient[:, 0] - h01 * gradient[:, 1], h00 * gradient[:, 1] - h01 * gradient[:, 0]],
-                            axis=1,
-                        )
-                        / determinant[:, None]
-                    )
-            else:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    step = np.stack([gradient[:, 0] / curvature.sum(axis=1), np.zeros(len(rows))], axis=1)
+            step = _newton_step(z, w * (y - chance), w * chance * (1 - chance), slope=slope)
             for _ in range(_HALVINGS):
                 lower = ~(likelihood(now + step, rows) >= value[rows])
                 if not lower.any():
@@ -174,6 +145,31 @@ class LogisticCalibration:
         intercepts = found[:, 0] - (slopes * middle if slope else 0.0)
         solved = done & (np.abs(found).max(axis=1) < _LARGEST)
         return np.where(solved[:, None], np.stack([intercepts, slopes], axis=1), math.nan)
+
+
+def _newton_step(x: np.ndarray, residual: np.ndarray, curvature: np.ndarray, *, slope: bool) -> np.ndarray:
+    """Returns Newton's step of intercept and slope for each weighting, `f64[weightings, 2]`, NaN where there is none.
+
+    Args:
+        x: Log odds, or what they were scaled to, `f64[n]`.
+        residual: Weighted difference of outcome and probability, `f64[weightings, n]`.
+        curvature: Weighted variance of the outcome, `f64[weightings, n]`.
+        slope: Whether the slope is fitted; else its step is 0.
+    """
+    gradient = np.stack([residual.sum(axis=1), residual @ x], axis=1)
+    h00 = curvature.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if not slope:
+            return np.stack([gradient[:, 0] / h00, np.zeros(len(h00))], axis=1)
+        h01, h11 = curvature @ x, curvature @ (x * x)
+        determinant = h00 * h11 - h01 * h01
+        # Where the log odds do not vary, the determinant is nothing but rounding error.
+        determinant[determinant <= 1e-12 * h00 * h11] = math.nan
+        steps = [
+            (h11 * gradient[:, 0] - h01 * gradient[:, 1]) / determinant,
+            (h00 * gradient[:, 1] - h01 * gradient[:, 0]) / determinant,
+        ]
+    return np.stack(steps, axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
