@@ -30,10 +30,10 @@ def launch(command: Sequence[str]) -> int:
     """Prints, writes or submits the manifest of a command, and returns the exit status."""
     job = jobset_manifest.jobset_of(flags.FLAGS)
     made_by = shlex.join(["python", "-m", f"{__package__}.jobset", *sys.argv[1:]])
-    check_command(command)
-    for caution in jobset_manifest.check_folders(job, command):
+    checked = check_command(command)
+    for caution in jobset_manifest.check_folders(job, checked):
         print(f"warning: {caution}", file=sys.stderr)
-    text = jobset_manifest.manifest(job, check_command(command), made_by=made_by)
+    text = jobset_manifest.manifest(job, checked, made_by=made_by)
     return delivery.deliver(delivery.delivery_of(flags.FLAGS), text, to=["kubectl", "create", "-f", "-"])
 
 
