@@ -158,22 +158,25 @@ def test_the_checkpoint_knows_every_data_set_so_that_evaluation_on_one_is_honest
 OTHER_FOLDS = {"train_folds": (1, 2, 3, 4), "test_folds": (5, 9, 10)}
 
 
+def _guarded(own, encoder, *datasets, overlaps):
+    """Recordings of data sets on other folds, before and after the firewall, and its cautions."""
+    opened = open_recordings(data_of(own, *datasets, **OTHER_FOLDS))
+    return opened, *finished_run.guarded(
+        own,
+        opened,
+        overlaps=overlaps,
+        encoder=encoder,
+        records=np.concatenate([opened.split.val, opened.split.test]),
+        trained_folds=dict.fromkeys(encoder.pretrained_on, own.data.train_folds),
+    )
+
+
 def test_folds_that_were_pretrained_on_are_told_for_one_of_the_data_sets_too(datasets, runs, tmp_path):
     own = defaults.settings_of_run(runs[0])
     encoder = load_encoder(runs[0])
 
     def guarded(*datasets, overlaps="mark"):
-        data = data_of(own, *datasets, **OTHER_FOLDS)
-        opened = open_recordings(data)
-        records = np.concatenate([opened.split.val, opened.split.test])
-        return opened, *finished_run.guarded(
-            own,
-            opened,
-            overlaps=overlaps,
-            encoder=encoder,
-            records=records,
-            trained_folds=dict.fromkeys(encoder.pretrained_on, own.data.train_folds),
-        )
+        return _guarded(own, encoder, *datasets, overlaps=overlaps)
 
     opened, _, (seen,) = guarded(datasets[1])
     of_fold_5 = int(np.sum(opened.index.fold[opened.split.test] == 5))
@@ -193,16 +196,7 @@ def test_what_only_fingerprints_tell_of_older_checkpoints(datasets, runs, tmp_pa
     encoder = dataclasses.replace(load_encoder(runs[0]), trained_on=None)
 
     def guarded(*datasets, overlaps="mark"):
-        opened = open_recordings(data_of(own, *datasets, **OTHER_FOLDS))
-        records = np.concatenate([opened.split.test, opened.split.val])
-        return opened, *finished_run.guarded(
-            own,
-            opened,
-            overlaps=overlaps,
-            encoder=encoder,
-            records=records,
-            trained_folds=dict.fromkeys(encoder.pretrained_on, own.data.train_folds),
-        )
+        return _guarded(own, encoder, *datasets, overlaps=overlaps)
 
     opened, kept, (seen, unlisted) = guarded(datasets[1])
     of_fold_5 = np.flatnonzero(opened.index.fold[opened.split.test] == 5)
