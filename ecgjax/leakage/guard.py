@@ -101,7 +101,7 @@ def guard(
     if overlaps == "mark":
         return recordings, (f"{described}.", *cautions)
     left_out = f"{described}: they are left out of validation and test."
-    return without(recordings, result.records), (left_out, *cautions)
+    return _without(recordings, result.records), (left_out, *cautions)
 
 
 def guard_by_folds(
@@ -110,8 +110,27 @@ def guard_by_folds(
     *,
     trained_folds: Mapping[str, Collection[int]],
     overlaps: str,
+    leaf: str,
+) -> tuple[Recordings, tuple[str, ...]]:
+    """Refuses, drops or marks what `seen_by_folds` finds; arguments and errors are those of that function.
+
+    Returns:
+        The recordings, with another split where records were dropped, and a caution for the report where there are any.
+    """
+    seen, cautions = seen_by_folds(
+        recordings, np.sort(records), trained_folds=trained_folds, overlaps=overlaps, leaf=leaf
+    )
+    return _without(recordings, seen) if overlaps == "drop" and len(seen) else recordings, cautions
+
+
+def seen_by_folds(
+    recordings: Recordings,
+    records: np.ndarray,
+    *,
+    trained_folds: Mapping[str, Collection[int]],
+    overlaps: str,
+    leaf: str,
     name: str = "the encoder",
-    leaf: str = "config.probe.overlaps",
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Refuses or finds records that an encoder without a list of its pretraining records has seen all the same.
 
@@ -123,8 +142,8 @@ def guard_by_folds(
         records: Numbers of the records that are validated or tested on, `int64[n]`, ascending.
         trained_folds: Folds that the pretraining trained on, by the fingerprint of each of its data sets.
         overlaps: Treatment of overlapping records, as for `guard`.
-        name: Name of the encoder within a sentence.
         leaf: Setting or flag that says what is done about overlaps, for the message.
+        name: Name of the encoder within a sentence.
 
     Returns:
         Numbers of these records, `int64[m]`, and a caution for the report where there are any.
@@ -154,13 +173,7 @@ def guard_by_folds(
     return seen, (f"{described}{': they are left out' if overlaps == 'drop' else ''}.",)
 
 
-def without(recordings: Recordings, records: np.ndarray) -> Recordings:
-    """Returns recordings without some records in validation and test, which their split counts as left out.
-
-    Args:
-        recordings: Recordings of an evaluation.
-        records: Numbers of the records to leave out, `int64[n]`.
-    """
+def _without(recordings: Recordings, records: np.ndarray) -> Recordings:
     val, test = (np.setdiff1d(each, records) for each in (recordings.split.val, recordings.split.test))
     excluded = {**recordings.split.excluded, DROPPED: len(records)}
     split = dataclasses.replace(recordings.split, val=val, test=test, excluded=excluded)

@@ -234,14 +234,9 @@ def guarded(
     guard.check_overlaps(overlaps)
     if encoder.trained_on is None:
         # Without a list there is no more to compare than data sets and folds.
-        seen, told = guard.guard_by_folds(
-            recordings,
-            np.sort(records),
-            trained_folds=trained_folds,
-            overlaps=overlaps,
+        recordings, told = guard.guard_by_folds(
+            recordings, records, trained_folds=trained_folds, overlaps=overlaps, leaf="config.probe.overlaps"
         )
-        if overlaps == "drop" and len(seen):
-            recordings = guard.without(recordings, seen)
         found = (*_of_other_data(recordings, encoder, folds_known=own is not None), *told, not_listed)
     else:
         trained_on, found = guard.opened_list(encoder.trained_on, overlaps=overlaps)

@@ -203,7 +203,7 @@ def keep_apart(
         found += guard.simulated_before(simulated, recordings, name=run.title)
         if run.encoder.trained_on is None:
             not_listed = guard.not_listed if run.source is None else run.source.not_listed
-            of_folds, told = guard.guard_by_folds(
+            of_folds, told = guard.seen_by_folds(
                 recordings,
                 recordings.split.train,
                 trained_folds={} if run.source is None else run.source.trained_folds,

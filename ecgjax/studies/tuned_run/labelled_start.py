@@ -190,15 +190,13 @@ def _guarded(
     elif source.run is not None:
         found = (guard.not_listed("the encoder", among="the validation and test records"),)
     if source.encoder.trained_on is None:
-        of_folds, told = guard.guard_by_folds(
+        recordings, told = guard.guard_by_folds(
             recordings,
-            np.sort(records),
+            records,
             trained_folds=source.trained_folds,
             overlaps=settings.overlaps,
             leaf="config.overlaps",
         )
-        if settings.overlaps == "drop" and len(of_folds):
-            recordings = guard.without(recordings, of_folds)
         found = (*told, *found)
     if seen is not None:
         recordings, found = guard.guard(
